@@ -1,0 +1,1 @@
+//! The knobs: read from file, environment and flags, checked at the edge.

@@ -1,0 +1,4 @@
+//! execpool: a PostgreSQL connection pool per execution, under one budget per pod.
+
+pub mod config;
+pub mod protocol;

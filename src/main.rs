@@ -1,0 +1,2 @@
+//! The process's life on one screen.
+fn main() {}

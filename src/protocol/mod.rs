@@ -1,0 +1,1 @@
+//! The PostgreSQL wire protocol as pure functions over bytes: no sockets, no clock, no tokio.
