@@ -1,1 +1,4 @@
 //! The PostgreSQL wire protocol as pure functions over bytes: no sockets, no clock, no tokio.
+
+pub mod message;
+pub mod startup;
