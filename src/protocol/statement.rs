@@ -1,7 +1,7 @@
 //! What a statement's text says: what of it may be shown, and what it does to its session.
 //!
 //! The text is split into words by sqlparser's tokenizer, checked against PostgreSQL's own lexical
-//! rules in [`lex`]; no statement is parsed. Nothing here runs on the path of a message unless a
+//! rules; no statement is parsed. Nothing here runs on the path of a message unless a
 //! person asks to see a statement or the cheap look before each function finds something.
 
 mod effects;
