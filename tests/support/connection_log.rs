@@ -104,15 +104,20 @@ fn event(line: &str) -> Option<Event> {
     let (database, user) = (fields.next()?, fields.next()?);
     let last_name = fields.next()?;
 
-    let (change, application_name) = if let Some(rest) = message.strip_prefix("connection authorized: ") {
-        let name = rest.split_once(" application_name=").map_or("", |(_, name)| name);
-        let name = name.split_once(" SSL enabled").map_or(name, |(name, _)| name);
-        (Change::Connected, name)
-    } else if message.starts_with("disconnection: ") {
-        (Change::Disconnected, last_name)
-    } else {
-        return None;
-    };
+    let (change, application_name) =
+        if let Some(rest) = message.strip_prefix("connection authorized: ") {
+            let name = rest
+                .split_once(" application_name=")
+                .map_or("", |(_, name)| name);
+            let name = name
+                .split_once(" SSL enabled")
+                .map_or(name, |(name, _)| name);
+            (Change::Connected, name)
+        } else if message.starts_with("disconnection: ") {
+            (Change::Disconnected, last_name)
+        } else {
+            return None;
+        };
     Some(Event {
         at: at.trim_end_matches(" UTC").to_owned(),
         pid,

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -153,7 +153,9 @@ impl Postgres {
 
     /// A direct connection of the superuser.
     pub(crate) async fn admin(&self) -> tokio_postgres::Client {
-        self.existing_database("postgres").client_as("postgres").await
+        self.existing_database("postgres")
+            .client_as("postgres")
+            .await
     }
 
     /// Clients' backends for which `filter`, a condition in SQL over
@@ -231,7 +233,10 @@ impl Postgres {
         let fixed = [
             ("listen_addresses", "127.0.0.1"),
             ("port", &self.port.to_string()),
-            ("unix_socket_directories", &self.directory().to_string_lossy()),
+            (
+                "unix_socket_directories",
+                &self.directory().to_string_lossy(),
+            ),
             ("max_connections", &options.max_connections.to_string()),
             ("shared_buffers", "32MB"),
             ("fsync", "off"),
@@ -273,7 +278,10 @@ impl Postgres {
         let watchdog = Watchdog::over(server.id(), Signal::SIGQUIT, self.directory());
 
         let start = Instant::now();
-        while !self.log().contains("database system is ready to accept connections") {
+        while !self
+            .log()
+            .contains("database system is ready to accept connections")
+        {
             if server.try_wait().ok().flatten().is_some() {
                 watchdog.disarm();
                 return Err(self.log());

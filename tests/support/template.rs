@@ -17,7 +17,12 @@ pub(super) fn copy_template(target: &Path) {
     let template = template();
     guard::run(Command::new("cp").arg("-R").arg(&template).arg(target));
     if let Some((uid, gid)) = guard::unprivileged() {
-        guard::run(Command::new("chown").arg("-R").arg(format!("{uid}:{gid}")).arg(target));
+        guard::run(
+            Command::new("chown")
+                .arg("-R")
+                .arg(format!("{uid}:{gid}"))
+                .arg(target),
+        );
     }
     // PostgreSQL insists on this, whatever the umask made of it.
     fs::set_permissions(target, fs::Permissions::from_mode(0o700)).expect("it was just made");
@@ -56,7 +61,11 @@ fn template() -> PathBuf {
     make(&whole);
     // Another test program may have been quicker: then its result stands.
     let _ = fs::rename(&whole, &path);
-    assert!(path.is_dir(), "{} could not be put in place", path.display());
+    assert!(
+        path.is_dir(),
+        "{} could not be put in place",
+        path.display()
+    );
     path
 }
 
@@ -86,7 +95,9 @@ fn make(target: &Path) {
         .write_all(roles().as_bytes())
         .expect("postgres reads its input");
     drop(input);
-    let output = single.wait_with_output().expect("postgres ends with its input");
+    let output = single
+        .wait_with_output()
+        .expect("postgres ends with its input");
     let messages = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success() && !messages.contains("ERROR"),
