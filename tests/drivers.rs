@@ -2,7 +2,7 @@
 //! results, SQLSTATEs, transaction states and parameters. What is asked of each is
 //! `support::driver::MATRIX`; psql has a file of its own.
 
-#[path = "drivers/tokio_postgres_driver.rs"]
+#[path = "drivers/tokio_postgres/mod.rs"]
 mod in_rust;
 mod support;
 

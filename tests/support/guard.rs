@@ -14,17 +14,19 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, User};
 
 /// Waits for the end of input; then ends `$1` with signal `$2`, for five seconds
-/// politely, and removes directory `$3`.
+/// politely, and removes directory `$3`. A process that has ended may stay a zombie
+/// until whoever inherited it looks.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 cat >/dev/null
-kill -s "$2" "$1" 2>/dev/null
+kill -s "$2" "$1"
 i=0
-while kill -0 "$1" 2>/dev/null && [ $i -lt 100 ]; do
+while kill -0 "$1" && [ $i -lt 100 ]; do
+    case $(cat "/proc/$1/stat") in *') Z '*) break ;; esac
     i=$((i + 1))
     sleep 0.05
 done
-kill -s KILL "$1" 2>/dev/null
+kill -s KILL "$1"
 rm -rf "$3"
 "#;
 
@@ -38,13 +40,14 @@ impl Watchdog {
     /// Watches over process `pid`, which is ended with `signal`, and over `directory`.
     pub(crate) fn over(pid: u32, signal: Signal, directory: &Path) -> Self {
         let shell = Command::new("sh")
-            .args(["-c", SCRIPT, "watchdog"])
+            .args(["-c", &format!("{{ {SCRIPT} }} 2>/dev/null"), "watchdog"])
             .arg(pid.to_string())
             .arg(signal.as_str().trim_start_matches("SIG"))
             .arg(directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            // Who reads the test program's messages to their end waits for this, too.
+            .stderr(Stdio::inherit())
             .process_group(0) // out of reach of a terminal's Ctrl-C
             .spawn()
             .expect("sh starts");

@@ -5,20 +5,18 @@
     reason = "what fails here fails the test"
 )]
 
-use std::future::poll_fn;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::pin::pin;
+mod data;
+mod session;
+
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt, TryStreamExt};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{AsyncMessage, Client, Connection, Error, NoTls, Row, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, NoTls, Row, SimpleQueryMessage};
 
 use crate::support::driver::Observations;
 use crate::support::eventually;
+use data::{arrays, copy, enums, jsonb, one_megabyte, prepared_six_times};
+use session::{Session, code, digest, outcome};
 
 const SCHEMA: &str = "
     DROP SCHEMA IF EXISTS matrix CASCADE;
@@ -26,108 +24,6 @@ const SCHEMA: &str = "
     CREATE TYPE matrix.mood AS ENUM ('sad', 'ok', 'happy');
     CREATE TABLE matrix.item (id int PRIMARY KEY, name text, mood matrix.mood);
     CREATE TABLE matrix.copied (id int, name text);";
-
-const REPORTED: [&str; 13] = [
-    "application_name",
-    "client_encoding",
-    "DateStyle",
-    "default_transaction_read_only",
-    "in_hot_standby",
-    "integer_datetimes",
-    "IntervalStyle",
-    "is_superuser",
-    "server_encoding",
-    "server_version",
-    "session_authorization",
-    "standard_conforming_strings",
-    "TimeZone",
-];
-
-/// A value as the bytes that the server sends and takes, whatever its type.
-#[derive(Debug)]
-struct Binary(Vec<u8>);
-
-impl<'a> FromSql<'a> for Binary {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(raw.to_vec()))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-}
-
-impl ToSql for Binary {
-    fn to_sql(
-        &self,
-        _: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        out.extend_from_slice(&self.0);
-        Ok(IsNull::No)
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    to_sql_checked!();
-}
-
-/// A connection and what came on it that no query asked for.
-struct Session {
-    client: Client,
-    parameters: Value,
-    messages: mpsc::UnboundedReceiver<AsyncMessage>,
-}
-
-impl Session {
-    async fn connect(url: &str) -> Self {
-        Self::connect_with(url, "").await
-    }
-
-    async fn connect_with(url: &str, options: &str) -> Self {
-        let mut config: tokio_postgres::Config = url.parse().expect("the URL is well formed");
-        if !options.is_empty() {
-            config.options(options);
-        }
-        let (client, connection) = config.connect(NoTls).await.expect("the connection opens");
-        let parameters = REPORTED
-            .map(|name| (name.to_owned(), json!(connection.parameter(name))))
-            .into_iter()
-            .collect();
-        let (sender, messages) = mpsc::unbounded_channel();
-        tokio::spawn(drive(connection, sender));
-        Self {
-            client,
-            parameters,
-            messages,
-        }
-    }
-
-    /// The next message that no query asked for.
-    async fn heard(&mut self) -> AsyncMessage {
-        tokio::time::timeout(Duration::from_secs(20), self.messages.recv())
-            .await
-            .expect("a message comes within 20 s")
-            .expect("the connection lives")
-    }
-
-    async fn one<T: for<'a> FromSql<'a>>(&self, sql: &str) -> T {
-        self.client.query_one(sql, &[]).await.expect(sql).get(0)
-    }
-}
-
-async fn drive<S, T>(mut connection: Connection<S, T>, sender: mpsc::UnboundedSender<AsyncMessage>)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-        // Nobody listens any more when the test has ended.
-        let _ = sender.send(message);
-    }
-}
 
 /// Does the matrix at a URL.
 pub(crate) async fn observe(url: &str) -> Observations {
@@ -162,23 +58,6 @@ pub(crate) async fn observe(url: &str) -> Observations {
     seen.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-fn code(error: &Error) -> Value {
-    json!(error.code().map(tokio_postgres::error::SqlState::code))
-}
-
-fn outcome(result: Result<Row, Error>) -> Value {
-    match result {
-        Ok(row) => json!(row.get::<_, i32>(0)),
-        Err(error) => code(&error),
-    }
-}
-
-fn digest(data: &[u8]) -> Value {
-    let mut hasher = DefaultHasher::new();
-    data.hash(&mut hasher);
-    json!({"length": data.len(), "hash": hasher.finish()})
-}
-
 async fn startup(url: &str) -> Value {
     let options = "-c statement_timeout=4321 -c TimeZone=Asia/Tokyo -c my.setting=x\\ y";
     let session = Session::connect_with(url, options).await;
@@ -198,151 +77,6 @@ async fn startup(url: &str) -> Value {
 async fn parameter_status(session: &Session) -> Value {
     // The driver shows only what was reported at startup.
     session.parameters.clone()
-}
-
-async fn prepared_six_times(session: &Session) -> Value {
-    let statement = session
-        .client
-        .prepare("SELECT $1::int4 * 2, $2::text")
-        .await
-        .unwrap();
-    let mut rows = Vec::new();
-    for number in 0..6_i32 {
-        let row = session
-            .client
-            .query_one(&statement, &[&number, &"x"])
-            .await
-            .unwrap();
-        rows.push((row.get::<_, i32>(0), row.get::<_, String>(1)));
-    }
-    let columns: Vec<&str> = statement
-        .columns()
-        .iter()
-        .map(|c| c.type_().name())
-        .collect();
-    let prepared: i64 = session
-        .one("SELECT count(*) FROM pg_prepared_statements")
-        .await;
-    json!({"rows": rows, "columns": columns, "prepared": prepared})
-}
-
-async fn enums(session: &Session) -> Value {
-    let sql = "INSERT INTO matrix.item VALUES ($1, $2, $3) RETURNING mood, mood::text";
-    let mut moods = Vec::new();
-    for (number, mood) in (0_i32..).zip(["sad", "ok", "happy"]) {
-        let value = Binary(mood.as_bytes().to_vec());
-        let row = session
-            .client
-            .query_one(sql, &[&number, &mood, &value])
-            .await
-            .unwrap();
-        moods.push((row.get::<_, Binary>(0).0, row.get::<_, String>(1)));
-    }
-    let wrong = session
-        .client
-        .query_one("SELECT 'angry'::matrix.mood", &[])
-        .await;
-    let wrong = code(&wrong.unwrap_err());
-    assert_eq!(wrong, "22P02");
-    json!({"moods": moods, "wrong": wrong})
-}
-
-async fn arrays(session: &Session) -> Value {
-    let numbers = vec![Some(1_i32), None, Some(3)];
-    let texts = vec![Some("a"), None, Some("quo\"te"), Some("comma,"), Some("")];
-    let sql = "SELECT $1::int[], $2::text[], '{{1,2},{3,4}}'::int[]";
-    let row = session
-        .client
-        .query_one(sql, &[&numbers, &texts])
-        .await
-        .unwrap();
-    json!({
-        "numbers": row.get::<_, Vec<Option<i32>>>(0),
-        "texts": row.get::<_, Vec<Option<String>>>(1),
-        "nested": row.get::<_, Binary>(2).0,
-    })
-}
-
-async fn jsonb(session: &Session) -> Value {
-    // In its binary form jsonb is text after a version, which is 1.
-    let document = b"\x01{\"a\": [1, 2, {\"b\": null}], \"text\": \"\xc3\xa5\\u00df\"}".to_vec();
-    let sql = "SELECT $1::jsonb, $1::jsonb->'a'->2";
-    let row = session
-        .client
-        .query_one(sql, &[&Binary(document)])
-        .await
-        .unwrap();
-    json!([row.get::<_, Binary>(0).0, row.get::<_, Binary>(1).0])
-}
-
-async fn copy(session: &Session) -> Value {
-    let client = &session.client;
-    let sink = client
-        .copy_in("COPY matrix.copied FROM STDIN")
-        .await
-        .unwrap();
-    let mut sink = pin!(sink);
-    for number in 0..2000 {
-        let line = format!("{number}\trow\\t{number}\\n\\\\\n");
-        sink.send(Bytes::from(line)).await.unwrap();
-    }
-    let copied = sink.finish().await.unwrap();
-
-    let mut taken = Vec::new();
-    for form in ["text", "binary"] {
-        let sql = format!("COPY (TABLE matrix.copied ORDER BY id) TO STDOUT (FORMAT {form})");
-        let parts: Vec<Bytes> = client
-            .copy_out(&sql)
-            .await
-            .unwrap()
-            .try_collect()
-            .await
-            .unwrap();
-        taken.push(digest(&parts.concat()));
-    }
-
-    let sink = client
-        .copy_in("COPY matrix.copied FROM STDIN")
-        .await
-        .unwrap();
-    let mut sink = pin!(sink);
-    sink.send(Bytes::from_static(b"1\tgood\nbad\tbad\n"))
-        .await
-        .unwrap();
-    let wrong = code(&sink.finish().await.unwrap_err());
-
-    {
-        let sink = client
-            .copy_in("COPY matrix.copied FROM STDIN")
-            .await
-            .unwrap();
-        let mut given_up = pin!(sink);
-        given_up
-            .send(Bytes::from_static(b"1\tgood\n"))
-            .await
-            .unwrap();
-        // Dropped without finish: the driver sends CopyFail.
-    }
-    let total: i64 = session.one("SELECT count(*) FROM matrix.copied").await;
-    assert_eq!((copied, total, &wrong), (2000, 2000, &json!("22P02")));
-    json!({"taken": taken, "wrong": wrong, "total": total})
-}
-
-async fn one_megabyte(session: &Session) -> Value {
-    let text: String = (0..131_072).map(|number| format!("{number:07} ")).collect();
-    let sql = "SELECT $1::text, encode(sha256($1::text::bytea), 'hex') FROM generate_series(1, 3)";
-    let rows = session.client.query(sql, &[&text]).await.unwrap();
-    let rows: Vec<Value> = rows
-        .iter()
-        .map(|row| {
-            json!([
-                digest(row.get::<_, &str>(0).as_bytes()),
-                row.get::<_, String>(1)
-            ])
-        })
-        .collect();
-    assert_eq!(rows[0][0], digest(text.as_bytes()));
-    json!(rows)
 }
 
 async fn error_in_transaction(session: &mut Session) -> Value {
