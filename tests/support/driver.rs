@@ -1,0 +1,171 @@
+//! The driver matrix: a program that uses one driver is run straight at PostgreSQL
+//! and through execpool, and everything it observes must be the same.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::postgres::{Database, Postgres};
+use super::sidecar::Sidecar;
+use super::tools;
+
+/// What every driver is asked to do. A driver that can't says so in its observation.
+pub(crate) const MATRIX: [&str; 16] = [
+    "startup",
+    "parameter_status",
+    "prepared_six_times",
+    "enum",
+    "array",
+    "jsonb",
+    "copy",
+    "one_megabyte",
+    "error_in_transaction",
+    "error_fields",
+    "notices",
+    "server_side_cursor",
+    "notify",
+    "cancel",
+    "pipeline_with_error",
+    "default_pool",
+];
+
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What a driver saw, by name, in the order in which it looked.
+pub(crate) type Observations = Vec<(String, Value)>;
+
+/// The same program's two places to connect to.
+pub(crate) struct Places {
+    pub(crate) direct: Database,
+    pub(crate) proxied: Database,
+    pub(crate) sidecar: Sidecar,
+}
+
+impl Places {
+    /// Two fresh databases, one of them behind a sidecar with every default.
+    pub(crate) async fn fresh(name: &str) -> Self {
+        let postgres = Postgres::shared();
+        let direct = postgres.database(&format!("{name}_direct")).await;
+        let proxied = postgres.database(&format!("{name}_proxied")).await;
+        let sidecar = Sidecar::over(&proxied).await;
+        Self {
+            direct,
+            proxied,
+            sidecar,
+        }
+    }
+
+    pub(crate) fn direct_url(&self) -> String {
+        format!("{}&application_name=matrix", self.direct.url())
+    }
+
+    pub(crate) fn proxied_url(&self) -> String {
+        format!(
+            "{}&application_name=matrix",
+            self.sidecar.url(&self.proxied.name)
+        )
+    }
+}
+
+/// Runs `tests/drivers/{name}.py` in both places and compares.
+pub(crate) async fn program_sees_the_same(name: &str) {
+    let places = Places::fresh(name).await;
+    let (direct, proxied) = (places.direct_url(), places.proxied_url());
+    let (direct, proxied) = tokio::join!(run(name, &direct), run(name, &proxied));
+    assert_complete(&direct, &[]);
+    assert_same(&direct, &proxied);
+}
+
+/// An observation for what a driver has no means for.
+pub(crate) fn not_offered(why: &str) -> Value {
+    json!({"not_offered": why})
+}
+
+/// Asserts that the whole matrix was looked at, and that only what is in `left_out`
+/// is not offered by the driver.
+pub(crate) fn assert_complete(observations: &Observations, left_out: &[&str]) {
+    let names = |wanted: &dyn Fn(&Value) -> bool| -> Vec<&str> {
+        let all = observations.iter().filter(|(_, value)| wanted(value));
+        all.map(|(name, _)| name.as_str()).collect()
+    };
+    assert_eq!(
+        names(&|_| true),
+        MATRIX,
+        "not the whole matrix was looked at"
+    );
+    let not_offered = names(&|value| value.get("not_offered").is_some());
+    assert_eq!(not_offered, left_out, "not offered by the driver");
+}
+
+/// Asserts that two runs saw the same; says what differs, entry by entry.
+pub(crate) fn assert_same(direct: &Observations, proxied: &Observations) {
+    let mut differences = String::new();
+    for ((name, direct), (other, proxied)) in direct.iter().zip(proxied) {
+        assert_eq!(name, other, "the runs looked at different things");
+        describe(name, direct, proxied, &mut differences);
+    }
+    assert_eq!(direct.len(), proxied.len(), "one run saw less");
+    assert!(
+        differences.is_empty(),
+        "through execpool this driver sees something else:\n{differences}"
+    );
+}
+
+/// Appends where two values differ, down to the smallest part.
+fn describe(path: &str, direct: &Value, proxied: &Value, out: &mut String) {
+    match (direct, proxied) {
+        _ if direct == proxied => {}
+        (Value::Object(a), Value::Object(b)) => {
+            let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            for key in keys {
+                let (a, b) = (a.get(key), b.get(key));
+                let none = Value::String("(absent)".to_owned());
+                describe(
+                    &format!("{path}.{key}"),
+                    a.unwrap_or(&none),
+                    b.unwrap_or(&none),
+                    out,
+                );
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (index, (a, b)) in a.iter().zip(b).enumerate() {
+                describe(&format!("{path}[{index}]"), a, b, out);
+            }
+        }
+        _ => {
+            let _ = writeln!(
+                out,
+                "  {path}\n    direct:  {direct}\n    proxied: {proxied}"
+            );
+        }
+    }
+}
+
+async fn run(name: &str, url: &str) -> Observations {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/drivers/{name}.py"));
+    let output = tokio::process::Command::new(tools::python())
+        .arg(&program)
+        .arg(url)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(TIMEOUT, output)
+        .await
+        .unwrap_or_else(|_| panic!("{name}.py {url} hangs"))
+        .expect("python3 can be run");
+    assert!(
+        output.status.success(),
+        "{name}.py {url}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{name}.py {url} prints no observations: {error}"))
+}

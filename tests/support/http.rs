@@ -1,0 +1,73 @@
+//! A small HTTP client over a Unix socket.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+/// How long an answer may take: longer than anything in execpool waits.
+const TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Sends one request; answers with the status and the body: JSON as it is, other text
+/// as a string, nothing as null.
+pub(crate) async fn request(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<(u16, Value), String> {
+    let exchange = async {
+        let response = open(socket, method, path, body).await?;
+        let status = response.status().as_u16();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| error.to_string())?
+            .to_bytes();
+        Ok((status, value(&body)))
+    };
+    tokio::time::timeout(TIMEOUT, exchange)
+        .await
+        .map_err(|_| format!("{method} {path}: no answer within {TIMEOUT:?}"))?
+}
+
+/// Sends one request; answers as soon as the head of the response is there, for
+/// streams. Dropping the response closes the connection.
+pub(crate) async fn open(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<http::Response<Incoming>, String> {
+    let why = |error: &dyn std::fmt::Display| format!("{method} {path}: {error}");
+    let stream = UnixStream::connect(socket).await.map_err(|e| why(&e))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| why(&e))?;
+    tokio::spawn(connection);
+
+    let mut request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "execpool");
+    if body.is_some() {
+        request = request.header("content-type", "application/json");
+    }
+    let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+    let request = request.body(Full::new(body)).map_err(|e| why(&e))?;
+    sender.send_request(request).await.map_err(|e| why(&e))
+}
+
+fn value(body: &Bytes) -> Value {
+    if body.is_empty() {
+        return Value::Null;
+    }
+    serde_json::from_slice(body)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))
+}

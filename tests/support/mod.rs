@@ -1,0 +1,44 @@
+//! What the integration tests share: a real PostgreSQL, the built execpool in
+//! front of it, and the means to look at both from outside.
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`postgres`] | a throw-away server per test program, a database per test |
+//! | [`connection_log`] | what that server logged about connections |
+//! | [`sidecar`] | the execpool binary with a socket directory of its own |
+//! | [`raw`] | a client that sends any bytes and shows each message |
+//! | [`proxy`] | a relay that freezes, cuts, delays and refuses |
+//! | [`driver`] | the driver programs, and the comparison of two runs |
+//! | [`wait`] | polling for something to become true |
+//!
+//! Nothing outlives a test program, however it ends: see [`guard`].
+//!
+//! Everything here fails by panicking with a sentence, as a test does.
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test program uses its own part of this"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test that asked for it"
+)]
+
+pub(crate) mod connection_log;
+pub(crate) mod driver;
+pub(crate) mod guard;
+pub(crate) mod http;
+pub(crate) mod postgres;
+pub(crate) mod proxy;
+pub(crate) mod raw;
+pub(crate) mod sidecar;
+mod template;
+pub(crate) mod tools;
+pub(crate) mod wait;
+
+pub(crate) use postgres::{Database, Postgres, PostgresOptions};
+pub(crate) use proxy::{Fault, Proxy};
+pub(crate) use raw::{Message, Raw};
+pub(crate) use sidecar::Sidecar;
+pub(crate) use wait::eventually;

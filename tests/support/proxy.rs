@@ -1,0 +1,265 @@
+//! A faulty relay between execpool and PostgreSQL.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::guard;
+use super::postgres::{Database, Postgres};
+
+/// What the relay does to all of its connections, old and new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Passes everything on.
+    None,
+    /// Passes nothing on and closes nothing; goes on when the fault is lifted.
+    Freeze,
+    /// Closes a connection after so many more bytes from the server.
+    CutAfter(usize),
+    /// Holds back every read for so long.
+    Delay(Duration),
+    /// Refuses new connections as if nobody listened; old ones live on.
+    Refuse,
+}
+
+/// The relay. Dropping it closes every connection.
+pub(crate) struct Proxy {
+    address: Address,
+    fault: watch::Sender<Fault>,
+    connections: Arc<AtomicUsize>,
+    accepting: JoinHandle<()>,
+    directory: Option<TempDir>,
+}
+
+#[derive(Clone)]
+enum Address {
+    Unix { directory: PathBuf, port: u16 },
+    Tcp { port: u16 },
+}
+
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Proxy {
+    /// On a Unix socket in a directory of its own.
+    pub(crate) async fn unix(postgres: &Postgres) -> Self {
+        let directory = guard::short_directory();
+        let address = Address::Unix {
+            directory: directory.path().to_owned(),
+            port: postgres.port(),
+        };
+        let mut proxy = Self::start(address, postgres).await;
+        proxy.directory = Some(directory);
+        proxy
+    }
+
+    /// On a port of 127.0.0.1.
+    pub(crate) async fn tcp(postgres: &Postgres) -> Self {
+        Self::start(Address::Tcp { port: 0 }, postgres).await
+    }
+
+    /// Sets what happens from now on.
+    pub(crate) fn set(&self, fault: Fault) {
+        self.fault.send_replace(fault);
+    }
+
+    /// Closes every connection that is open now.
+    pub(crate) async fn cut(&self) {
+        self.set(Fault::CutAfter(0));
+        // Each notices when it is next polled.
+        while self.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.set(Fault::None);
+    }
+
+    /// How many connections are relayed now.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// A URL of a database by way of this relay, for the role `app`.
+    pub(crate) fn url(&self, database: &Database) -> String {
+        let name = &database.name;
+        match &self.address {
+            Address::Unix { directory, port } => format!(
+                "postgresql://app@/{name}?host={}&port={port}",
+                directory.display()
+            ),
+            Address::Tcp { port } => format!("postgresql://app@127.0.0.1:{port}/{name}"),
+        }
+    }
+
+    async fn start(mut address: Address, postgres: &Postgres) -> Self {
+        let listener = address.listen().await.expect("the address is free");
+        let (fault, receiver) = watch::channel(Fault::None);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let lines = Lines {
+            target: postgres.socket(),
+            fault: receiver,
+            connections: Arc::clone(&connections),
+        };
+        let accepting = tokio::spawn(accept(listener, address.clone(), lines));
+        Self {
+            address,
+            fault,
+            connections,
+            accepting,
+            directory: None,
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // The connections' tasks end as the sender of their faults is dropped.
+        self.accepting.abort();
+    }
+}
+
+impl Address {
+    /// Listens; puts the port that was given in place of 0.
+    async fn listen(&mut self) -> io::Result<Listener> {
+        match self {
+            Self::Unix { directory, port } => {
+                let path = directory.join(format!(".s.PGSQL.{port}"));
+                UnixListener::bind(path).map(Listener::Unix)
+            }
+            Self::Tcp { port } => {
+                let listener = TcpListener::bind(("127.0.0.1", *port)).await?;
+                *port = listener.local_addr()?.port();
+                Ok(Listener::Tcp(listener))
+            }
+        }
+    }
+
+    fn unlink(&self) {
+        if let Self::Unix { directory, port } = self {
+            let _ = std::fs::remove_file(directory.join(format!(".s.PGSQL.{port}")));
+        }
+    }
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+/// What each relayed connection needs.
+#[derive(Clone)]
+struct Lines {
+    target: PathBuf,
+    fault: watch::Receiver<Fault>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// Accepts for ever; without a listener while connections are to be refused.
+async fn accept(mut listener: Listener, mut address: Address, lines: Lines) {
+    let mut fault = lines.fault.clone();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                if let Ok(client) = accepted {
+                    tokio::spawn(relay(client, lines.clone()));
+                }
+            }
+            change = fault.changed() => if change.is_err() { return },
+        }
+        if *fault.borrow_and_update() != Fault::Refuse {
+            continue;
+        }
+        drop(listener);
+        address.unlink();
+        while *fault.borrow_and_update() == Fault::Refuse {
+            if fault.changed().await.is_err() {
+                return;
+            }
+        }
+        listener = address.listen().await.expect("the address was ours");
+    }
+}
+
+/// Relays one connection until either side closes, the relay is dropped, or a fault cuts it.
+async fn relay(client: Box<dyn Stream>, lines: Lines) {
+    let Ok(server) = UnixStream::connect(&lines.target).await else {
+        return;
+    };
+    lines.connections.fetch_add(1, Ordering::SeqCst);
+    let (from_client, to_client) = tokio::io::split(client);
+    let (from_server, to_server) = tokio::io::split(server);
+    let mut watched = lines.fault.clone();
+    tokio::select! {
+        () = copy(from_client, to_server, lines.fault.clone(), false) => {}
+        () = copy(from_server, to_client, lines.fault.clone(), true) => {}
+        // A direction may be stuck in writing.
+        () = async { while watched.changed().await.is_ok() {} } => {}
+    }
+    lines.connections.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// One direction. Ends, and with it the connection, at the end of the stream or when
+/// it is to be cut.
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut fault: watch::Receiver<Fault>,
+    from_server: bool,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    let mut passed = 0;
+    loop {
+        let now = *fault.borrow_and_update();
+        let mut limit = buffer.len();
+        match now {
+            Fault::CutAfter(count) if from_server => {
+                if passed >= count {
+                    return;
+                }
+                limit = limit.min(count - passed);
+            }
+            Fault::Freeze => {
+                if fault.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            _ => passed = 0,
+        }
+        let count = tokio::select! {
+            changed = fault.changed() => match changed {
+                Ok(()) => { passed = 0; continue }
+                Err(_) => return,
+            },
+            read = from.read(&mut buffer[..limit]) => match read {
+                Ok(count) if count > 0 => count,
+                _ => return,
+            },
+        };
+        if let Fault::Delay(time) = now {
+            tokio::time::sleep(time).await;
+        }
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+        if matches!(now, Fault::CutAfter(_)) {
+            passed += count;
+        }
+    }
+}

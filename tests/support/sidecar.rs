@@ -1,0 +1,375 @@
+//! The built execpool, with a socket directory of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::guard::{self, Watchdog};
+use super::http;
+use super::postgres::Database;
+use super::raw::Raw;
+
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How to start a sidecar.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SidecarOptions {
+    config: Option<String>,
+    environment: Vec<(String, String)>,
+    flags: Vec<String>,
+}
+
+/// A running sidecar. Dropping it ends it, and prints its log if the test panics.
+pub(crate) struct Sidecar {
+    directory: TempDir,
+    child: Child,
+    log: Log,
+    watchdog: Option<Watchdog>,
+}
+
+/// A sidecar that ended before it served.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) status: ExitStatus,
+    /// What it wrote to standard error.
+    pub(crate) log: String,
+}
+
+struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl SidecarOptions {
+    /// The configuration file, in YAML. `listen.dir` is set beside it.
+    pub(crate) fn config(mut self, yaml: impl Into<String>) -> Self {
+        self.config = Some(yaml.into());
+        self
+    }
+
+    /// An environment variable. None is inherited that execpool reads.
+    pub(crate) fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// A flag for `execpool run`.
+    pub(crate) fn flag(mut self, flag: &str) -> Self {
+        self.flags.push(flag.to_owned());
+        self
+    }
+
+    /// Starts it and waits until the control socket answers.
+    pub(crate) async fn start(self) -> Sidecar {
+        match self.try_start().await {
+            Ok(sidecar) => sidecar,
+            Err(Refused { status, log }) => panic!("execpool does not start: {status}\n{log}"),
+        }
+    }
+
+    /// The same where the start is expected to fail.
+    pub(crate) async fn try_start(self) -> Result<Sidecar, Refused> {
+        let directory = guard::short_directory();
+        let mut sidecar = self.spawn(directory);
+        let start = Instant::now();
+        loop {
+            if let Some(status) = sidecar.child.try_wait().expect("it is our child") {
+                sidecar.log.finish();
+                let log = sidecar.log().join("\n");
+                return Err(Refused { status, log });
+            }
+            match http::request(&sidecar.control_socket(), "GET", "/v1/status", None).await {
+                Ok((200, _)) => return Ok(sidecar),
+                last => assert!(
+                    start.elapsed() < START_TIMEOUT,
+                    "execpool does not serve after {START_TIMEOUT:?}: {last:?}"
+                ),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn spawn(self, directory: TempDir) -> Sidecar {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_execpool"));
+        for (name, _) in std::env::vars() {
+            if is_read_by_execpool(&name) {
+                command.env_remove(name);
+            }
+        }
+        command.arg("run");
+        if let Some(yaml) = &self.config {
+            let path = directory.path().join("config.yaml");
+            fs::write(&path, yaml).expect("the directory was just made");
+            command.arg("--config").arg(path);
+        }
+        let mut child = command
+            .args(&self.flags)
+            .env("EXECPOOL_LISTEN__DIR", directory.path())
+            .envs(self.environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0) // out of reach of a terminal's Ctrl-C
+            .spawn()
+            .expect("the built execpool can be run");
+        let stderr = child.stderr.take().expect("it is piped");
+        Sidecar {
+            watchdog: Some(Watchdog::over(
+                child.id(),
+                Signal::SIGKILL,
+                directory.path(),
+            )),
+            log: Log::of(stderr),
+            directory,
+            child,
+        }
+    }
+}
+
+impl Sidecar {
+    /// What is set before [`SidecarOptions::start`].
+    pub(crate) fn options() -> SidecarOptions {
+        SidecarOptions::default()
+    }
+
+    /// With a configuration file, in YAML.
+    pub(crate) async fn start(yaml: impl Into<String>) -> Self {
+        Self::options().config(yaml).start().await
+    }
+
+    /// In front of one database, with every default.
+    pub(crate) async fn over(database: &Database) -> Self {
+        Self::start(upstream(&database.name, &database.url())).await
+    }
+
+    /// Where the sockets are: the `host` of a connection.
+    pub(crate) fn dir(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The same as text.
+    pub(crate) fn pg_host(&self) -> &str {
+        self.dir()
+            .to_str()
+            .expect("temporary directories are UTF-8")
+    }
+
+    /// The path of the PostgreSQL socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir().join(".s.PGSQL.5432")
+    }
+
+    /// The path of the control socket.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.dir().join("control.sock")
+    }
+
+    /// A client's URL for an upstream, as libpq understands it, for the role `app`.
+    pub(crate) fn url(&self, upstream: &str) -> String {
+        format!("postgresql://app@/{upstream}?host={}", self.pg_host())
+    }
+
+    /// The same in an execution named by `application_name`.
+    pub(crate) fn url_in(&self, upstream: &str, execution: &str) -> String {
+        format!(
+            "{}&application_name=execpool:{execution}",
+            self.url(upstream)
+        )
+    }
+
+    /// A driver's connection in an execution. It ends when the client is dropped.
+    pub(crate) async fn client(
+        &self,
+        upstream: &str,
+        execution: &str,
+    ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        let url = self.url_in(upstream, execution);
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// A raw connection that has sent nothing yet.
+    pub(crate) async fn raw(&self) -> Raw {
+        Raw::connect(&self.socket()).await
+    }
+
+    /// Asks the control socket; answers with the status and the body.
+    pub(crate) async fn control(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
+        http::request(&self.control_socket(), method, path, body.as_ref())
+            .await
+            .unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// `GET` of a path that must answer 200.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        match self.control("GET", path, None).await {
+            (200, body) => body,
+            (status, body) => panic!("GET {path}: {status} {body}"),
+        }
+    }
+
+    /// Opens a stream of the control socket, such as `hold`; dropping it closes it.
+    pub(crate) async fn stream(&self, path: &str) -> ::http::Response<Incoming> {
+        http::open(&self.control_socket(), "GET", path, None)
+            .await
+            .unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// The lines that it has logged so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lines.lock().expect("no panic under it").clone()
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        // The child has not been waited for: the PID is its own, at worst a zombie's.
+        kill(self.process(), signal).expect("the sidecar can be signalled");
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) async fn exited(&mut self, within: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                self.log.finish();
+                return status;
+            }
+            assert!(
+                start.elapsed() < within,
+                "execpool still runs after {within:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Resident memory, in bytes.
+    pub(crate) fn rss(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let kilobytes = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+            .and_then(|number| number.parse::<u64>().ok());
+        kilobytes.unwrap_or_else(|| panic!("{path} has no VmRSS")) * 1024
+    }
+
+    /// Open file descriptors.
+    pub(crate) fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid());
+        fs::read_dir(&path)
+            .unwrap_or_else(|error| panic!("{path}: {error}"))
+            .count()
+    }
+
+    fn process(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a PID fits"))
+    }
+
+    fn ends_within(&mut self, time: Duration) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    /// SIGTERM lets sessions finish, a second one does not, SIGKILL asks nobody.
+    fn end(&mut self) {
+        if self.ends_within(Duration::from_millis(1)) {
+            return;
+        }
+        for patience in [Duration::from_millis(200), Duration::from_secs(2)] {
+            let _ = kill(self.process(), Signal::SIGTERM);
+            if self.ends_within(patience) {
+                return;
+            }
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.disarm();
+        }
+        self.end();
+        self.log.finish();
+        if std::thread::panicking() {
+            println!("---- log of execpool {} ----", self.pid());
+            for line in self.log() {
+                println!("{line}");
+            }
+        }
+    }
+}
+
+impl Log {
+    fn of(stderr: ChildStderr) -> Self {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&lines);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                sink.lock().expect("no panic under it").push(line);
+            }
+        });
+        Self {
+            lines,
+            reader: Some(reader),
+        }
+    }
+
+    /// Reads the rest, after the process has ended.
+    fn finish(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+/// The configuration of one upstream; more keys of it may be appended, indented by four.
+pub(crate) fn upstream(name: &str, url: &str) -> String {
+    format!("upstreams:\n  - name: \"{name}\"\n    url: \"{url}\"\n")
+}
+
+fn is_read_by_execpool(name: &str) -> bool {
+    const SEEDS: [&str; 6] = [
+        "DATABASE_URL",
+        "DB_POOL_SIZE",
+        "DB_MAX_OVERFLOW",
+        "RESOURCE_CLEANUP_INTERVAL",
+        "MAX_TASK_DURATION",
+        "LOG_RESOURCE_USAGE",
+    ];
+    name.starts_with("EXECPOOL_")
+        || name.starts_with("PG")
+        || name.starts_with("OTEL_")
+        || SEEDS.contains(&name)
+}

@@ -1,0 +1,48 @@
+//! Where PostgreSQL's programs and the drivers' Python are.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// One of PostgreSQL's programs, such as `psql`.
+pub(crate) fn postgres_program(name: &str) -> PathBuf {
+    PathBuf::from(setting("EXECPOOL_PG_BIN")).join(name)
+}
+
+/// The python3 that has the drivers.
+pub(crate) fn python() -> PathBuf {
+    PathBuf::from(setting("EXECPOOL_PYTHON"))
+}
+
+/// From the environment, as `make test` sets it, else as `scripts/setup` finds it.
+fn setting(name: &str) -> String {
+    if let Ok(value) = std::env::var(name)
+        && !value.is_empty()
+    {
+        return value;
+    }
+    static FOUND: OnceLock<Result<HashMap<String, String>, String>> = OnceLock::new();
+    match FOUND.get_or_init(find) {
+        Ok(found) => found[name].clone(),
+        Err(why) => panic!("{name} is not set. Run `make setup` first. It says:\n{why}"),
+    }
+}
+
+fn find() -> Result<HashMap<String, String>, String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/setup");
+    let output = Command::new("bash")
+        .args(["-c", r#"found=$("$0" --find) && eval "$found" && env -0"#])
+        .arg(script)
+        .output()
+        .map_err(|error| format!("{script}: {error}"))?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let environment = String::from_utf8_lossy(&output.stdout);
+    Ok(environment
+        .split('\0')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
+}
