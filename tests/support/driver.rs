@@ -1,5 +1,5 @@
-//! The driver matrix: a program that uses one driver is run straight at PostgreSQL
-//! and through execpool, and everything it observes must be the same.
+//! The driver matrix: a program that uses one driver is run twice, in two databases, and
+//! everything it observes must be the same.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,7 +9,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::postgres::{Database, Postgres};
-use super::sidecar::Sidecar;
 use super::tools;
 
 /// What every driver is asked to do. A driver that can't says so in its observation.
@@ -37,46 +36,38 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// What a driver saw, by name, in the order in which it looked.
 pub(crate) type Observations = Vec<(String, Value)>;
 
-/// The same program's two places to connect to.
+/// Two fresh databases for two runs of one program. What two runs see alike is what a
+/// run through execpool can be held against.
 pub(crate) struct Places {
-    pub(crate) direct: Database,
-    pub(crate) proxied: Database,
-    pub(crate) sidecar: Sidecar,
+    pub(crate) first: Database,
+    pub(crate) second: Database,
 }
 
 impl Places {
-    /// Two fresh databases, one of them behind a sidecar with every default.
     pub(crate) async fn fresh(name: &str) -> Self {
         let postgres = Postgres::shared();
-        let direct = postgres.database(&format!("{name}_direct")).await;
-        let proxied = postgres.database(&format!("{name}_proxied")).await;
-        let sidecar = Sidecar::over(&proxied).await;
         Self {
-            direct,
-            proxied,
-            sidecar,
+            first: postgres.database(&format!("{name}_first")).await,
+            second: postgres.database(&format!("{name}_second")).await,
         }
     }
 
-    pub(crate) fn direct_url(&self) -> String {
-        format!("{}&application_name=matrix", self.direct.url())
+    pub(crate) fn first_url(&self) -> String {
+        format!("{}&application_name=matrix", self.first.url())
     }
 
-    pub(crate) fn proxied_url(&self) -> String {
-        format!(
-            "{}&application_name=matrix",
-            self.sidecar.url(&self.proxied.name)
-        )
+    pub(crate) fn second_url(&self) -> String {
+        format!("{}&application_name=matrix", self.second.url())
     }
 }
 
 /// Runs `tests/drivers/{name}.py` in both places and compares.
 pub(crate) async fn program_sees_the_same(name: &str) {
     let places = Places::fresh(name).await;
-    let (direct, proxied) = (places.direct_url(), places.proxied_url());
-    let (direct, proxied) = tokio::join!(run(name, &direct), run(name, &proxied));
-    assert_complete(&direct, &[]);
-    assert_same(&direct, &proxied);
+    let (first, second) = (places.first_url(), places.second_url());
+    let (first, second) = tokio::join!(run(name, &first), run(name, &second));
+    assert_complete(&first, &[]);
+    assert_same(&first, &second);
 }
 
 /// An observation for what a driver has no means for.
@@ -101,23 +92,23 @@ pub(crate) fn assert_complete(observations: &Observations, left_out: &[&str]) {
 }
 
 /// Asserts that two runs saw the same; says what differs, entry by entry.
-pub(crate) fn assert_same(direct: &Observations, proxied: &Observations) {
+pub(crate) fn assert_same(first: &Observations, second: &Observations) {
     let mut differences = String::new();
-    for ((name, direct), (other, proxied)) in direct.iter().zip(proxied) {
+    for ((name, first), (other, second)) in first.iter().zip(second) {
         assert_eq!(name, other, "the runs looked at different things");
-        describe(name, direct, proxied, &mut differences);
+        describe(name, first, second, &mut differences);
     }
-    assert_eq!(direct.len(), proxied.len(), "one run saw less");
+    assert_eq!(first.len(), second.len(), "one run saw less");
     assert!(
         differences.is_empty(),
-        "through execpool this driver sees something else:\n{differences}"
+        "the second run sees something else:\n{differences}"
     );
 }
 
 /// Appends where two values differ, down to the smallest part.
-fn describe(path: &str, direct: &Value, proxied: &Value, out: &mut String) {
-    match (direct, proxied) {
-        _ if direct == proxied => {}
+fn describe(path: &str, first: &Value, second: &Value, out: &mut String) {
+    match (first, second) {
+        _ if first == second => {}
         (Value::Object(a), Value::Object(b)) => {
             let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
             keys.sort();
@@ -139,10 +130,7 @@ fn describe(path: &str, direct: &Value, proxied: &Value, out: &mut String) {
             }
         }
         _ => {
-            let _ = writeln!(
-                out,
-                "  {path}\n    direct:  {direct}\n    proxied: {proxied}"
-            );
+            let _ = writeln!(out, "  {path}\n    first:  {first}\n    second: {second}");
         }
     }
 }

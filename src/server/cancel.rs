@@ -1,0 +1,29 @@
+//! A cancel request seen through to its end.
+
+use std::io;
+
+use crate::protocol::startup::cancel_request;
+
+use super::connection::reach;
+use super::{Address, ConnectError};
+
+/// Asks the server at `address` to cancel what backend `pid` runs, and waits until the
+/// server has closed the request's connection: only then has the signal been sent, and a
+/// server connection must not be lent again before.
+///
+/// Cancel safe, but a request that was dropped half-way may or may not take effect.
+///
+/// # Errors
+/// The server could not be reached, or the connection broke.
+pub async fn cancel(address: &Address, pid: i32, key: [u8; 4]) -> Result<(), ConnectError> {
+    let socket = reach(address).await?;
+    let broken = |source: io::Error| ConnectError::Broken {
+        address: address.clone(),
+        source,
+    };
+    let request = cancel_request(pid, key);
+    socket.write_all(&request).await.map_err(broken)?;
+    let mut ignored = [0; 64];
+    while socket.read(&mut ignored).await.map_err(broken)? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,344 @@
+//! A logged-in server connection, and what is asked of it between two sessions.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::protocol::message::{Fields, SqlState};
+use crate::protocol::startup::Parameters;
+
+use super::auth::{Authentication, Step};
+use super::socket::{Pending, Socket};
+use super::{Address, ConnectError};
+
+/// No message of a start-up, a ping or a reset is longer; more is not PostgreSQL.
+const MAX_MESSAGE: usize = 1 << 20;
+
+/// Everything that a login needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Login<'a> {
+    /// Where the server listens.
+    pub address: &'a Address,
+    /// As whom.
+    pub user: &'a str,
+    /// To which database.
+    pub database: &'a str,
+    /// The password, if one is configured.
+    pub password: Option<&'a [u8]>,
+    /// The client's other startup parameters.
+    pub parameters: &'a Parameters,
+    /// How long reaching the server and logging in may take together.
+    pub timeout: Duration,
+}
+
+/// A server connection that is logged in and between two sessions.
+#[derive(Debug)]
+pub struct Connection {
+    socket: Socket,
+    address: Address,
+    pid: i32,
+    key: [u8; 4],
+    /// What the server reported last, by name.
+    reported: Vec<(String, Vec<u8>)>,
+    /// The status of the last ReadyForQuery: `I`, `T` or `E`.
+    status: u8,
+    created: Instant,
+    /// Bytes read and not yet taken apart.
+    unread: Vec<u8>,
+}
+
+/// Why a connection may not be lent again. It is closed; the client does not see it.
+#[derive(Debug, thiserror::Error)]
+pub enum Unclean {
+    /// The server answered the reset with an error.
+    #[error("the reset failed: {0}")]
+    Failed(String),
+    /// Something came that is no answer to the reset.
+    #[error("message {0:?} came in answer to the reset")]
+    Unexpected(char),
+    /// A transaction is still open after it.
+    #[error("the connection is not idle after the reset")]
+    NotIdle,
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(#[from] io::Error),
+}
+
+impl Connection {
+    /// Reaches the server and logs in, until its first ReadyForQuery.
+    ///
+    /// Cancel safe: dropping the future closes the socket, and the server with it ends
+    /// the backend that it had begun.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; the server's own ErrorResponse is kept as it came.
+    pub async fn connect(login: &Login<'_>) -> Result<Self, ConnectError> {
+        let start = tokio::time::timeout(login.timeout, Self::start(login));
+        start.await.map_err(|_| ConnectError::Timeout {
+            address: login.address.clone(),
+            after: login.timeout,
+        })?
+    }
+
+    async fn start(login: &Login<'_>) -> Result<Self, ConnectError> {
+        let socket = reach(login.address).await?;
+        let mut connection = Self {
+            socket,
+            address: login.address.clone(),
+            pid: 0,
+            key: [0; 4],
+            reported: Vec::new(),
+            status: 0,
+            created: Instant::now(),
+            unread: Vec::new(),
+        };
+        let startup = login.parameters.encode(login.user, login.database);
+        let broken = |source| ConnectError::Broken {
+            address: login.address.clone(),
+            source,
+        };
+        connection.write(&startup).await.map_err(broken)?;
+        let mut login = Authentication::new(login.address, login.user, login.password);
+        while connection.status == 0 {
+            let (kind, body) = connection.message().await.map_err(broken)?;
+            connection.started_with(kind, body, &mut login).await?;
+        }
+        Ok(connection)
+    }
+
+    /// Takes one message of the start-up.
+    async fn started_with(
+        &mut self,
+        kind: u8,
+        body: Vec<u8>,
+        login: &mut Authentication<'_>,
+    ) -> Result<(), ConnectError> {
+        match kind {
+            b'R' => {
+                if let Step::Send(answer) = login.answer(&body)? {
+                    let sent = self.write(&answer).await;
+                    sent.map_err(|source| self.broken(source))?;
+                }
+            }
+            _ if !login.is_complete() && kind != b'E' => {
+                return Err(ConnectError::ServerNotAuthentic(self.address.clone()));
+            }
+            b'K' => {
+                let (pid, key) = key_data(&body).ok_or_else(|| self.broken(malformed()))?;
+                (self.pid, self.key) = (pid, key);
+            }
+            b'E' => return Err(ConnectError::Refused(body)),
+            b'Z' => self.status = ready(&body).map_err(|source| self.broken(source))?,
+            b'S' => self.report(&body),
+            // Notices of a start-up, and the answer to a newer protocol, change nothing.
+            b'N' | b'v' => {}
+            _ => return Err(self.broken(malformed())),
+        }
+        Ok(())
+    }
+
+    /// The process id of the backend.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The secret with which the backend can be cancelled.
+    #[must_use]
+    pub fn key(&self) -> [u8; 4] {
+        self.key
+    }
+
+    /// When it was opened.
+    #[must_use]
+    pub fn created(&self) -> Instant {
+        self.created
+    }
+
+    /// What the server last reported of `name` by ParameterStatus.
+    #[must_use]
+    pub fn reported(&self, name: &str) -> Option<&[u8]> {
+        let found = self.reported.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_slice())
+    }
+
+    /// All that the server reports, in the order in which it first did.
+    pub fn all_reported(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.reported
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
+    /// Whether the server is there and has said nothing since, without a round trip.
+    /// What it says unasked between two sessions is mostly its end; a connection that
+    /// was told anything else is cheaper to replace than to understand.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.unread.is_empty() && self.socket.pending() == Pending::Nothing
+    }
+
+    /// Asks the server for an empty answer.
+    ///
+    /// Not cancel safe: the answer to a ping that was dropped is still to come, so the
+    /// connection must be closed.
+    ///
+    /// # Errors
+    /// See [`Unclean`].
+    pub async fn ping(&mut self) -> Result<(), Unclean> {
+        self.run("", |kind| kind == b'I').await
+    }
+
+    /// Ends an open transaction and undoes what the session set, by `reset` (such as
+    /// `DISCARD ALL`) as a query of its own: within a transaction it would fail.
+    ///
+    /// Not cancel safe: a connection whose cleaning was dropped must be closed.
+    ///
+    /// # Errors
+    /// The connection is not clean and must be closed: see [`Unclean`].
+    pub async fn clean(&mut self, reset: &str) -> Result<(), Unclean> {
+        if self.status != b'I' {
+            self.run("ROLLBACK", |kind| kind == b'C').await?;
+        }
+        self.run(reset, |kind| kind == b'C').await
+    }
+
+    /// Runs one statement without rows; `answers` says which message must come, once,
+    /// before ReadyForQuery.
+    async fn run(&mut self, sql: &str, answers: fn(u8) -> bool) -> Result<(), Unclean> {
+        let mut query = vec![b'Q'];
+        // The statement comes from the configuration, some dozens of bytes.
+        query.extend((sql.len() as i32 + 5).to_be_bytes());
+        query.extend(sql.as_bytes());
+        query.push(0);
+        self.write(&query).await?;
+        let mut answered = false;
+        loop {
+            let (kind, body) = self.message().await?;
+            match kind {
+                b'Z' if !answered => return Err(Unclean::Unexpected('Z')),
+                b'Z' => {
+                    self.status = ready(&body)?;
+                    let idle = self.status == b'I';
+                    return idle.then_some(()).ok_or(Unclean::NotIdle);
+                }
+                b'E' => return Err(Unclean::Failed(said(&body))),
+                b'S' => self.report(&body),
+                b'N' => {}
+                kind if answers(kind) && !answered => answered = true,
+                other => return Err(Unclean::Unexpected(char::from(other))),
+            }
+        }
+    }
+
+    /// Says goodbye and waits until the server has closed: the backend is gone by then,
+    /// its slot free, and its end in the server's log.
+    ///
+    /// Cancel safe: dropping the future closes the socket at once.
+    pub async fn terminate(self) {
+        // A broken connection needs no goodbye; the server ends it by itself.
+        let _ = self.write(b"X\0\0\0\x04").await;
+        self.socket.finish_writing();
+        let mut ignored = [0; 4096];
+        while matches!(self.socket.read(&mut ignored).await, Ok(1..)) {}
+    }
+
+    async fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_all(bytes).await
+    }
+
+    /// The next whole message: its type and body.
+    async fn message(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        let mut chunk = [0; 4096];
+        loop {
+            if let Some(message) = take_message(&mut self.unread)? {
+                return Ok(message);
+            }
+            match self.socket.read(&mut chunk).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => self.unread.extend(&chunk[..read]),
+            }
+        }
+    }
+
+    fn report(&mut self, body: &[u8]) {
+        let mut parts = body.splitn(3, |byte| *byte == 0);
+        let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
+            return;
+        };
+        let name = String::from_utf8_lossy(name);
+        match self.reported.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value.to_vec(),
+            None => self.reported.push((name.into_owned(), value.to_vec())),
+        }
+    }
+
+    fn broken(&self, source: io::Error) -> ConnectError {
+        ConnectError::Broken {
+            address: self.address.clone(),
+            source,
+        }
+    }
+}
+
+/// Connects a socket to `address`; a name is resolved anew.
+pub(super) async fn reach(address: &Address) -> Result<Socket, ConnectError> {
+    let socket = match address {
+        Address::Tcp { host, port } => tcp(host, *port).await,
+        Address::Unix { dir, port } => UnixStream::connect(dir.join(format!(".s.PGSQL.{port}")))
+            .await
+            .and_then(|stream| Socket::new(OwnedFd::from(stream.into_std()?))),
+    };
+    socket.map_err(|source| ConnectError::Unreachable {
+        address: address.clone(),
+        source,
+    })
+}
+
+async fn tcp(host: &str, port: u16) -> io::Result<Socket> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Socket::new(OwnedFd::from(stream.into_std()?))
+}
+
+/// Takes the first message off `bytes` if it is whole.
+fn take_message(bytes: &mut Vec<u8>) -> io::Result<Option<(u8, Vec<u8>)>> {
+    let Some(([kind, length @ ..], _)) = bytes.split_first_chunk::<5>() else {
+        return Ok(None);
+    };
+    let end = 1 + u32::from_be_bytes(*length) as usize;
+    if !(5..=MAX_MESSAGE).contains(&end) {
+        return Err(malformed());
+    }
+    if bytes.len() < end {
+        return Ok(None);
+    }
+    let (kind, body) = (*kind, bytes[5..end].to_vec());
+    bytes.drain(..end);
+    Ok(Some((kind, body)))
+}
+
+fn key_data(body: &[u8]) -> Option<(i32, [u8; 4])> {
+    let (pid, key) = body.split_first_chunk::<4>()?;
+    Some((i32::from_be_bytes(*pid), key.try_into().ok()?))
+}
+
+fn ready(body: &[u8]) -> io::Result<u8> {
+    match body {
+        [status @ (b'I' | b'T' | b'E')] => Ok(*status),
+        _ => Err(malformed()),
+    }
+}
+
+fn said(body: &[u8]) -> String {
+    let Some(fields) = Fields::parse(body) else {
+        return "an ErrorResponse that can't be read".to_owned();
+    };
+    let sqlstate = fields.sqlstate().unwrap_or(SqlState::INTERNAL_ERROR);
+    format!("{} {}", sqlstate.as_str(), fields.message())
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "not PostgreSQL's protocol")
+}

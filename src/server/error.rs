@@ -1,0 +1,136 @@
+//! Why a server connection could not be had: the kind, what the client is told, and the
+//! operator's metric label all derive from one value.
+
+use std::io;
+use std::time::Duration;
+
+use crate::protocol::message::{Fields, Report, Severity, SqlState, with_severity};
+
+use super::Address;
+
+/// A connect that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nothing listens there, or the name does not resolve.
+    #[error("cannot reach PostgreSQL at {address}: {source}")]
+    Unreachable {
+        /// Where it was looked for.
+        address: Address,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The server did not finish the start-up within the upstream's `connect_timeout`.
+    #[error("PostgreSQL at {address} did not answer within {} s", .after.as_secs_f32())]
+    Timeout {
+        /// Who did not answer.
+        address: Address,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The server ended the start-up with an ErrorResponse; its body, as it came.
+    #[error("PostgreSQL refused the connection: {}", Fields::parse(.0).map(|f| f.message()).unwrap_or_default())]
+    Refused(Vec<u8>),
+    /// The server wants a password, and none is configured.
+    #[error("PostgreSQL at {0} wants a password, and none is configured")]
+    PasswordMissing(Address),
+    /// The server wants the password in clear text over a network without TLS.
+    #[error("PostgreSQL at {0} wants the password in clear text over an unprotected network")]
+    CleartextRefused(Address),
+    /// An authentication method that is not served.
+    #[error("PostgreSQL at {address} wants {method} authentication, which is not served")]
+    MethodNotServed {
+        /// Who wants it.
+        address: Address,
+        /// The method's name.
+        method: &'static str,
+    },
+    /// The server could not prove that it knows the password (SCRAM).
+    #[error("PostgreSQL at {0} failed to prove that it knows the password")]
+    ServerNotAuthentic(Address),
+    /// The connection broke, or what came is not PostgreSQL's protocol.
+    #[error("the connection to {address} broke during start-up: {source}")]
+    Broken {
+        /// With whom.
+        address: Address,
+        /// How.
+        source: io::Error,
+    },
+}
+
+/// At which step a server connection failed: the closed set of `phase`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Reaching the server.
+    Connect,
+    /// Proving who we are.
+    Auth,
+}
+
+impl ConnectError {
+    /// The step that failed.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. } => Phase::Connect,
+            Self::Refused(_) if self.sqlstate().class() != "28" => Phase::Connect,
+            _ => Phase::Auth,
+        }
+    }
+
+    /// The server's SQLSTATE where it gave one, else the one that fits.
+    #[must_use]
+    pub fn sqlstate(&self) -> SqlState {
+        match self {
+            Self::Refused(body) => Fields::parse(body)
+                .and_then(|fields| fields.sqlstate())
+                .unwrap_or(SqlState::CONNECTION_FAILURE),
+            Self::Unreachable { .. } | Self::Timeout { .. } => SqlState::UNABLE_TO_CONNECT,
+            Self::Broken { .. } => SqlState::CONNECTION_FAILURE,
+            Self::PasswordMissing(_)
+            | Self::CleartextRefused(_)
+            | Self::MethodNotServed { .. }
+            | Self::ServerNotAuthentic(_) => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        }
+    }
+
+    /// Whether the server has no slot left: waiting may help, and a lower budget does.
+    #[must_use]
+    pub fn is_limited_by_database(&self) -> bool {
+        matches!(self, Self::Refused(_)) && self.sqlstate() == SqlState::TOO_MANY_CONNECTIONS
+    }
+
+    /// The ErrorResponse for the client: the server's own words where it had any.
+    #[must_use]
+    pub fn to_client(&self, severity: Severity) -> Vec<u8> {
+        if let Self::Refused(body) = self {
+            return with_severity(body, severity);
+        }
+        let mut out = Vec::new();
+        Report::new(severity, self.sqlstate(), format!("execpool: {self}"))
+            .with_hint(self.hint())
+            .encode(&mut out);
+        out
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. } => {
+                "Check that the database is up and that the upstream's host and port are right."
+            }
+            Self::PasswordMissing(_) => {
+                "Set the upstream's password_file, or the password in its URL, or PGPASSWORD."
+            }
+            Self::CleartextRefused(_) => {
+                "Use scram-sha-256 in the server's pg_hba.conf, or connect over a Unix socket."
+            }
+            Self::MethodNotServed { .. } => {
+                "Use scram-sha-256 for this user in the server's pg_hba.conf."
+            }
+            Self::ServerNotAuthentic(_) => {
+                "Something that is not the database may be listening there: check the address."
+            }
+            // Told in the server's own words.
+            Self::Refused(_) => "See the server's message.",
+        }
+    }
+}

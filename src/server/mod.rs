@@ -1,0 +1,21 @@
+//! One connection to PostgreSQL: reaching it, logging in, cancelling, cleaning, ending it.
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`address`] | where a server listens |
+//! | [`socket`] | a descriptor registered for reading only |
+//! | [`connection`] | a logged-in server connection and what is asked of it between sessions |
+//! | [`auth`] | the answers to the server's authentication requests |
+//! | [`cancel`] | a cancel request seen through to its end |
+//! | [`error`] | why a connection could not be had, for the client and for the operator |
+
+pub mod address;
+pub mod auth;
+pub mod cancel;
+pub mod connection;
+pub mod error;
+pub mod socket;
+
+pub use address::Address;
+pub use connection::{Connection, Login};
+pub use error::ConnectError;
