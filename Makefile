@@ -2,16 +2,13 @@
 # They find, or install, what they need: see scripts/setup.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench mutants setup build clean
+.PHONY: help test check setup build clean
 
 # A fresh shell often lacks cargo's directory.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-
-demo: setup build ## A dozen agents on one small PostgreSQL, with execpool and without (under 2 minutes)
-	@env="$$(scripts/setup --find)" && eval "$$env" && cargo run --quiet -- demo
 
 test: ## Every test, over real sockets against a real PostgreSQL
 	@scripts/test
@@ -20,12 +17,6 @@ check: ## The quick loop: format, clippy with warnings as errors, unit tests
 	@cargo fmt --all --check
 	@cargo clippy --quiet --all-targets -- -D warnings
 	@cargo test --quiet --lib --bins
-
-bench: setup ## CPU and memory beside PgBouncer
-	@env="$$(scripts/setup --find)" && eval "$$env" && bench/run
-
-mutants: setup ## Faults put in on purpose: each must make its test fail
-	@env="$$(scripts/setup --find)" && eval "$$env" && scripts/mutants
 
 setup: ## Find or install PostgreSQL, a Python with the drivers, a C compiler
 	@scripts/setup >/dev/null
