@@ -85,7 +85,8 @@ impl Gate {
                 self.dial_or_promise(pool, waiting.key, deal, decisions);
                 return Turn::Had;
             } else {
-                // Nothing can be had for this pool: who is behind does not overtake.
+                // Nothing can be had for this pool, and no connection in it is idle (else room
+                // could be made): who is behind could not be helped either.
                 deal.from.insert(pool, u64::MAX);
             }
         }

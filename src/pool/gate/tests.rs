@@ -243,6 +243,36 @@ impl Model {
         );
     }
 
+    fn finish_dials_and_closings(&mut self) {
+        loop {
+            if let Some(c) = self.closing.pop() {
+                self.close(c);
+            } else if let Some(c) = self.dialling.pop() {
+                self.open(c);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Waiting executions that could use one more connection, when one of `back` comes back.
+    fn could_use(&self, back: Option<PoolId>) -> HashSet<ExecutionNumber> {
+        let room = |pool: &PoolId| {
+            let limits = (0..)
+                .zip(&self.limits)
+                .find(|(e, _)| pool.execution.0 == *e);
+            let most = limits
+                .and_then(|(_, l)| *l)
+                .map_or(usize::MAX, |l| l.size + l.overflow);
+            back == Some(*pool) || self.all().filter(|c| c.0 == *pool).count() < most
+        };
+        let pools = self.waiting.iter().map(|(_, pool, _)| pool);
+        pools
+            .filter(|pool| room(pool))
+            .map(|pool| pool.execution)
+            .collect()
+    }
+
     /// Everything under way ends well, until nothing is.
     fn play_out(&mut self) {
         let decisions = self.gate.set_effective(usize::MAX);
@@ -303,28 +333,49 @@ proptest! {
         for (execution, key) in &waiters {
             model.arrive(pool(*execution, 0), KeyId(*key));
         }
-        let instant = |model: &mut Model| {
-            while let Some(c) = model.closing.pop() {
-                model.close(c);
-            }
-            while let Some(c) = model.dialling.pop() {
-                model.open(c);
-            }
-        };
-        instant(&mut model);
+        model.finish_dials_and_closings();
         model.grants.clear();
         for index in &returns {
-            let everyone = (0..4).all(|e| model.waiting.iter().any(|w| w.1 == pool(e, 0)));
-            if !everyone {
+            if !(0..4).all(|e| model.waiting.iter().any(|w| w.1 == pool(e, 0))) {
                 break;
             }
             let lent = pick(&mut model.lent, index).expect("the budget is lent");
             model.give_back(lent);
-            instant(&mut model);
+            model.finish_dials_and_closings();
         }
         // All four wait all the time: every four grants in a row are to four executions.
         for four in model.grants.windows(4) {
             prop_assert_eq!(four.iter().collect::<HashSet<_>>().len(), 4, "{:?}", model.grants);
+        }
+    }
+
+    #[test]
+    fn between_two_grants_no_other_execution_gets_two_that_the_waiting_one_could_have_used(
+        size in 1..6usize,
+        limits in limits(),
+        steps in vec((any::<bool>(), 0..4u64, 0..2u32, 0..2u32, any::<Index>()), 20..150),
+    ) {
+        let mut model = Model::new(size, 0, limits);
+        let mut passed_over: HashMap<(ExecutionNumber, ExecutionNumber), usize> = HashMap::new();
+        for (arrives, execution, upstream, key, index) in &steps {
+            model.grants.clear();
+            let back = if *arrives { None } else { pick(&mut model.lent, index) };
+            let able = model.could_use(back.map(|c| c.0));
+            match back {
+                Some(connection) => model.give_back(connection),
+                None => model.arrive(pool(*execution, *upstream), KeyId(*key)),
+            }
+            model.finish_dials_and_closings();
+            let grants = std::mem::take(&mut model.grants);
+            let waits = |e| model.waiting.iter().any(|w| w.1.execution == e);
+            passed_over.retain(|(waiting, _), _| !grants.contains(waiting) && waits(*waiting));
+            for other in &grants {
+                for waiting in able.iter().filter(|e| waits(**e) && !grants.contains(e)) {
+                    let times = passed_over.entry((*waiting, *other)).or_default();
+                    *times += 1;
+                    prop_assert!(*times <= 1, "{:?} overtook {:?} twice", other, waiting);
+                }
+            }
         }
     }
 }

@@ -192,3 +192,47 @@ fn a_lowered_budget_drains() {
         [CloseReturned { pool: p(1), key: A }]
     );
 }
+
+#[test]
+fn one_closing_is_not_promised_to_two_executions() {
+    let mut gate = gate(2, 0, 2);
+    lent(&mut gate, p(1), A, 1);
+    lent(&mut gate, p(1), A, 2);
+    gate.returned(p(1), A);
+    gate.returned(p(1), A);
+    let evict = Evict { pool: p(1), key: A };
+    assert_eq!(gate.arrive(p(2), A, WaiterId(3)), [evict]);
+    assert_eq!(gate.arrive(p(3), A, WaiterId(4)), [evict]);
+}
+
+#[test]
+fn a_dial_whose_waiter_left_serves_the_next_or_stays() {
+    let mut gate = gate(2, 0, 1);
+    gate.arrive(p(1), A, WaiterId(1));
+    gate.leave(WaiterId(1));
+    assert_eq!(
+        gate.arrive(p(1), A, WaiterId(2)),
+        [],
+        "the dial in flight is for it"
+    );
+    let lend = Lend {
+        waiter: WaiterId(2),
+        pool: p(1),
+        key: A,
+    };
+    assert_eq!(gate.opened(p(1), A), [lend]);
+}
+
+#[test]
+fn an_execution_whose_pool_is_full_does_not_hold_up_the_ring() {
+    let mut gate = gate(2, 0, 1);
+    lent(&mut gate, p(1), A, 1);
+    gate.arrive(p(1), A, WaiterId(2));
+    lent(&mut gate, p(2), A, 3);
+    gate.arrive(p(3), A, WaiterId(4));
+    assert_eq!(
+        gate.returned(p(2), A),
+        [CloseReturned { pool: p(2), key: A }]
+    );
+    assert_eq!(gate.closed(p(2), A), [Dial { pool: p(3), key: A }]);
+}
