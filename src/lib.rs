@@ -1,5 +1,7 @@
 //! execpool: a PostgreSQL connection pool per execution, under one budget per pod.
 
+pub mod budget;
 pub mod config;
+pub mod pool;
 pub mod protocol;
 pub mod server;

@@ -1,0 +1,375 @@
+//! The gate: who gets a server connection, and when one is dialled or closed.
+//!
+//! Events go in, decisions come out; the caller carries them out in their order. Within a pool
+//! first come is first served. When the budget is full, executions take turns at it. A connection
+//! counts until its server's end was seen, so that the database never sees more than allowed.
+//!
+//! The life of a connection, with the event or decision that moves it:
+//! `Dial` → connecting → [`Gate::opened`] → idle ⇄ lent (`Lend`, [`Gate::returned`]) → closing
+//! (`Evict`, `CloseReturned`, [`Gate::discarded`], [`Gate::idle_closed`]) → [`Gate::closed`].
+
+mod members;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use super::{ExecutionNumber, KeyId, PoolId, PoolLimits, WaiterId};
+use crate::budget::{Budget, Turns};
+pub use members::Counts;
+use members::{Door, Members, Phase, Waiting};
+use std::collections::{BTreeMap, HashMap};
+
+/// What the caller is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Give this waiter an idle connection of the key, the most recently used one (that may be the
+    /// one that was just returned or opened). It waits no longer.
+    Lend {
+        /// Who gets it.
+        waiter: WaiterId,
+        /// From which pool.
+        pool: PoolId,
+        /// Of which key.
+        key: KeyId,
+    },
+    /// Connect, and report [`Gate::opened`], [`Gate::dial_failed`] or [`Gate::database_full`].
+    Dial {
+        /// For which pool.
+        pool: PoolId,
+        /// With which key.
+        key: KeyId,
+    },
+    /// Close the connection of the key that is idle longest, and report [`Gate::closed`].
+    Evict {
+        /// Of which pool.
+        pool: PoolId,
+        /// Of which key.
+        key: KeyId,
+    },
+    /// Close the connection that this event returned or opened, and report [`Gate::closed`].
+    CloseReturned {
+        /// Whose it is.
+        pool: PoolId,
+        /// Its key.
+        key: KeyId,
+    },
+    /// This waiter gets nothing: its pool is shut, or the dial that was for it failed. It waits
+    /// no longer.
+    Refuse {
+        /// Who.
+        waiter: WaiterId,
+    },
+}
+
+/// All pools, the budget and those who wait. Not shared: whoever owns it feeds it.
+#[derive(Debug)]
+pub struct Gate {
+    budget: Budget,
+    turns: Turns<ExecutionNumber>,
+    pools: BTreeMap<PoolId, Members>,
+    waiters: HashMap<WaiterId, (PoolId, u64)>,
+    /// Idle connections by stamp, the longest idle first.
+    idle: BTreeMap<u64, (PoolId, KeyId)>,
+    /// Orders arrivals and idle connections.
+    stamp: u64,
+}
+
+impl Gate {
+    /// A gate without pools.
+    pub fn new(budget: Budget) -> Self {
+        Self {
+            budget,
+            turns: Turns::default(),
+            pools: BTreeMap::new(),
+            waiters: HashMap::new(),
+            idle: BTreeMap::new(),
+            stamp: 0,
+        }
+    }
+
+    /// The budget's counts.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// A pool's counts; none for one that is not known.
+    pub fn counts(&self, pool: PoolId) -> Option<Counts> {
+        self.pools.get(&pool).map(|members| members.counts)
+    }
+
+    /// How many wait in a pool.
+    pub fn waiting(&self, pool: PoolId) -> usize {
+        self.pools
+            .get(&pool)
+            .map_or(0, |members| members.queue.len())
+    }
+
+    /// The place of a waiter in its pool's queue: 1 is served next. None if it does not wait.
+    pub fn position(&self, waiter: WaiterId) -> Option<usize> {
+        let (pool, place) = self.waiters.get(&waiter)?;
+        Some(self.pools.get(pool)?.queue.range(..=place).count())
+    }
+
+    /// Makes a pool, or changes the limits of one; None is no limit but the budget's. A shut pool
+    /// stays shut.
+    pub fn admit(&mut self, pool: PoolId, limits: Option<PoolLimits>) -> Vec<Decision> {
+        let members = self
+            .pools
+            .entry(pool)
+            .or_insert_with(|| Members::new(limits));
+        members.limits = limits;
+        self.settle(&mut None, Vec::new())
+    }
+
+    /// A session wants a connection. It is refused where its pool is unknown or shut. A waiter
+    /// that waits already keeps its place.
+    pub fn arrive(&mut self, pool: PoolId, key: KeyId, waiter: WaiterId) -> Vec<Decision> {
+        if self.waiters.contains_key(&waiter) {
+            return Vec::new();
+        }
+        let place = self.next_stamp();
+        match self.pools.get_mut(&pool) {
+            Some(members) if members.door == Door::Open => {
+                members.queue.insert(place, Waiting { waiter, key });
+            }
+            _ => return vec![Decision::Refuse { waiter }],
+        }
+        self.waiters.insert(waiter, (pool, place));
+        self.turns.join(pool.execution);
+        self.settle(&mut None, Vec::new())
+    }
+
+    /// A waiter gives up: disconnect, cancel or timeout. A dial that was for it goes on and serves
+    /// whoever is next.
+    pub fn leave(&mut self, waiter: WaiterId) -> Vec<Decision> {
+        self.dequeue(waiter);
+        self.settle(&mut None, Vec::new())
+    }
+
+    /// A clean connection came back. Unless the answer is [`Decision::CloseReturned`] it is idle
+    /// before the decisions are carried out.
+    pub fn returned(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        self.transition(pool, key, Phase::Lent, Phase::Idle);
+        self.take_in(pool, key)
+    }
+
+    /// A lent connection is not clean and is being closed.
+    pub fn discarded(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        self.transition(pool, key, Phase::Lent, Phase::Closing);
+        self.settle(&mut None, Vec::new())
+    }
+
+    /// A dial succeeded: the connection is idle, and goes to the first that waits for its key.
+    /// That was its execution's turn when it was dialled.
+    pub fn opened(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        self.transition(pool, key, Phase::Connecting, Phase::Idle);
+        let first = self.pools.get(&pool).and_then(|members| members.first(key));
+        match first {
+            Some((_, waiter)) => {
+                let lend = self.lend(pool, key, waiter);
+                self.settle(&mut None, vec![lend])
+            }
+            None => self.take_in(pool, key),
+        }
+    }
+
+    /// A dial failed for a reason of its own: the first that waits for its key is refused.
+    pub fn dial_failed(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        let first = self.pools.get(&pool).and_then(|members| members.first(key));
+        self.transition(pool, key, Phase::Connecting, Phase::Absent);
+        let refused = first.map(|(_, waiter)| {
+            self.dequeue(waiter);
+            Decision::Refuse { waiter }
+        });
+        self.settle(&mut None, refused.into_iter().collect())
+    }
+
+    /// A dial failed because the database takes no more: what is open is all that there is, until
+    /// [`Gate::probe`]. Who waits goes on waiting.
+    pub fn database_full(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        self.transition(pool, key, Phase::Connecting, Phase::Absent);
+        self.set_effective(self.budget.open().min(self.budget.effective()))
+    }
+
+    /// Allows one more than the database last refused, unless what it allowed is not used up or a
+    /// dial is in flight. The caller sees to the interval.
+    pub fn probe(&mut self) -> Vec<Decision> {
+        let dialling = self
+            .pools
+            .values()
+            .any(|members| members.counts.connecting > 0);
+        if dialling || self.budget.room() > 0 {
+            return Vec::new();
+        }
+        self.set_effective(self.budget.effective() + 1)
+    }
+
+    /// Allows `effective` connections, the configured limit at most. What is open above it is
+    /// closed when idle or returned.
+    pub fn set_effective(&mut self, effective: usize) -> Vec<Decision> {
+        self.budget.set_effective(effective);
+        self.settle(&mut None, Vec::new())
+    }
+
+    /// The caller closes an idle connection of its own accord: too old, too long idle, or dead.
+    /// [`Gate::closed`] follows.
+    pub fn idle_closed(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        self.transition(pool, key, Phase::Idle, Phase::Closing);
+        self.settle(&mut None, Vec::new())
+    }
+
+    /// The server's end of a closing connection was seen: only now its room is free.
+    pub fn closed(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        self.transition(pool, key, Phase::Closing, Phase::Absent);
+        self.settle(&mut None, Vec::new())
+    }
+
+    /// Its execution ended: who waits is refused, idle connections are closed, and all others when
+    /// they come back. The pool is forgotten with its last connection.
+    pub fn shut(&mut self, pool: PoolId) -> Vec<Decision> {
+        let Some(members) = self.pools.get_mut(&pool) else {
+            return Vec::new();
+        };
+        members.door = Door::Shut;
+        let refused: Vec<WaiterId> = members.queue.values().map(|w| w.waiter).collect();
+        let mut decisions = Vec::new();
+        for waiter in refused {
+            self.dequeue(waiter);
+            decisions.push(Decision::Refuse { waiter });
+        }
+        while let Some(stamp) = self.pools.get(&pool).and_then(Members::longest_idle) {
+            self.evict(stamp, &mut None, &mut decisions);
+        }
+        self.forget(pool);
+        self.settle(&mut None, decisions)
+    }
+
+    /// An idle connection is in the caller's hand: settles, then closes one of its key if more are
+    /// idle than may stay.
+    fn take_in(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        let mut hand = Some((pool, key));
+        let mut decisions = self.settle(&mut hand, Vec::new());
+        let above = self.pools.get(&pool).filter(|members| {
+            members.door == Door::Shut
+                || members.counts.staying() > members.size()
+                || self.budget.staying() > self.budget.size()
+        });
+        let stamp = above.and_then(|members| members.longest_idle_of(key));
+        if let (Some(_), Some(stamp)) = (hand, stamp) {
+            self.evict(stamp, &mut hand, &mut decisions);
+        }
+        decisions
+    }
+
+    /// Gives an idle connection of the key to `waiter`.
+    fn lend(&mut self, pool: PoolId, key: KeyId, waiter: WaiterId) -> Decision {
+        self.dequeue(waiter);
+        self.transition(pool, key, Phase::Idle, Phase::Lent);
+        Decision::Lend { waiter, pool, key }
+    }
+
+    /// Takes a waiter out of its queue, and its execution out of the ring with its last one.
+    fn dequeue(&mut self, waiter: WaiterId) {
+        let Some((pool, place)) = self.waiters.remove(&waiter) else {
+            return;
+        };
+        if let Some(members) = self.pools.get_mut(&pool) {
+            members.queue.remove(&place);
+        }
+        let waits = self
+            .pools_of(pool.execution)
+            .any(|(_, members)| !members.queue.is_empty());
+        if !waits {
+            self.turns.leave(pool.execution);
+        }
+    }
+
+    /// The pools of an execution.
+    fn pools_of(&self, execution: ExecutionNumber) -> impl Iterator<Item = (PoolId, &Members)> {
+        let pool = |upstream| PoolId {
+            execution,
+            upstream: super::UpstreamNumber(upstream),
+        };
+        self.pools
+            .range(pool(0)..=pool(u32::MAX))
+            .map(|(id, members)| (*id, members))
+    }
+
+    /// Moves a connection from phase to phase. All that is counted is counted here.
+    fn transition(&mut self, pool: PoolId, key: KeyId, from: Phase, to: Phase) {
+        let stamp = self.next_stamp();
+        let Some(members) = self.pools.get_mut(&pool) else {
+            debug_assert!(false, "{pool:?} has no connection");
+            return;
+        };
+        members.counts.shift(from, to);
+        self.budget.recount(from.weight(), to.weight());
+        match from {
+            Phase::Connecting => count_down(&mut members.dials, key),
+            Phase::Idle => {
+                // Lent is the most recently used one, closed the longest idle.
+                let stamps = members.idle.entry(key).or_default();
+                let gone = match to {
+                    Phase::Lent => stamps.pop_back(),
+                    _ => stamps.pop_front(),
+                };
+                if stamps.is_empty() {
+                    members.idle.remove(&key);
+                }
+                gone.map(|stamp| self.idle.remove(&stamp));
+            }
+            Phase::Absent | Phase::Lent | Phase::Closing => {}
+        }
+        match to {
+            Phase::Connecting => *members.dials.entry(key).or_default() += 1,
+            Phase::Idle => {
+                members.idle.entry(key).or_default().push_back(stamp);
+                self.idle.insert(stamp, (pool, key));
+            }
+            Phase::Absent | Phase::Lent | Phase::Closing => {}
+        }
+        self.forget(pool);
+    }
+
+    /// Forgets a pool that is shut and has no connection left.
+    fn forget(&mut self, pool: PoolId) {
+        let over = |m: &Members| m.door == Door::Shut && m.counts.open() == 0;
+        if self.pools.get(&pool).is_some_and(over) {
+            self.pools.remove(&pool);
+        }
+    }
+
+    fn next_stamp(&mut self) -> u64 {
+        self.stamp += 1;
+        self.stamp
+    }
+
+    /// Whether all counts agree with each other.
+    fn consistent(&self) -> bool {
+        let sum =
+            |f: fn(&Counts) -> usize| self.pools.values().map(|m| f(&m.counts)).sum::<usize>();
+        let waiting: usize = self.pools.values().map(|m| m.queue.len()).sum();
+        self.budget.open() == sum(Counts::open)
+            && self.budget.closing() == sum(|counts| counts.closing)
+            && self.idle.len() == sum(|counts| counts.idle)
+            && self.waiters.len() == waiting
+            && self.pools.values().all(|members| {
+                members.dials.values().sum::<usize>() == members.counts.connecting
+                    && members.idle.values().map(|s| s.len()).sum::<usize>() == members.counts.idle
+            })
+            && self.turns.iter().all(|execution| {
+                self.pools_of(execution)
+                    .any(|(_, members)| !members.queue.is_empty())
+            })
+    }
+}
+
+/// Counts one dial less.
+fn count_down(dials: &mut HashMap<KeyId, usize>, key: KeyId) {
+    if let Some(count) = dials.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            dials.remove(&key);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Settling: after each event, what can be had is dealt to those who wait, turn by turn.
+
+use super::{Decision, Gate, Members, Phase, Waiting};
+use crate::pool::{ExecutionNumber, KeyId, PoolId};
+use std::collections::{HashMap, VecDeque};
+
+/// What one settling has dealt so far.
+#[derive(Default)]
+struct Deal {
+    /// Where each pool's next waiter is looked for.
+    from: HashMap<PoolId, u64>,
+    /// Waiters that a dial in flight is for.
+    awaited: HashMap<(PoolId, KeyId), usize>,
+    /// Room that closings will make and that is spoken for: by pool, and in all.
+    promised: HashMap<PoolId, usize>,
+    promises: usize,
+}
+
+/// How one turn went.
+enum Turn {
+    /// Something was dealt: the execution may have another turn after the others.
+    Had,
+    /// Nobody of it can be helped further now.
+    Over,
+}
+
+impl Gate {
+    /// Deals idle connections, room, and the room that closings under way will make, one to each
+    /// waiting execution in turn; closes idle ones where that is not enough. `hand` is the
+    /// idle connection that came with the event; it is taken when that is lent or closed.
+    pub(super) fn settle(
+        &mut self,
+        hand: &mut Option<(PoolId, KeyId)>,
+        mut decisions: Vec<Decision>,
+    ) -> Vec<Decision> {
+        self.drain(hand, &mut decisions);
+        let mut deal = Deal::default();
+        let mut round: VecDeque<ExecutionNumber> = self.turns.iter().collect();
+        while let Some(execution) = round.pop_front() {
+            match self.turn(execution, &mut deal, hand, &mut decisions) {
+                Turn::Had => round.push_back(execution),
+                Turn::Over => {}
+            }
+        }
+        debug_assert!(self.consistent(), "{self:?}");
+        decisions
+    }
+
+    /// Closes idle connections above a lowered budget.
+    fn drain(&mut self, hand: &mut Option<(PoolId, KeyId)>, decisions: &mut Vec<Decision>) {
+        while self.budget.staying() > self.budget.effective() {
+            let Some(stamp) = self.longest_idle() else {
+                return;
+            };
+            self.evict(stamp, hand, decisions);
+        }
+    }
+
+    /// Deals to one waiter of the execution: the first, over its pools, that can be helped.
+    fn turn(
+        &mut self,
+        execution: ExecutionNumber,
+        deal: &mut Deal,
+        hand: &mut Option<(PoolId, KeyId)>,
+        decisions: &mut Vec<Decision>,
+    ) -> Turn {
+        while let Some((pool, place, waiting)) = self.next_waiting(execution, deal) {
+            let idle = self
+                .pools
+                .get(&pool)
+                .map_or(0, |members| members.idle(waiting.key));
+            if idle > 0 {
+                deal.from.insert(pool, place + 1);
+                let lend = self.lend(pool, waiting.key, waiting.waiter);
+                // The newest is lent first: the one in the hand is gone.
+                hand.take_if(|held| *held == (pool, waiting.key));
+                self.turns.granted(execution);
+                decisions.push(lend);
+                return Turn::Had;
+            }
+            if self.awaits_a_dial(pool, waiting.key, deal) {
+                deal.from.insert(pool, place + 1);
+            } else if self.make_room(pool, deal, hand, decisions) {
+                deal.from.insert(pool, place + 1);
+                self.dial_or_promise(pool, waiting.key, deal, decisions);
+                return Turn::Had;
+            } else {
+                // Nothing can be had for this pool, and no connection in it is idle (else room
+                // could be made): who is behind could not be helped either.
+                deal.from.insert(pool, u64::MAX);
+            }
+        }
+        Turn::Over
+    }
+
+    /// The execution's first waiter that this settling has not looked at.
+    fn next_waiting(
+        &self,
+        execution: ExecutionNumber,
+        deal: &Deal,
+    ) -> Option<(PoolId, u64, Waiting)> {
+        self.pools_of(execution)
+            .filter_map(|(pool, members)| {
+                let from = deal.from.get(&pool).copied().unwrap_or(0);
+                let (place, waiting) = members.queue.range(from..).next()?;
+                Some((pool, *place, *waiting))
+            })
+            .min_by_key(|(_, place, _)| *place)
+    }
+
+    /// Whether a dial in flight, not yet another's, is for a waiter of this key.
+    fn awaits_a_dial(&self, pool: PoolId, key: KeyId, deal: &mut Deal) -> bool {
+        let dialling = self
+            .pools
+            .get(&pool)
+            .map_or(0, |members| members.dialling(key));
+        let awaited = deal.awaited.entry((pool, key)).or_default();
+        let free = *awaited < dialling;
+        *awaited += usize::from(free);
+        free
+    }
+
+    /// Sees that the pool and the budget have room for one more, or will have when closings under
+    /// way are done; closes idle connections where they don't. False: no room can be had.
+    fn make_room(
+        &mut self,
+        pool: PoolId,
+        deal: &Deal,
+        hand: &mut Option<(PoolId, KeyId)>,
+        decisions: &mut Vec<Decision>,
+    ) -> bool {
+        let promised = deal.promised.get(&pool).copied().unwrap_or(0);
+        while let Some(members) = self.pools.get(&pool) {
+            let full = members.counts.staying() + promised >= members.limit();
+            let stamp = if full {
+                members.longest_idle()
+            } else if self.budget.staying() + deal.promises >= self.budget.effective() {
+                self.longest_idle()
+            } else {
+                return true;
+            };
+            match stamp {
+                Some(stamp) => self.evict(stamp, hand, decisions),
+                None => return false,
+            }
+        }
+        false
+    }
+
+    /// Dials if there is room now; else speaks for room that a closing will make.
+    fn dial_or_promise(
+        &mut self,
+        pool: PoolId,
+        key: KeyId,
+        deal: &mut Deal,
+        decisions: &mut Vec<Decision>,
+    ) {
+        let slot = |members: &Members| members.counts.open() < members.limit();
+        if self.budget.room() > 0 && self.pools.get(&pool).is_some_and(slot) {
+            self.transition(pool, key, Phase::Absent, Phase::Connecting);
+            self.turns.granted(pool.execution);
+            *deal.awaited.entry((pool, key)).or_default() += 1;
+            decisions.push(Decision::Dial { pool, key });
+        } else {
+            *deal.promised.entry(pool).or_default() += 1;
+            deal.promises += 1;
+        }
+    }
+
+    /// The stamp of the connection that is idle longest.
+    fn longest_idle(&self) -> Option<u64> {
+        self.idle.keys().next().copied()
+    }
+
+    /// Closes the idle connection with this stamp, which is its key's longest idle one; if that is
+    /// the one in the caller's hand, says so.
+    pub(super) fn evict(
+        &mut self,
+        stamp: u64,
+        hand: &mut Option<(PoolId, KeyId)>,
+        decisions: &mut Vec<Decision>,
+    ) {
+        let Some(&(pool, key)) = self.idle.get(&stamp) else {
+            return;
+        };
+        let only = self
+            .pools
+            .get(&pool)
+            .is_some_and(|members| members.idle(key) == 1);
+        self.transition(pool, key, Phase::Idle, Phase::Closing);
+        if only && hand.take_if(|held| *held == (pool, key)).is_some() {
+            decisions.push(Decision::CloseReturned { pool, key });
+        } else {
+            decisions.push(Decision::Evict { pool, key });
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The rules, one by one.
+
+use super::*;
+use Decision::{CloseReturned, Dial, Evict, Lend, Refuse};
+
+const A: KeyId = KeyId(0);
+const B: KeyId = KeyId(1);
+
+fn gate(size: usize, overflow: usize, pool_most: usize) -> Gate {
+    let mut gate = Gate::new(Budget::new(size, overflow));
+    for execution in 1..=3 {
+        let limits = PoolLimits {
+            size: pool_most,
+            overflow: 0,
+        };
+        gate.admit(pool(execution, 0), Some(limits));
+    }
+    gate
+}
+
+fn p(execution: u64) -> PoolId {
+    pool(execution, 0)
+}
+
+/// A waiter that is served with a new connection at once.
+fn lent(gate: &mut Gate, pool: PoolId, key: KeyId, waiter: u64) {
+    let waiter = WaiterId(waiter);
+    assert_eq!(gate.arrive(pool, key, waiter), [Dial { pool, key }]);
+    assert_eq!(gate.opened(pool, key), [Lend { waiter, pool, key }]);
+}
+
+#[test]
+fn an_idle_connection_of_the_key_is_lent_at_once() {
+    let mut gate = gate(2, 0, 2);
+    lent(&mut gate, p(1), A, 1);
+    assert_eq!(gate.returned(p(1), A), []);
+    let lend = Lend {
+        waiter: WaiterId(2),
+        pool: p(1),
+        key: A,
+    };
+    assert_eq!(gate.arrive(p(1), A, WaiterId(2)), [lend]);
+}
+
+#[test]
+fn a_full_pool_closes_an_idle_connection_of_another_key() {
+    let mut gate = gate(9, 0, 1);
+    lent(&mut gate, p(1), A, 1);
+    gate.returned(p(1), A);
+    assert_eq!(
+        gate.arrive(p(1), B, WaiterId(2)),
+        [Evict { pool: p(1), key: A }]
+    );
+    assert_eq!(gate.closed(p(1), A), [Dial { pool: p(1), key: B }]);
+}
+
+#[test]
+fn a_full_budget_closes_as_many_idle_connections_as_are_needed_longest_idle_first() {
+    let mut gate = gate(2, 0, 2);
+    lent(&mut gate, p(1), A, 1);
+    lent(&mut gate, p(2), A, 2);
+    gate.returned(p(2), A);
+    gate.returned(p(1), A);
+    assert_eq!(
+        gate.arrive(p(3), A, WaiterId(3)),
+        [Evict { pool: p(2), key: A }]
+    );
+    assert_eq!(gate.leave(WaiterId(3)), []);
+    assert_eq!(
+        gate.arrive(p(3), A, WaiterId(4)),
+        [],
+        "one is closing already"
+    );
+    assert_eq!(gate.closed(p(2), A), [Dial { pool: p(3), key: A }]);
+}
+
+#[test]
+fn a_returned_connection_goes_to_its_own_pool_when_no_other_execution_waits() {
+    let mut gate = gate(1, 0, 1);
+    lent(&mut gate, p(1), A, 1);
+    assert_eq!(gate.arrive(p(1), A, WaiterId(2)), []);
+    let lend = Lend {
+        waiter: WaiterId(2),
+        pool: p(1),
+        key: A,
+    };
+    assert_eq!(gate.returned(p(1), A), [lend]);
+}
+
+#[test]
+fn a_returned_connection_makes_room_for_an_execution_that_is_first_in_the_ring() {
+    let mut gate = gate(1, 0, 1);
+    lent(&mut gate, p(1), A, 1);
+    gate.arrive(p(2), A, WaiterId(2));
+    gate.arrive(p(1), A, WaiterId(3));
+    assert_eq!(
+        gate.returned(p(1), A),
+        [CloseReturned { pool: p(1), key: A }]
+    );
+    assert_eq!(gate.closed(p(1), A), [Dial { pool: p(2), key: A }]);
+}
+
+#[test]
+fn a_returned_connection_above_the_size_is_closed_when_nobody_waits() {
+    let mut gate = gate(1, 1, 2);
+    lent(&mut gate, p(1), A, 1);
+    lent(&mut gate, p(1), A, 2);
+    assert_eq!(
+        gate.returned(p(1), A),
+        [CloseReturned { pool: p(1), key: A }]
+    );
+    assert_eq!(gate.returned(p(1), A), []);
+}
+
+#[test]
+fn room_is_free_only_when_the_server_is_gone() {
+    let mut gate = gate(1, 0, 1);
+    lent(&mut gate, p(1), A, 1);
+    gate.arrive(p(2), A, WaiterId(2));
+    assert_eq!(gate.discarded(p(1), A), []);
+    assert_eq!(gate.budget().room(), 0);
+    assert_eq!(gate.closed(p(1), A), [Dial { pool: p(2), key: A }]);
+}
+
+#[test]
+fn a_full_database_keeps_waiters_waiting_and_is_probed_one_at_a_time() {
+    let mut gate = gate(3, 0, 3);
+    lent(&mut gate, p(1), A, 1);
+    gate.arrive(p(1), A, WaiterId(2));
+    assert_eq!(gate.database_full(p(1), A), []);
+    assert_eq!(
+        (gate.budget().effective(), gate.position(WaiterId(2))),
+        (1, Some(1))
+    );
+    assert_eq!(gate.probe(), [Dial { pool: p(1), key: A }]);
+    assert_eq!(gate.probe(), []);
+    assert!(gate.budget().limited_by_database());
+}
+
+#[test]
+fn a_failed_dial_refuses_one_waiter_and_does_not_dial_for_it_again() {
+    let mut gate = gate(3, 0, 1);
+    gate.arrive(p(1), A, WaiterId(1));
+    gate.arrive(p(1), A, WaiterId(2));
+    let refused = Refuse {
+        waiter: WaiterId(1),
+    };
+    assert_eq!(
+        gate.dial_failed(p(1), A),
+        [refused, Dial { pool: p(1), key: A }]
+    );
+}
+
+#[test]
+fn an_ended_execution_serves_nobody_and_closes_what_comes_back() {
+    let mut gate = gate(2, 0, 2);
+    lent(&mut gate, p(1), A, 1);
+    lent(&mut gate, p(1), A, 2);
+    gate.returned(p(1), A);
+    gate.arrive(p(1), B, WaiterId(3));
+    let decisions = gate.shut(p(1));
+    assert_eq!(
+        decisions,
+        [Refuse {
+            waiter: WaiterId(3)
+        }]
+    );
+    assert_eq!(
+        gate.arrive(p(1), A, WaiterId(4)),
+        [Refuse {
+            waiter: WaiterId(4)
+        }]
+    );
+    assert_eq!(
+        gate.returned(p(1), A),
+        [CloseReturned { pool: p(1), key: A }]
+    );
+    gate.closed(p(1), A);
+    gate.closed(p(1), A);
+    assert_eq!((gate.counts(p(1)), gate.budget().open()), (None, 0));
+}
+
+#[test]
+fn a_lowered_budget_drains() {
+    let mut gate = gate(2, 0, 2);
+    lent(&mut gate, p(1), A, 1);
+    lent(&mut gate, p(1), A, 2);
+    gate.returned(p(1), A);
+    assert_eq!(gate.set_effective(0), [Evict { pool: p(1), key: A }]);
+    assert_eq!(
+        gate.returned(p(1), A),
+        [CloseReturned { pool: p(1), key: A }]
+    );
+}
+
+#[test]
+fn one_closing_is_not_promised_to_two_executions() {
+    let mut gate = gate(2, 0, 2);
+    lent(&mut gate, p(1), A, 1);
+    lent(&mut gate, p(1), A, 2);
+    gate.returned(p(1), A);
+    gate.returned(p(1), A);
+    let evict = Evict { pool: p(1), key: A };
+    assert_eq!(gate.arrive(p(2), A, WaiterId(3)), [evict]);
+    assert_eq!(gate.arrive(p(3), A, WaiterId(4)), [evict]);
+}
+
+#[test]
+fn a_dial_whose_waiter_left_serves_the_next_or_stays() {
+    let mut gate = gate(2, 0, 1);
+    gate.arrive(p(1), A, WaiterId(1));
+    gate.leave(WaiterId(1));
+    assert_eq!(
+        gate.arrive(p(1), A, WaiterId(2)),
+        [],
+        "the dial in flight is for it"
+    );
+    let lend = Lend {
+        waiter: WaiterId(2),
+        pool: p(1),
+        key: A,
+    };
+    assert_eq!(gate.opened(p(1), A), [lend]);
+}
+
+#[test]
+fn an_execution_whose_pool_is_full_does_not_hold_up_the_ring() {
+    let mut gate = gate(2, 0, 1);
+    lent(&mut gate, p(1), A, 1);
+    gate.arrive(p(1), A, WaiterId(2));
+    lent(&mut gate, p(2), A, 3);
+    gate.arrive(p(3), A, WaiterId(4));
+    assert_eq!(
+        gate.returned(p(2), A),
+        [CloseReturned { pool: p(2), key: A }]
+    );
+    assert_eq!(gate.closed(p(2), A), [Dial { pool: p(3), key: A }]);
+}

@@ -1,0 +1,40 @@
+//! Pools of server connections: one for each execution and upstream.
+//!
+//! [`gate`] decides who gets a server connection and when one is dialled or closed; it knows
+//! neither sockets nor clocks.
+
+pub mod gate;
+
+/// One generation of an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExecutionNumber(pub u64);
+
+/// A configured upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamNumber(pub u32);
+
+/// A pool: an execution's server connections to one upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolId {
+    /// Whose.
+    pub execution: ExecutionNumber,
+    /// To which upstream.
+    pub upstream: UpstreamNumber,
+}
+
+/// What makes server connections of a pool interchangeable: database and startup parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId(pub u32);
+
+/// A session that waits for a checkout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WaiterId(pub u64);
+
+/// How many server connections a pool may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// That many may stay open idle.
+    pub size: usize,
+    /// That many more while in use.
+    pub overflow: usize,
+}
