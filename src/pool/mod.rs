@@ -1,9 +1,17 @@
 //! Pools of server connections: one for each execution and upstream.
 //!
 //! [`gate`] decides who gets a server connection and when one is dialled or closed; it knows
-//! neither sockets nor clocks.
+//! neither sockets nor clocks. [`lender`] carries that out on real connections, and
+//! [`checkout`] is what a session gets.
 
+pub mod checkout;
+pub mod dialer;
 pub mod gate;
+pub mod lender;
+
+pub use checkout::Checkout;
+pub use dialer::Target;
+pub use lender::{Lender, Refused};
 
 /// One generation of an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
