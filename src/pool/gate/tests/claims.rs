@@ -236,3 +236,38 @@ fn an_execution_whose_pool_is_full_does_not_hold_up_the_ring() {
     );
     assert_eq!(gate.closed(p(2), A), [Dial { pool: p(3), key: A }]);
 }
+
+#[test]
+fn room_that_comes_all_at_once_is_dealt_turn_by_turn() {
+    let mut gate = gate(2, 0, 2);
+    gate.set_effective(0);
+    for (execution, waiter) in [(1, 1), (1, 2), (2, 3), (2, 4)] {
+        gate.arrive(p(execution), A, WaiterId(waiter));
+    }
+    let dials = [1, 2].map(|execution| Dial {
+        pool: p(execution),
+        key: A,
+    });
+    assert_eq!(gate.set_effective(2), dials);
+}
+
+#[test]
+fn each_waiter_has_a_dial_of_its_own() {
+    let mut gate = gate(9, 0, 2);
+    let dial = Dial { pool: p(1), key: A };
+    assert_eq!(gate.arrive(p(1), A, WaiterId(1)), [dial]);
+    assert_eq!(gate.arrive(p(1), A, WaiterId(2)), [dial]);
+    assert_eq!(gate.arrive(p(1), A, WaiterId(3)), []);
+}
+
+#[test]
+fn a_full_pool_closes_one_idle_connection_for_each_waiter_of_another_key() {
+    let mut gate = gate(9, 0, 2);
+    lent(&mut gate, p(1), A, 1);
+    lent(&mut gate, p(1), A, 2);
+    gate.returned(p(1), A);
+    gate.returned(p(1), A);
+    let evict = Evict { pool: p(1), key: A };
+    assert_eq!(gate.arrive(p(1), B, WaiterId(3)), [evict]);
+    assert_eq!(gate.arrive(p(1), B, WaiterId(4)), [evict]);
+}
