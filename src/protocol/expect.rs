@@ -157,7 +157,8 @@ impl Expectations {
             _ => {}
         }
         match (self.mode, kind) {
-            (Mode::Lost, _) | (_, Kind::CopyEnd) if self.queue.is_empty() => return,
+            (Mode::Lost, _) => return,
+            (_, Kind::CopyEnd) if self.queue.is_empty() => return,
             (Mode::Skipping, Kind::Round | Kind::Extended | Kind::CopyEnd) => return,
             (Mode::Unsure, Kind::Round | Kind::Extended) => return self.lose(),
             (Mode::Skipping | Mode::Unsure, Kind::Sync) => self.mode = Mode::Reading,
@@ -189,7 +190,9 @@ impl Expectations {
                     self.most -= 1;
                     self.least = self.least.saturating_sub(1);
                     if self.mode == Mode::Unsure {
+                        // An ignored Sync was not ignored: it has ended the failed batch.
                         self.mode = Mode::Reading;
+                        self.unsynced = false;
                     }
                     return Ok(());
                 }
@@ -346,7 +349,147 @@ impl Expectations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Answer::{Completion, CopyInResponse, ErrorResponse, ReadyForQuery};
     use proptest::prelude::*;
+
+    fn after(sent: &[Sent], answers: &[Answer]) -> Expectations {
+        let mut expectations = Expectations::default();
+        sent.iter().for_each(|&sent| expectations.sent(sent));
+        then(&mut expectations, answers);
+        expectations
+    }
+
+    /// The connection stays busy up to the last of these answers.
+    fn then(expectations: &mut Expectations, answers: &[Answer]) {
+        for &answer in answers {
+            assert!(!expectations.is_idle(), "idle before {answer:?}");
+            expectations.answered(answer).unwrap();
+        }
+    }
+
+    #[test]
+    fn each_query_function_call_and_sync_is_one_round() {
+        assert!(after(&[], &[]).is_idle());
+        let mut three = after(
+            &[Sent::Query, Sent::FunctionCall, Sent::Sync],
+            &[Completion, Completion, ReadyForQuery, Completion],
+        );
+        assert_eq!(three.outstanding(), 2);
+        then(&mut three, &[ReadyForQuery, ReadyForQuery]);
+        assert!(three.is_idle());
+        assert_eq!(three.outstanding(), 0);
+    }
+
+    #[test]
+    fn an_answered_batch_without_sync_is_not_idle() {
+        let mut batch = after(&[Sent::Extended], &[Completion]);
+        assert!(!batch.is_idle());
+        batch.sent(Sent::Sync);
+        then(&mut batch, &[ReadyForQuery]);
+        assert!(batch.is_idle());
+    }
+
+    #[test]
+    fn an_error_in_a_batch_skips_to_sync_and_takes_a_query_with_it() {
+        use Sent::{Extended, Query, Sync};
+        let sent = [Extended, Extended, Query, Sync, Query];
+        let mut skipped = after(&sent, &[Completion, ErrorResponse]);
+        assert_eq!(skipped.outstanding(), 2);
+        then(&mut skipped, &[ReadyForQuery, Completion, ReadyForQuery]);
+        assert!(skipped.is_idle());
+
+        let mut later = after(&[Extended], &[ErrorResponse]);
+        later.sent(Query);
+        assert_eq!(later.outstanding(), 0);
+        assert!(!later.is_idle());
+        later.sent(Sync);
+        then(&mut later, &[ReadyForQuery]);
+        assert!(later.is_idle());
+    }
+
+    #[test]
+    fn an_error_in_a_query_skips_nothing() {
+        let sent = [Sent::Query, Sent::Query];
+        let answers = [ErrorResponse, ReadyForQuery, Completion, ReadyForQuery];
+        assert!(after(&sent, &answers).is_idle());
+    }
+
+    #[test]
+    fn syncs_between_execute_and_copy_done_expect_nothing() {
+        use Sent::{CopyDone, Extended, Sync};
+        let mut copy = after(&[Extended, Sync], &[CopyInResponse]);
+        assert!(copy.in_copy());
+        assert_eq!(copy.outstanding(), 0);
+        for sent in [Sync, CopyDone, Sync] {
+            copy.sent(sent);
+        }
+        assert!(!copy.in_copy());
+        then(&mut copy, &[Completion, ReadyForQuery]);
+        assert!(copy.is_idle());
+
+        // The client need not wait for CopyInResponse.
+        let sent = [Extended, Sync, CopyDone, Sync];
+        let answers = [CopyInResponse, Completion, ReadyForQuery];
+        assert!(after(&sent, &answers).is_idle());
+    }
+
+    #[test]
+    fn a_copy_of_a_simple_query_is_part_of_its_round() {
+        let mut copy = after(&[Sent::Query], &[CopyInResponse]);
+        assert!(copy.in_copy());
+        copy.sent(Sent::CopyFail);
+        then(&mut copy, &[ErrorResponse, ReadyForQuery]);
+        assert!(copy.is_idle());
+    }
+
+    #[test]
+    fn a_copy_the_server_ends_leaves_its_end_ignored() {
+        for sent in [Sent::CopyDone, Sent::CopyFail] {
+            let mut copy = after(&[Sent::Query], &[CopyInResponse, ErrorResponse]);
+            assert!(!copy.in_copy());
+            copy.sent(sent);
+            then(&mut copy, &[ReadyForQuery]);
+            assert!(copy.is_idle());
+        }
+    }
+
+    #[test]
+    fn a_sync_the_failed_copy_may_have_ignored_keeps_busy_until_an_answer_tells() {
+        use Sent::{CopyDone, Extended, Sync};
+        let sent = [Extended, Sync, CopyDone, Sync];
+        // Nobody can see which of the two Syncs this ReadyForQuery answers.
+        let answers = [CopyInResponse, ErrorResponse, ReadyForQuery];
+        let mut one = after(&sent, &answers);
+        assert!(!one.is_idle());
+        one.sent(Sent::Query);
+        then(&mut one, &[Completion, ReadyForQuery]);
+        assert!(one.is_idle());
+
+        let mut both = after(&sent, &answers);
+        then(&mut both, &[ReadyForQuery]);
+        assert!(both.is_idle());
+    }
+
+    #[test]
+    fn an_answer_nobody_asked_for_is_out_of_step() {
+        for answer in [ReadyForQuery, CopyInResponse, Completion] {
+            let answered = Expectations::default().answered(answer);
+            assert_eq!(answered, Err(OutOfStep(answer)));
+        }
+        // The server may end a session at any time.
+        assert_eq!(Expectations::default().answered(ErrorResponse), Ok(()));
+        let mut batch = after(&[Sent::Extended], &[]);
+        let answered = batch.answered(ReadyForQuery);
+        assert_eq!(answered, Err(OutOfStep(ReadyForQuery)));
+    }
+
+    #[test]
+    fn a_long_pipeline_is_a_short_queue() {
+        let sent = [Sent::Extended; 4_000];
+        let mut pipeline = after(&sent, &[]);
+        pipeline.sent(Sent::Sync);
+        assert_eq!(pipeline.queue.len(), 2);
+    }
 
     /// A message to the model server, with what becomes of it there.
     #[derive(Debug, Clone, Copy, PartialEq)]
@@ -378,7 +521,6 @@ mod tests {
 
     impl Server {
         fn read(&mut self, say: Say) -> Vec<Answer> {
-            use Answer::*;
             if let Some(by) = self.copy {
                 return match say {
                     Say::Sync | Say::CopyData { fails: false } => vec![],
@@ -487,8 +629,14 @@ mod tests {
                 && !server.skipping
                 && !server.unsynced
                 && server.copy.is_none();
-            if !server.dead && self.expectations.is_idle() {
+            if server.dead {
+                return;
+            }
+            if self.expectations.is_idle() {
                 assert!(idle, "idle too early: {server:?} {:?}", self.on_the_way);
+            } else if idle {
+                let ours = &self.expectations;
+                assert!(ours.most > 0 || ours.mode == Mode::Lost, "busy: {ours:?}");
             }
         }
     }
@@ -510,7 +658,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
         #[test]
-        fn never_idle_before_the_server_and_idle_after_one_more_round(
+        fn idle_with_the_server_never_before_it_and_never_long_after(
             script in prop::collection::vec((say(), 0usize..4), 0..24)
         ) {
             let mut play = Play::default();

@@ -37,6 +37,7 @@ pub enum Violation {
         length: u32,
     },
     /// The message's fields do not fill it as its type demands: a missing zero byte, most often.
+    /// Also a name that does not end within [`LOOK`]; the server's own are 63 bytes long at most.
     #[error("malformed message of type 0x{kind:02X}")]
     Malformed {
         /// The type byte.
