@@ -1,5 +1,8 @@
 //! The PostgreSQL wire protocol as pure functions over bytes: no sockets, no clock, no tokio.
 
+pub mod backend;
+pub mod expect;
+pub mod frontend;
 pub mod message;
 pub mod startup;
 pub mod statement;
