@@ -368,7 +368,12 @@ pub(super) fn find(path: &str) -> Option<&'static Knob> {
 /// `upstreams[3].pool.size` → 3 and `pool.size`.
 pub(super) fn upstream_part(path: &str) -> Option<(usize, &str)> {
     let (index, rest) = path.strip_prefix("upstreams[")?.split_once("].")?;
-    Some((index.parse().ok()?, rest))
+    Some((upstream_index(index)?, rest))
+}
+
+/// The number of an upstream; few enough that a slip of it costs nothing.
+pub(super) fn upstream_index(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|index| *index < 256)
 }
 
 /// The sections, such as `budget`.

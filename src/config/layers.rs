@@ -2,6 +2,7 @@
 
 use super::knobs::{self, KNOBS, UPSTREAM_KNOBS};
 use super::nearest::{distance, nearest};
+use super::url::redact;
 use super::{ConfigError, Kind, Origin, yaml};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,9 +16,6 @@ pub struct Sources<'a> {
     /// Paths of knobs and their values, such as `budget.size` and `20`.
     pub flags: Vec<(String, String)>,
 }
-
-/// The most upstreams that the environment may number.
-const MAX_UPSTREAMS: usize = 256;
 
 /// What was said, by path.
 #[derive(Default)]
@@ -77,7 +75,7 @@ impl Layer {
 
     pub(super) fn shape(&mut self, key: &str, expected: &'static str, origin: Origin) {
         self.errors.push(ConfigError::Shape {
-            key: key.to_owned(),
+            key: redact(key),
             expected,
             origin,
         });
@@ -101,8 +99,8 @@ impl Layer {
             .and_then(|rest| rest.split_once(']'))
         {
             Some((index, below)) => {
-                let known = matches!(below, "" | ".pool");
-                if let (true, Ok(index)) = (known, index.parse::<usize>()) {
+                let known = matches!(below, "" | ".pool") && knobs::upstream_index(index).is_some();
+                if let (true, Some(index)) = (known, knobs::upstream_index(index)) {
                     self.upstreams = self.upstreams.max(index.saturating_add(1));
                 }
                 known
@@ -142,7 +140,7 @@ impl Layer {
             },
         };
         self.errors.push(ConfigError::UnknownKey {
-            key: path.to_owned(),
+            key: redact(path),
             origin,
             nearest: found,
         });
@@ -173,12 +171,19 @@ impl Layer {
             "RESOURCE_CLEANUP_INTERVAL" => ("maintenance.interval", seconds()),
             "MAX_TASK_DURATION" => ("execution.max_duration", seconds()),
             "LOG_RESOURCE_USAGE" => match value.to_ascii_lowercase().as_str() {
-                "true" | "1" | "yes" | "on" => return,
+                "true" | "1" | "yes" | "on" => match self.said.get("telemetry.status_log") {
+                    Some((text, _)) if text == "off" => {
+                        let default =
+                            knobs::find("telemetry.status_log").map_or("", |knob| knob.default);
+                        ("telemetry.status_log", default.to_owned())
+                    }
+                    _ => return,
+                },
                 "false" | "0" | "no" | "off" => ("telemetry.status_log", "off".to_owned()),
                 _ => {
                     return self.errors.push(ConfigError::Invalid {
                         key: "telemetry.status_log".into(),
-                        value: super::url::redact(value),
+                        value: redact(value),
                         allowed: Kind::Switch.allowed(),
                         origin: Origin::Env(name.to_owned()),
                     });
@@ -215,9 +220,13 @@ impl Layer {
         if section != "upstreams" {
             return self.set(&parts.join("."), value, origin);
         }
-        match parts.get(1).and_then(|index| index.parse::<usize>().ok()) {
-            Some(index) if index < MAX_UPSTREAMS => {
-                let path = format!("upstreams[{index}].{}", parts[2..].join("."));
+        match parts.get(1).and_then(|index| knobs::upstream_index(index)) {
+            Some(index) => {
+                let mut path = format!("upstreams[{index}]");
+                for part in parts.iter().skip(2) {
+                    path.push('.');
+                    path.push_str(part);
+                }
                 self.set(&path, value, origin);
             }
             _ => self.shape(

@@ -2,6 +2,7 @@
 //!
 //! Parsing is pure: nothing here opens a file but [`PasswordSource::read`], and nothing logs.
 
+mod check;
 mod error;
 mod knobs;
 mod layers;

@@ -1,6 +1,6 @@
 //! The effective configuration, for people and for programs.
 
-use super::{Host, Loaded, Origin, PasswordSource, Upstream};
+use super::{Host, Loaded, Origin, Upstream};
 use serde_json::{Value, json};
 
 /// A table: knob, effective value, who said it. Without secrets.
@@ -47,16 +47,13 @@ fn rows(loaded: &Loaded) -> Vec<Row> {
         });
     }
     for (index, upstream) in loaded.config.upstreams.iter().enumerate() {
-        let (at, origin) = (format!("upstreams[{index}]"), Origin::Url.to_string());
+        let url = loaded.origins.get(&format!("upstreams[{index}].url"));
         rows.push(Row {
-            path: format!("{at} reaches"),
+            path: format!("upstreams[{index}] reaches"),
             value: reaches(upstream),
-            origin: origin.clone(),
-        });
-        rows.push(Row {
-            path: format!("{at} password"),
-            value: password(upstream).to_owned(),
-            origin,
+            origin: url
+                .map_or(Origin::Url, |url| url.origin.clone())
+                .to_string(),
         });
     }
     rows
@@ -75,12 +72,4 @@ fn reaches(upstream: &Upstream) -> String {
         upstream.target.user,
         hosts.join(", ")
     )
-}
-
-fn password(upstream: &Upstream) -> &'static str {
-    match upstream.target.password {
-        PasswordSource::None => "none",
-        PasswordSource::Given(_) => "given, not shown",
-        PasswordSource::File(_) => "from the file at each connect",
-    }
 }

@@ -60,8 +60,10 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<ConfigError>> {
         fallbacks: Fallbacks::read(&sources.env),
     };
     let config = resolver.config();
-    resolver.check(&config);
-    let Resolver { layer, origins, .. } = resolver;
+    let Resolver {
+        mut layer, origins, ..
+    } = resolver;
+    super::check::check(&config, &mut layer);
     match layer.errors.is_empty() {
         true => Ok(Loaded {
             config,
@@ -325,7 +327,11 @@ impl Resolver {
                 return None;
             }
         };
-        parsed.target.password = match (parsed.target.password, file, &self.fallbacks.password) {
+        parsed.target.password = match (
+            parsed.target.password,
+            file,
+            self.fallbacks.password.clone(),
+        ) {
             (PasswordSource::Given(_), Some(_), _) => {
                 self.layer
                     .errors
@@ -333,65 +339,18 @@ impl Resolver {
                 return None;
             }
             (PasswordSource::None, Some(file), _) => PasswordSource::File(file.into()),
-            (PasswordSource::None, None, Some(secret)) => PasswordSource::Given(secret.clone()),
+            (PasswordSource::None, None, Some(secret)) => {
+                let origin = Origin::Env("PGPASSWORD".into());
+                self.note(&format!("{at}password"), "given, not shown", origin);
+                PasswordSource::Given(secret)
+            }
+            (PasswordSource::Given(secret), None, _) => {
+                self.note(&format!("{at}password"), "given, not shown", Origin::Url);
+                PasswordSource::Given(secret)
+            }
             (given, _, _) => given,
         };
         Some(parsed)
-    }
-
-    /// What no knob shows alone.
-    fn check(&mut self, config: &Config) {
-        let socket = config.listen.socket();
-        let length = socket.as_os_str().len();
-        if length > 107 {
-            self.layer.errors.push(ConfigError::SocketPath {
-                path: socket.clone(),
-                length,
-            });
-        }
-        let Budget { size, warm, .. } = config.budget;
-        if warm > size {
-            self.layer.errors.push(ConfigError::Warm { warm, size });
-        }
-        if config.listen.mode & 0o002 != 0 {
-            let mode = config.listen.mode;
-            self.layer.warnings.push(format!(
-                "listen.mode {mode:04o} lets every user of the machine connect"
-            ));
-        }
-        for (index, upstream) in config.upstreams.iter().enumerate() {
-            self.check_upstream(config, index, upstream);
-        }
-    }
-
-    fn check_upstream(&mut self, config: &Config, index: usize, upstream: &Upstream) {
-        if config.upstreams[..index]
-            .iter()
-            .any(|other| other.name == upstream.name)
-        {
-            let (key, name) = (format!("upstreams[{index}].name"), upstream.name.clone());
-            self.layer
-                .errors
-                .push(ConfigError::DuplicateName { key, name });
-        }
-        let (own, all) = (upstream.pool.total(), config.budget.total());
-        if own > all {
-            self.layer.warnings.push(format!(
-                "upstream {:?}: a pool of up to {own} connections (pool.size and pool.overflow) never fills: the budget is {all}",
-                upstream.name
-            ));
-        }
-        let Listen { dir, port, .. } = &config.listen;
-        let own = Host::Unix {
-            dir: dir.clone(),
-            port: *port,
-        };
-        if upstream.target.hosts.contains(&own) {
-            let (key, socket) = (format!("upstreams[{index}].url"), config.listen.socket());
-            self.layer
-                .errors
-                .push(ConfigError::OwnSocket { key, socket });
-        }
     }
 }
 

@@ -309,6 +309,32 @@ fn wrong_values_name_key_value_and_what_is_allowed() {
 }
 
 #[test]
+fn log_resource_usage_ends_a_files_silence_and_keeps_its_interval() {
+    let status = |file: &str| {
+        good(file, &[("LOG_RESOURCE_USAGE", "true")])
+            .config
+            .telemetry
+            .status_log
+    };
+    assert_eq!(status("telemetry: {status_log: off}"), Some(seconds(300)));
+    assert_eq!(status("telemetry: {status_log: 1m}"), Some(seconds(60)));
+}
+
+#[test]
+fn a_slip_in_an_upstreams_number_is_an_error() {
+    let flags = vec![("upstreams[99999999999].url".into(), URL.into())];
+    let sources = Sources {
+        file: None,
+        env: vec![],
+        flags,
+    };
+    assert!(load(&sources).is_err());
+    assert!(bad("'upstreams[99999999999]': {pool: {size: 1}}", &[]).contains("unknown key"));
+    assert!(bad("", &[("EXECPOOL_UPSTREAMS__999__URL", URL)]).contains("from 0 to 255"));
+    assert!(bad("", &[("EXECPOOL_UPSTREAMS__0", URL)]).contains("expected"));
+}
+
+#[test]
 fn all_errors_are_told_at_once() {
     let errors = with("budget: {size: 0}\npool: {sise: 1}\n", &[]).unwrap_err();
     assert_eq!(errors.len(), 3, "{errors:?}");
@@ -517,6 +543,10 @@ fn the_rendering_shows_value_and_origin() {
         line.contains(" 7 ") && line.ends_with("file, line 1"),
         "{line}"
     );
+    assert!(render(&loaded).contains("appdb as app at db:5433"));
+    let word = good("", &[("PGPASSWORD", "w")]);
+    let password = word.origins.get("upstreams[0].password").unwrap();
+    assert_eq!(password.origin, Origin::Env("PGPASSWORD".into()));
     assert_eq!(render_json(&loaded)["knobs"]["budget.size"]["value"], "7");
 }
 
@@ -537,6 +567,26 @@ fn the_documentation_has_the_table_of_the_code() {
             text == fresh,
             "docs/configuration.md is old; regenerate: EXECPOOL_BLESS=1 cargo test --lib config"
         );
+    }
+}
+
+#[test]
+fn a_broken_file_shows_no_password() {
+    for file in [
+        "upstreams: [{url: 'postgres://a:ZQX@b/c'",
+        "upstreams:\n  - url: !!int postgres://a:ZQX@b/c\n",
+        "upstreams:\n  - url: postgres://a:ZQX@b/c\n    url: postgres://a:ZQX@b/d\n",
+        "upstreams:\n  - url: \"postgres://a:ZQX\\q@b/c\"\n",
+        "upstreams:\n  - password: ZQX\n",
+        "upstreams:\n  - url: *ZQY\n  - url: postgres://a:ZQX@b/c: d: e\n",
+        "postgres://a:ZQX@b/c",
+        "? [postgres://a:ZQX@b/c]\n: 1\n",
+        "postgres://a:ZQX@b/c: 1\n",
+    ] {
+        let errors = with(file, &[("DATABASE_URL", URL)]).unwrap_err();
+        let shown =
+            format!("{errors:?}") + &errors.iter().map(ToString::to_string).collect::<String>();
+        assert!(!shown.contains("ZQX"), "{file}: {shown}");
     }
 }
 

@@ -233,20 +233,17 @@ fn decode(text: &str) -> Result<String, UrlProblem> {
     Ok(text.into_owned())
 }
 
-/// The text without what may be a password: whatever stands between a `//user:` and the last `@`,
-/// what follows a colon that no port does, and all from the first parameter that speaks of a
-/// password on, since one that is not encoded may contain any sign. Rather too much than too little.
+/// The text without what may be a password: whatever stands between a `//user:` and the last `@`
+/// (without an `@`, whatever follows the colon, as a port and a password then look the same), and
+/// all from the first parameter that speaks of a password on, since one that is not encoded may
+/// contain any sign. Rather too much than too little.
 pub(super) fn redact(text: &str) -> String {
     let mut shown = text.to_owned();
     if let Some(from) = shown.find("://").map(|at| at + 3) {
         let end = shown.rfind('@').filter(|at| *at >= from);
-        let login = &shown[from..end.unwrap_or(shown.len())];
-        if let Some(colon) = login.find(':').map(|at| from + at + 1) {
-            match end {
-                Some(at) => shown.replace_range(colon..at, "***"),
-                None if login.starts_with('[') || starts_with_port(&shown[colon..]) => {}
-                None => shown.replace_range(colon.., "***"),
-            }
+        let end = end.unwrap_or(shown.len());
+        if let Some(colon) = shown[from..end].find(':').map(|at| from + at + 1) {
+            shown.replace_range(colon..end, "***");
         }
     }
     let word = shown.to_ascii_lowercase().find("pass");
@@ -254,9 +251,4 @@ pub(super) fn redact(text: &str) -> String {
         shown.replace_range(equals.., "***");
     }
     shown
-}
-
-fn starts_with_port(text: &str) -> bool {
-    let end = text.find(['/', '?', ',']).unwrap_or(text.len());
-    port(&text[..end]).is_ok()
 }
