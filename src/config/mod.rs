@@ -1,1 +1,31 @@
 //! The knobs: read from file, environment and flags, checked at the edge.
+//!
+//! Parsing is pure: nothing here opens a file but [`PasswordSource::read`], and nothing logs.
+
+mod check;
+mod error;
+mod knobs;
+mod layers;
+mod markdown;
+mod nearest;
+mod render;
+mod resolve;
+mod secret;
+mod target;
+mod types;
+mod url;
+mod value;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{ConfigError, Origin};
+pub use knobs::{KNOBS, Kind, Knob, UPSTREAM_KNOBS};
+pub use layers::Sources;
+pub use markdown::knobs_markdown;
+pub use render::{render, render_json};
+pub use resolve::{Effective, Loaded, Origins, load};
+pub use secret::{PasswordError, PasswordSource, Secret};
+pub use types::*;
+pub use url::UrlProblem;

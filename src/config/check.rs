@@ -1,0 +1,55 @@
+//! What no knob shows alone.
+
+use super::layers::Layer;
+use super::{Budget, Config, ConfigError, Host, Listen, Upstream};
+
+/// Looks for what does not fit together.
+pub(super) fn check(config: &Config, layer: &mut Layer) {
+    let socket = config.listen.socket();
+    let length = socket.as_os_str().len();
+    if length > 107 {
+        layer.errors.push(ConfigError::SocketPath {
+            path: socket.clone(),
+            length,
+        });
+    }
+    let Budget { size, warm, .. } = config.budget;
+    if warm > size {
+        layer.errors.push(ConfigError::Warm { warm, size });
+    }
+    if config.listen.mode & 0o002 != 0 {
+        let mode = config.listen.mode;
+        layer.warnings.push(format!(
+            "listen.mode {mode:04o} lets every user of the machine connect"
+        ));
+    }
+    for (index, upstream) in config.upstreams.iter().enumerate() {
+        check_upstream(config, index, upstream, layer);
+    }
+}
+
+fn check_upstream(config: &Config, index: usize, upstream: &Upstream, layer: &mut Layer) {
+    if config.upstreams[..index]
+        .iter()
+        .any(|other| other.name == upstream.name)
+    {
+        let (key, name) = (format!("upstreams[{index}].name"), upstream.name.clone());
+        layer.errors.push(ConfigError::DuplicateName { key, name });
+    }
+    let (own, all) = (upstream.pool.total(), config.budget.total());
+    if own > all {
+        layer.warnings.push(format!(
+                "upstream {:?}: a pool of up to {own} connections (pool.size and pool.overflow) never fills: the budget is {all}",
+                upstream.name
+            ));
+    }
+    let Listen { dir, port, .. } = &config.listen;
+    let own = Host::Unix {
+        dir: dir.clone(),
+        port: *port,
+    };
+    if upstream.target.hosts.contains(&own) {
+        let (key, socket) = (format!("upstreams[{index}].url"), config.listen.socket());
+        layer.errors.push(ConfigError::OwnSocket { key, socket });
+    }
+}

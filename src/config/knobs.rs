@@ -1,0 +1,393 @@
+//! The table of all knobs: the one source of defaults, names, checks and documentation.
+
+use std::time::Duration;
+
+/// What a knob takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `true`/`on` or `false`/`off`.
+    Switch,
+    /// A whole number from the first to the second.
+    Count(u32, u32),
+    /// Numbers with units, at least this long.
+    Time(Duration),
+    /// The same, or `off`.
+    TimeOrOff(Duration),
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Any text but the empty one.
+    Text,
+    /// An absolute path.
+    Path,
+    /// Permissions in octal.
+    Mode,
+    /// `any`, or numbers of users.
+    Uids,
+    /// A level or a filter expression.
+    Filter,
+    /// The URL of a database.
+    Url,
+}
+
+/// One knob.
+#[derive(Debug, Clone, Copy)]
+pub struct Knob {
+    /// Its name, with dots.
+    pub path: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// Its default as one would write it; empty: none.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    /// Whether a reload applies it; otherwise a restart does.
+    pub reload: bool,
+}
+
+const fn knob(
+    path: &'static str,
+    kind: Kind,
+    default: &'static str,
+    reload: bool,
+    meaning: &'static str,
+) -> Knob {
+    Knob {
+        path,
+        kind,
+        default,
+        meaning,
+        reload,
+    }
+}
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const ZERO: Kind = Kind::Time(Duration::ZERO);
+const SOME: Kind = Kind::Time(MILLI);
+const MANY: u32 = 1_000_000;
+
+/// All knobs but those of an upstream, in the order of the documentation.
+pub const KNOBS: &[Knob] = &[
+    knob(
+        "listen.dir",
+        Kind::Path,
+        "/run/execpool",
+        false,
+        "directory of the sockets",
+    ),
+    knob(
+        "listen.port",
+        Kind::Count(1, 65535),
+        "5432",
+        false,
+        "number in the name of the PostgreSQL socket, `.s.PGSQL.5432`",
+    ),
+    knob(
+        "listen.mode",
+        Kind::Mode,
+        "0660",
+        false,
+        "permissions of the sockets, in octal",
+    ),
+    knob(
+        "listen.group",
+        Kind::Text,
+        "",
+        false,
+        "group of the sockets, by name or number",
+    ),
+    knob(
+        "listen.allow_uids",
+        Kind::Uids,
+        "any",
+        true,
+        "users that may connect to the PostgreSQL socket",
+    ),
+    knob(
+        "listen.max_sessions",
+        Kind::Count(1, MANY),
+        "10000",
+        true,
+        "sessions at once; the next one gets 53300",
+    ),
+    knob(
+        "control.allow_uids",
+        Kind::Uids,
+        "any",
+        true,
+        "users that may connect to the control socket",
+    ),
+    knob(
+        "control.admin",
+        Kind::Switch,
+        "on",
+        true,
+        "off leaves the reading routes and a scope's own",
+    ),
+    knob(
+        "budget.size",
+        Kind::Count(1, MANY),
+        "20",
+        true,
+        "server connections of the pod that may stay open idle",
+    ),
+    knob(
+        "budget.overflow",
+        Kind::Count(0, MANY),
+        "10",
+        true,
+        "how many more while in use",
+    ),
+    knob(
+        "budget.warm",
+        Kind::Count(0, MANY),
+        "0",
+        true,
+        "idle connections that may wait in the reserve for another execution; 0: never",
+    ),
+    knob(
+        "pool.size",
+        Kind::Count(1, MANY),
+        "2",
+        true,
+        "server connections of one execution and upstream that may stay open idle",
+    ),
+    knob(
+        "pool.overflow",
+        Kind::Count(0, MANY),
+        "3",
+        true,
+        "how many more while in use",
+    ),
+    knob(
+        "pool.timeout",
+        ZERO,
+        "20s",
+        true,
+        "longest wait for a server connection, then 53300",
+    ),
+    knob(
+        "pool.notice_after",
+        ZERO,
+        "5s",
+        true,
+        "wait before a NOTICE tells the client that it waits",
+    ),
+    knob(
+        "pool.recycle",
+        SOME,
+        "30m",
+        true,
+        "age at which a connection is replaced, give or take 10 %",
+    ),
+    knob(
+        "pool.idle_timeout",
+        SOME,
+        "5m",
+        true,
+        "idleness at which a connection is closed",
+    ),
+    knob(
+        "pool.pre_ping",
+        Kind::Switch,
+        "true",
+        true,
+        "ask an idle connection whether it lives before it is lent",
+    ),
+    knob(
+        "pool.ping_after",
+        ZERO,
+        "30s",
+        true,
+        "idleness from which it is asked",
+    ),
+    knob(
+        "pool.mode",
+        Kind::Word(&["session"]),
+        "session",
+        true,
+        "a session keeps its connection until it disconnects",
+    ),
+    knob(
+        "pool.reset",
+        Kind::Text,
+        "DISCARD ALL",
+        true,
+        "statement that cleans a returned connection",
+    ),
+    knob(
+        "execution.max_duration",
+        Kind::TimeOrOff(SECOND),
+        "30m",
+        true,
+        "deadline of executions that name none of their own",
+    ),
+    knob(
+        "execution.idle_timeout",
+        ZERO,
+        "60s",
+        true,
+        "how long an implicit execution lives without a session",
+    ),
+    knob(
+        "execution.tombstone",
+        ZERO,
+        "10m",
+        true,
+        "how long the id of an ended execution is refused",
+    ),
+    knob(
+        "execution.untagged",
+        Kind::Word(&["shared", "session", "reject"]),
+        "shared",
+        true,
+        "sessions that name no execution: one for all, one each, or refused",
+    ),
+    knob(
+        "execution.grace",
+        ZERO,
+        "0s",
+        true,
+        "time that running queries get when an execution ends",
+    ),
+    knob(
+        "hold.grace",
+        ZERO,
+        "2s",
+        true,
+        "between the close of an execution's last hold and its end",
+    ),
+    knob(
+        "maintenance.interval",
+        Kind::TimeOrOff(SECOND),
+        "5m",
+        true,
+        "how often leftovers of ended executions and idle connections above the budget's size are closed",
+    ),
+    knob(
+        "telemetry.status_log",
+        Kind::TimeOrOff(SECOND),
+        "5m",
+        true,
+        "how often the status is logged",
+    ),
+    knob(
+        "errors.holders",
+        Kind::Word(&["full", "ids", "none"]),
+        "full",
+        true,
+        "what a 53300 tells of those who hold connections",
+    ),
+    knob(
+        "shutdown.grace",
+        ZERO,
+        "25s",
+        true,
+        "from SIGTERM to the exit, at most",
+    ),
+    knob(
+        "shutdown.mode",
+        Kind::Word(&["sidecar", "plain"]),
+        "sidecar",
+        true,
+        "`plain` for a container beside a live app: it stays for the whole grace",
+    ),
+    knob(
+        "log.level",
+        Kind::Filter,
+        "info",
+        true,
+        "`error`, `warn`, `info`, `debug`, `trace`, `off`, or a filter such as `info,execpool::pool=debug`",
+    ),
+    knob(
+        "log.format",
+        Kind::Word(&["auto", "json", "text"]),
+        "auto",
+        false,
+        "`auto` is JSON unless on a terminal",
+    ),
+];
+
+/// The knobs of one upstream, besides any `pool.…`.
+pub const UPSTREAM_KNOBS: &[Knob] = &[
+    knob(
+        "name",
+        Kind::Text,
+        "",
+        false,
+        "what clients name as their database; without it the URL's database; `*` takes every other name",
+    ),
+    knob(
+        "url",
+        Kind::Url,
+        "",
+        false,
+        "where the database is, and as whom: `postgresql://user@host:5432/database`",
+    ),
+    knob(
+        "password_file",
+        Kind::Path,
+        "",
+        true,
+        "file with the password, read at each connect",
+    ),
+    knob(
+        "any_user",
+        Kind::Switch,
+        "false",
+        true,
+        "accept and ignore whatever user a client names",
+    ),
+    knob(
+        "connect_timeout",
+        SOME,
+        "5s",
+        true,
+        "longest that one connect may take; also `connect_timeout` of the URL, in seconds",
+    ),
+    knob(
+        "keepalive",
+        Kind::Time(SECOND),
+        "30s",
+        true,
+        "idle time before TCP keepalive probes; also `keepalives_idle` of the URL, in seconds",
+    ),
+];
+
+/// The knob that a path means, of an upstream or global.
+pub(super) fn find(path: &str) -> Option<&'static Knob> {
+    match upstream_part(path) {
+        Some((_, rest)) => UPSTREAM_KNOBS
+            .iter()
+            .chain(KNOBS.iter().filter(|knob| knob.path.starts_with("pool.")))
+            .find(|knob| knob.path == rest),
+        None => KNOBS.iter().find(|knob| knob.path == path),
+    }
+}
+
+/// `upstreams[3].pool.size` → 3 and `pool.size`.
+pub(super) fn upstream_part(path: &str) -> Option<(usize, &str)> {
+    let (index, rest) = path.strip_prefix("upstreams[")?.split_once("].")?;
+    Some((upstream_index(index)?, rest))
+}
+
+/// The number of an upstream; few enough that a slip of it costs nothing.
+pub(super) fn upstream_index(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|index| *index < 256)
+}
+
+/// The sections, such as `budget`.
+pub(super) fn sections() -> Vec<&'static str> {
+    let mut names = vec!["upstreams"];
+    for knob in KNOBS {
+        // Every path of the table has a dot; without one the whole is its section.
+        let section = knob
+            .path
+            .split_once('.')
+            .map_or(knob.path, |(section, _)| section);
+        if !names.contains(&section) {
+            names.push(section);
+        }
+    }
+    names
+}

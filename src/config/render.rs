@@ -1,0 +1,75 @@
+//! The effective configuration, for people and for programs.
+
+use super::{Host, Loaded, Origin, Upstream};
+use serde_json::{Value, json};
+
+/// A table: knob, effective value, who said it. Without secrets.
+pub fn render(loaded: &Loaded) -> String {
+    let rows = rows(loaded);
+    let widest = |column: fn(&Row) -> &str| {
+        rows.iter()
+            .map(|row| column(row).chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let (path, value) = (widest(|row| &row.path), widest(|row| &row.value));
+    let line = |row: &Row| format!("{:path$}  {:value$}  {}\n", row.path, row.value, row.origin);
+    rows.iter().map(line).collect()
+}
+
+/// The same as one object: path → `{"value": …, "origin": …}`, and the warnings.
+pub fn render_json(loaded: &Loaded) -> Value {
+    let knobs: serde_json::Map<String, Value> = rows(loaded)
+        .into_iter()
+        .map(|row| (row.path, json!({"value": row.value, "origin": row.origin})))
+        .collect();
+    json!({"knobs": knobs, "warnings": loaded.warnings})
+}
+
+struct Row {
+    path: String,
+    value: String,
+    origin: String,
+}
+
+fn rows(loaded: &Loaded) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for effective in &loaded.origins.0 {
+        let value = if effective.value.is_empty() {
+            "–"
+        } else {
+            effective.value.as_str()
+        };
+        rows.push(Row {
+            path: effective.path.clone(),
+            value: value.to_owned(),
+            origin: effective.origin.to_string(),
+        });
+    }
+    for (index, upstream) in loaded.config.upstreams.iter().enumerate() {
+        let url = loaded.origins.get(&format!("upstreams[{index}].url"));
+        rows.push(Row {
+            path: format!("upstreams[{index}] reaches"),
+            value: reaches(upstream),
+            origin: url
+                .map_or(Origin::Url, |url| url.origin.clone())
+                .to_string(),
+        });
+    }
+    rows
+}
+
+fn reaches(upstream: &Upstream) -> String {
+    let host = |host: &Host| match host {
+        Host::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+        Host::Tcp { host, port } => format!("{host}:{port}"),
+        Host::Unix { dir, port } => format!("{}/.s.PGSQL.{port}", dir.display()),
+    };
+    let hosts: Vec<String> = upstream.target.hosts.iter().map(host).collect();
+    format!(
+        "{} as {} at {}",
+        upstream.target.database,
+        upstream.target.user,
+        hosts.join(", ")
+    )
+}

@@ -1,0 +1,622 @@
+//! What the configuration promises.
+
+use super::*;
+use proptest::prelude::*;
+use std::path::Path;
+use std::time::Duration;
+
+const URL: &str = "postgresql://app@db:5433/appdb";
+
+fn with(file: &str, env: &[(&str, &str)]) -> Result<Loaded, Vec<ConfigError>> {
+    let env = env
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    load(&Sources {
+        file: Some((Path::new("/c.yaml"), file)),
+        env,
+        flags: vec![],
+    })
+}
+
+fn good(file: &str, env: &[(&str, &str)]) -> Loaded {
+    let mut all = vec![("DATABASE_URL", URL)];
+    all.extend(env);
+    with(file, &all).unwrap()
+}
+
+fn bad(file: &str, env: &[(&str, &str)]) -> String {
+    let mut all = vec![("DATABASE_URL", URL)];
+    all.extend(env);
+    let errors = with(file, &all).unwrap_err();
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn target(url: &str) -> Target {
+    with("", &[("DATABASE_URL", url)])
+        .unwrap()
+        .config
+        .upstreams
+        .remove(0)
+        .target
+}
+
+fn url_error(url: &str) -> String {
+    with("", &[("DATABASE_URL", url)]).unwrap_err()[0].to_string()
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[test]
+fn database_url_alone_gives_every_default() {
+    let config = good("", &[]).config;
+    let pool = Pool {
+        size: 2,
+        overflow: 3,
+        timeout: seconds(20),
+        notice_after: seconds(5),
+        recycle: seconds(1800),
+        idle_timeout: seconds(300),
+        pre_ping: true,
+        ping_after: seconds(30),
+        mode: PoolMode::Session,
+        reset: "DISCARD ALL".into(),
+    };
+    let upstream = Upstream {
+        name: "appdb".into(),
+        target: target(URL),
+        any_user: false,
+        connect_timeout: seconds(5),
+        keepalive: seconds(30),
+        pool: pool.clone(),
+    };
+    let listen = Listen {
+        dir: "/run/execpool".into(),
+        port: 5432,
+        mode: 0o660,
+        group: None,
+        allow_uids: None,
+        max_sessions: 10000,
+    };
+    let expected = Config {
+        listen,
+        control: Control {
+            allow_uids: None,
+            admin: true,
+        },
+        upstreams: vec![upstream],
+        budget: Budget {
+            size: 20,
+            overflow: 10,
+            warm: 0,
+        },
+        pool,
+        execution: Execution {
+            max_duration: Some(seconds(1800)),
+            idle_timeout: seconds(60),
+            tombstone: seconds(600),
+            untagged: Untagged::Shared,
+            grace: Duration::ZERO,
+        },
+        hold: Hold { grace: seconds(2) },
+        maintenance: Maintenance {
+            interval: Some(seconds(300)),
+        },
+        telemetry: Telemetry {
+            status_log: Some(seconds(300)),
+        },
+        errors: Errors {
+            holders: Holders::Full,
+        },
+        shutdown: Shutdown {
+            grace: seconds(25),
+            mode: ShutdownMode::Sidecar,
+        },
+        log: Log {
+            level: "info".into(),
+            format: LogFormat::Auto,
+        },
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn every_default_of_the_table_is_what_its_knob_takes() {
+    for knob in KNOBS.iter().chain(UPSTREAM_KNOBS) {
+        assert!(
+            knob.default.is_empty() || knob.kind.parse(knob.default).is_some(),
+            "{}",
+            knob.path
+        );
+    }
+}
+
+#[test]
+fn later_layers_win_and_say_so() {
+    let file = "budget:\n  size: 5\n  overflow: 6\n  warm: 1\n";
+    let env = [
+        ("DATABASE_URL", URL),
+        ("DB_MAX_OVERFLOW", "7"),
+        ("EXECPOOL_BUDGET__WARM", "2"),
+        ("EXECPOOL_BUDGET__SIZE", "8"),
+    ];
+    let loaded = load(&Sources {
+        file: Some((Path::new("/c.yaml"), file)),
+        env: env
+            .iter()
+            .map(|(a, b)| ((*a).into(), (*b).into()))
+            .collect(),
+        flags: vec![("budget.size".into(), "9".into())],
+    })
+    .unwrap();
+    assert_eq!(
+        loaded.config.budget,
+        Budget {
+            size: 9,
+            overflow: 7,
+            warm: 2
+        }
+    );
+    let origin = |path: &str| loaded.origins.get(path).unwrap().origin.clone();
+    assert_eq!(origin("budget.size"), Origin::Flag("budget.size".into()));
+    assert_eq!(
+        origin("budget.overflow"),
+        Origin::Env("DB_MAX_OVERFLOW".into())
+    );
+    assert_eq!(origin("pool.size"), Origin::Default);
+    assert_eq!(
+        good(file, &[])
+            .origins
+            .get("budget.overflow")
+            .unwrap()
+            .origin,
+        Origin::File(3)
+    );
+}
+
+#[test]
+fn an_upstreams_pool_is_laid_over_the_global_one() {
+    let file = "pool: {size: 4, timeout: 1m30s}\nupstreams:\n  - url: postgresql://a@h/one\n    pool: {overflow: 0}\n  - {name: '*', url: 'postgresql://a@h/two', any_user: true}\n";
+    let config = with(file, &[("DATABASE_URL", "ignored")]).unwrap().config;
+    let [one, two] = &config.upstreams[..] else {
+        panic!()
+    };
+    assert_eq!(
+        (one.name.as_str(), one.pool.size, one.pool.overflow),
+        ("one", 4, 0)
+    );
+    assert_eq!(
+        (two.name.as_str(), two.pool.overflow, two.any_user),
+        ("*", 3, true)
+    );
+    assert_eq!(two.pool.timeout, seconds(90));
+}
+
+#[test]
+fn the_environment_names_upstreams_by_number() {
+    let loaded = with(
+        "",
+        &[
+            ("EXECPOOL_UPSTREAMS__0__URL", URL),
+            ("EXECPOOL_UPSTREAMS__0__POOL__SIZE", "7"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(loaded.config.upstreams[0].pool.size, 7);
+}
+
+#[test]
+fn names_of_other_pools_are_understood() {
+    let env = [
+        ("DB_POOL_SIZE", "3"),
+        ("RESOURCE_CLEANUP_INTERVAL", "60"),
+        ("MAX_TASK_DURATION", "90"),
+        ("LOG_RESOURCE_USAGE", "false"),
+    ];
+    let config = good("", &env).config;
+    assert_eq!(config.budget.size, 3);
+    assert_eq!(config.maintenance.interval, Some(seconds(60)));
+    assert_eq!(config.execution.max_duration, Some(seconds(90)));
+    assert_eq!(config.telemetry.status_log, None);
+    assert!(bad("", &[("DB_MAX_OVERFLOW", "-1")]).contains("no unlimited overflow"));
+}
+
+#[test]
+fn variables_that_kubernetes_injects_are_left_alone() {
+    let env = [
+        ("EXECPOOL_PORT", "tcp://1"),
+        ("EXECPOOL_PORT_5432_TCP_ADDR", "x"),
+        ("EXECPOOL_SERVICE__ODD", "x"),
+    ];
+    assert!(good("", &env).warnings.is_empty());
+    let warnings = good("", &[("EXECPOOL_BUDGT__SIZE", "1")]).warnings;
+    assert!(warnings[0].contains("did you mean budget?"), "{warnings:?}");
+    assert!(bad("", &[("EXECPOOL_BUDGET__SZIE", "1")]).contains("did you mean budget.size?"));
+}
+
+#[test]
+fn unknown_keys_name_the_nearest() {
+    assert!(
+        bad("budgt: {size: 1}", &[])
+            .contains("unknown key budgt (file, line 1): did you mean budget?")
+    );
+    assert!(bad("pool: {tiemout: 1s}", &[]).contains("did you mean pool.timeout?"));
+    assert!(bad("upstreams: [{ulr: x}]", &[]).contains("did you mean upstreams[0].url?"));
+    assert!(
+        bad(
+            "upstreams: [{url: 'postgres://a@b/c', pool: {sise: 1}}]",
+            &[]
+        )
+        .contains("did you mean upstreams[0].pool.size?")
+    );
+    assert!(bad("budget: {sise: }", &[]).contains("did you mean budget.size?"));
+}
+
+#[test]
+fn wrong_values_name_key_value_and_what_is_allowed() {
+    for (file, expected) in [
+        (
+            "budget: {size: 0}",
+            "budget.size: \"0\" is not a whole number from 1 to 1000000 (file, line 1)",
+        ),
+        (
+            "pool: {timeout: 20}",
+            "pool.timeout: \"20\" is not a duration with its unit",
+        ),
+        ("pool: {mode: transaction}", "not served by this version"),
+        ("listen: {port: 70000}", "from 1 to 65535"),
+        ("listen: {mode: 999}", "permissions in octal"),
+        ("listen: {allow_uids: []}", "any, or one or more"),
+        ("log: {level: inof}", "a level"),
+        ("budget: {size: {a: 1}}", "one value, not a mapping"),
+        ("budget: [1]", "expected a mapping"),
+        ("budget: 3", "expected a mapping"),
+        ("upstreams: {url: x}", "a list of upstreams"),
+        (
+            "budget: {size: 2, warm: 3}",
+            "budget.warm: 3 is over budget.size, which is 2",
+        ),
+        ("upstreams: [{name: x}]", "upstreams[0].url: missing"),
+        (
+            "upstreams: [{url: 'postgres://a@b/c'}, {url: 'postgres://a@d/c'}]",
+            "\"c\" is taken",
+        ),
+        (
+            "upstreams: [{url: 'postgres://a:b@b/c', password_file: /x}]",
+            "one of the two",
+        ),
+        (
+            "upstreams: [{url: 'postgres://a@/c?host=/run/execpool'}]",
+            "own socket",
+        ),
+        ("just text", "/c.yaml:1:1: expected a mapping"),
+    ] {
+        assert!(
+            bad(file, &[]).contains(expected),
+            "{file}: {}",
+            bad(file, &[])
+        );
+    }
+    assert!(bad("a:\n  b: [", &[]).starts_with("/c.yaml:"));
+    let long = format!("listen: {{dir: /{}}}", "x".repeat(100));
+    assert!(bad(&long, &[]).contains("at most 107"));
+}
+
+#[test]
+fn log_resource_usage_ends_a_files_silence_and_keeps_its_interval() {
+    let status = |file: &str| {
+        good(file, &[("LOG_RESOURCE_USAGE", "true")])
+            .config
+            .telemetry
+            .status_log
+    };
+    assert_eq!(status("telemetry: {status_log: off}"), Some(seconds(300)));
+    assert_eq!(status("telemetry: {status_log: 1m}"), Some(seconds(60)));
+}
+
+#[test]
+fn a_slip_in_an_upstreams_number_is_an_error() {
+    let flags = vec![("upstreams[99999999999].url".into(), URL.into())];
+    let sources = Sources {
+        file: None,
+        env: vec![],
+        flags,
+    };
+    assert!(load(&sources).is_err());
+    assert!(bad("'upstreams[99999999999]': {pool: {size: 1}}", &[]).contains("unknown key"));
+    assert!(bad("", &[("EXECPOOL_UPSTREAMS__999__URL", URL)]).contains("from 0 to 255"));
+    assert!(bad("", &[("EXECPOOL_UPSTREAMS__0", URL)]).contains("expected"));
+}
+
+#[test]
+fn all_errors_are_told_at_once() {
+    let errors = with("budget: {size: 0}\npool: {sise: 1}\n", &[]).unwrap_err();
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    assert!(errors.contains(&ConfigError::NoUpstream));
+}
+
+#[test]
+fn permissions_are_octal_however_they_are_written() {
+    for text in ["0660", "660", "\"0660\"", "\"0o660\""] {
+        let file = format!("listen: {{mode: {text}}}");
+        let mode = with(&file, &[("DATABASE_URL", URL)]).map(|loaded| loaded.config.listen.mode);
+        assert_eq!(mode, Ok(0o660), "{text}");
+    }
+    assert!(bad("listen: {mode: 0o660}", &[]).contains("quote it"));
+    assert!(good("listen: {mode: 0666}", &[]).warnings[0].contains("0666"));
+}
+
+#[test]
+fn switches_lists_and_off_are_taken_as_written() {
+    let file = "control: {admin: off, allow_uids: [1, 2]}\nlisten: {allow_uids: 7}\nexecution: {max_duration: off}\nbudget:\n";
+    let config = good(
+        file,
+        &[("EXECPOOL_LOG__LEVEL", "info,execpool::pool=debug")],
+    )
+    .config;
+    assert_eq!(
+        config.control,
+        Control {
+            allow_uids: Some(vec![1, 2]),
+            admin: false
+        }
+    );
+    assert_eq!(config.listen.allow_uids, Some(vec![7]));
+    assert_eq!(config.execution.max_duration, None);
+}
+
+#[test]
+fn a_pool_over_the_budget_is_a_warning() {
+    assert!(good("pool: {size: 40}", &[]).warnings[0].contains("43"));
+}
+
+#[test]
+fn durations_have_units() {
+    assert_eq!(value::duration("1m30s"), Some(seconds(90)));
+    assert_eq!(value::duration("250ms"), Some(Duration::from_millis(250)));
+    for text in [
+        "",
+        "5",
+        "s",
+        "5x",
+        "-1s",
+        "1.5s",
+        "99999999999999999999s",
+        "18446744073709551615d",
+    ] {
+        assert_eq!(value::duration(text), None, "{text}");
+    }
+}
+
+#[test]
+fn urls_are_read_as_libpq_reads_them() {
+    let unix = |dir: &str, port| Host::Unix {
+        dir: dir.into(),
+        port,
+    };
+    let tcp = |host: &str, port| Host::Tcp {
+        host: host.into(),
+        port,
+    };
+    assert_eq!(
+        target("postgresql://app@/db?host=/dir&port=99").hosts,
+        [unix("/dir", 99)]
+    );
+    assert_eq!(
+        target("postgresql://app@%2Fdir:98/db").hosts,
+        [unix("/dir", 98)]
+    );
+    assert_eq!(target("postgresql:///db?host=/dir&user=u").user, "u");
+    assert_eq!(target("postgres://u@[::1]:7/db").hosts, [tcp("::1", 7)]);
+    assert_eq!(target("postgres://u@[::1]/db").hosts, [tcp("::1", 5432)]);
+    assert_eq!(
+        target("postgres://u@a:1,b/db").hosts,
+        [tcp("a", 1), tcp("b", 5432)]
+    );
+    assert_eq!(
+        target("postgres:///db?user=u&host=a,b&port=6").hosts,
+        [tcp("a", 6), tcp("b", 6)]
+    );
+    assert_eq!(target("postgres://u@a").database, "u");
+    assert_eq!(target("postgres://u@a/x%20y").database, "x y");
+    let full =
+        target("postgres://u:p%40%2F@a/d?options=-c%20x%3D1&application_name=z&sslmode=disable");
+    assert_eq!(full.password.read().unwrap().unwrap().expose(), "p@/");
+    assert_eq!(
+        full.parameters,
+        [
+            ("options".into(), "-c x=1".into()),
+            ("application_name".into(), "z".to_owned())
+        ]
+    );
+    assert_eq!(full.sslmode, SslMode::Disable);
+}
+
+#[test]
+fn knobs_in_the_url_yield_to_those_outside() {
+    let url = "postgresql://a@h/d?connect_timeout=9&keepalives_idle=8";
+    let env = [
+        ("EXECPOOL_UPSTREAMS__0__URL", url),
+        ("EXECPOOL_UPSTREAMS__0__KEEPALIVE", "7s"),
+    ];
+    let loaded = with("", &env).unwrap();
+    assert_eq!(loaded.config.upstreams[0].connect_timeout, seconds(9));
+    assert_eq!(loaded.config.upstreams[0].keepalive, seconds(7));
+    assert_eq!(
+        loaded
+            .origins
+            .get("upstreams[0].connect_timeout")
+            .unwrap()
+            .origin,
+        Origin::Url
+    );
+}
+
+#[test]
+fn urls_that_cannot_be_used_say_why() {
+    for (url, expected) in [
+        ("mysql://a@b/c", "must begin with"),
+        ("postgresql+asyncpg://a@b/c", "driver's suffix"),
+        ("postgres://b/c", "no user"),
+        ("postgres://a@/c", "no host"),
+        ("postgres://a@b:0/c", "port"),
+        ("postgres://a@b:99999/c", "port"),
+        ("postgres://a@[::1/c", "brackets"),
+        ("postgres://a@b/c%zz", "%25"),
+        (
+            "postgres://a@b/c?sslmode=verify-full",
+            "sslmode=verify-full demands TLS",
+        ),
+        (
+            "postgres://a@b/c?sslmod=disable",
+            "nearest known one is sslmode",
+        ),
+        ("postgres://a@b/c?sslcert=x", "sslcert is not served"),
+        ("postgres://a@b/c?target_session_attrs=primary", "any"),
+        ("postgres://a@b/c?host=a,b,c&port=1,2", "number of ports"),
+        ("postgres://a@b/c?host", "without a value"),
+    ] {
+        assert!(
+            url_error(url).contains(expected),
+            "{url}: {}",
+            url_error(url)
+        );
+    }
+}
+
+#[test]
+fn what_a_url_lacks_comes_from_the_environment() {
+    let env = [
+        ("DATABASE_URL", "postgres:///"),
+        ("PGUSER", "u"),
+        ("PGHOST", "h"),
+        ("PGPORT", "9"),
+        ("PGPASSWORD", "w"),
+    ];
+    let target = with("", &env).unwrap().config.upstreams.remove(0).target;
+    assert_eq!(
+        target.hosts,
+        [Host::Tcp {
+            host: "h".into(),
+            port: 9
+        }]
+    );
+    assert_eq!((target.user.as_str(), target.database.as_str()), ("u", "u"));
+    assert_eq!(target.password, PasswordSource::Given(Secret::new("w")));
+}
+
+#[test]
+fn a_password_file_is_read_anew_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("password");
+    let source = PasswordSource::File(path.clone());
+    assert!(
+        source
+            .read()
+            .unwrap_err()
+            .to_string()
+            .contains("cannot read")
+    );
+    for word in ["one\n", "two"] {
+        std::fs::write(&path, word).unwrap();
+        assert_eq!(source.read().unwrap().unwrap().expose(), word.trim());
+    }
+    std::fs::write(&path, "\n").unwrap();
+    assert!(source.read().unwrap_err().to_string().contains("is empty"));
+}
+
+#[test]
+fn the_rendering_shows_value_and_origin() {
+    let loaded = good("budget: {size: 7}", &[]);
+    let line = render(&loaded)
+        .lines()
+        .find(|line| line.starts_with("budget.size "))
+        .unwrap()
+        .to_owned();
+    assert!(
+        line.contains(" 7 ") && line.ends_with("file, line 1"),
+        "{line}"
+    );
+    assert!(render(&loaded).contains("appdb as app at db:5433"));
+    let word = good("", &[("PGPASSWORD", "w")]);
+    let password = word.origins.get("upstreams[0].password").unwrap();
+    assert_eq!(password.origin, Origin::Env("PGPASSWORD".into()));
+    assert_eq!(render_json(&loaded)["knobs"]["budget.size"]["value"], "7");
+}
+
+#[test]
+fn the_documentation_has_the_table_of_the_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once("<!-- knobs: begin -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- knobs: end -->").unwrap();
+    let fresh = format!(
+        "{before}<!-- knobs: begin -->\n{}<!-- knobs: end -->{after}",
+        knobs_markdown()
+    );
+    if std::env::var_os("EXECPOOL_BLESS").is_some() {
+        std::fs::write(&path, &fresh).unwrap();
+    } else {
+        assert!(
+            text == fresh,
+            "docs/configuration.md is old; regenerate: EXECPOOL_BLESS=1 cargo test --lib config"
+        );
+    }
+}
+
+#[test]
+fn a_broken_file_shows_no_password() {
+    for file in [
+        "upstreams: [{url: 'postgres://a:ZQX@b/c'",
+        "upstreams:\n  - url: !!int postgres://a:ZQX@b/c\n",
+        "upstreams:\n  - url: postgres://a:ZQX@b/c\n    url: postgres://a:ZQX@b/d\n",
+        "upstreams:\n  - url: \"postgres://a:ZQX\\q@b/c\"\n",
+        "upstreams:\n  - password: ZQX\n",
+        "upstreams:\n  - url: *ZQY\n  - url: postgres://a:ZQX@b/c: d: e\n",
+        "postgres://a:ZQX@b/c",
+        "? [postgres://a:ZQX@b/c]\n: 1\n",
+        "postgres://a:ZQX@b/c: 1\n",
+    ] {
+        let errors = with(file, &[("DATABASE_URL", URL)]).unwrap_err();
+        let shown =
+            format!("{errors:?}") + &errors.iter().map(ToString::to_string).collect::<String>();
+        assert!(!shown.contains("ZQX"), "{file}: {shown}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_output_shows_a_password(word in "[A-Za-z0-9/?#@:=&%+!]{0,6}", before in "[a-z]{0,3}", template in 0usize..9) {
+        // The mark survives splitting at any special character around it.
+        let secret = format!("{word}ZQX{word}");
+        let url = match template {
+            0 => format!("postgresql://app:{secret}@db/app"),
+            1 => format!("postgresql://app:{secret}@db:bad/app"),
+            2 => format!("postgresql://app@db/app?password={secret}"),
+            3 => format!("postgresql://app:{secret}@db/app?sslmode=require"),
+            4 => format!("{before}://app:{secret}@db/app"),
+            5 => format!("postgresql://app:{secret}@db/app?{before}=1"),
+            6 => format!("postgresql://:{secret}@/"),
+            7 => format!("postgresql://app:{secret}/app"),
+            _ => format!("postgresql://app@db/app?sslpassword={secret}"),
+        };
+        for env in [
+            vec![("DATABASE_URL", url.as_str())],
+            vec![("DATABASE_URL", URL), ("PGPASSWORD", secret.as_str())],
+            vec![("DATABASE_URL", URL), ("EXECPOOL_BUDGET__SIZE", url.as_str())],
+            vec![("DATABASE_URL", URL), ("EXECPOOL_UPSTREAMS__0__PASSWORD", secret.as_str())],
+        ] {
+            let shown = match with("", &env) {
+                Ok(loaded) => format!("{loaded:?}{}{}", render(&loaded), render_json(&loaded)),
+                Err(errors) => format!("{errors:?}{}", errors.iter().map(ToString::to_string).collect::<String>()),
+            };
+            prop_assert!(!shown.contains("ZQX"), "{shown}");
+        }
+    }
+}

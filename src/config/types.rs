@@ -1,0 +1,289 @@
+//! The configuration as the rest of the program reads it.
+
+use super::PasswordSource;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that can be set, complete and checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The PostgreSQL socket.
+    pub listen: Listen,
+    /// The control socket.
+    pub control: Control,
+    /// The databases that are served, at least one, by unique names.
+    pub upstreams: Vec<Upstream>,
+    /// The pod's server connections.
+    pub budget: Budget,
+    /// What upstreams use where they don't say otherwise.
+    pub pool: Pool,
+    /// What executions use where they don't say otherwise.
+    pub execution: Execution,
+    /// The life line of an execution.
+    pub hold: Hold,
+    /// The sweep.
+    pub maintenance: Maintenance,
+    /// What is told about the inside.
+    pub telemetry: Telemetry,
+    /// What errors tell.
+    pub errors: Errors,
+    /// The end of the process.
+    pub shutdown: Shutdown,
+    /// The log.
+    pub log: Log,
+}
+
+/// The PostgreSQL socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The directory of the sockets.
+    pub dir: PathBuf,
+    /// The number in the socket's name.
+    pub port: u16,
+    /// The permissions of the sockets.
+    pub mode: u32,
+    /// The group of the sockets, by name or number; none: the process's own.
+    pub group: Option<String>,
+    /// The users that may connect; none: any that the permissions let in.
+    pub allow_uids: Option<Vec<u32>>,
+    /// How many sessions there may be at once.
+    pub max_sessions: u32,
+}
+
+impl Listen {
+    /// The path of the PostgreSQL socket, as libpq derives it from directory and port.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join(format!(".s.PGSQL.{}", self.port))
+    }
+}
+
+/// The control socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// The users that may connect; none: any that the permissions let in.
+    pub allow_uids: Option<Vec<u32>>,
+    /// Whether the administrative routes are there.
+    pub admin: bool,
+}
+
+/// One PostgreSQL database, reached as one user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// What clients name as their database; `*` takes every other name.
+    pub name: String,
+    /// Where it is and as whom.
+    pub target: Target,
+    /// Whether a client may name any user (which is then ignored).
+    pub any_user: bool,
+    /// The longest that one connect may take.
+    pub connect_timeout: Duration,
+    /// Idle time of a TCP connection before the kernel probes it.
+    pub keepalive: Duration,
+    /// Its pools' knobs: its own over the global ones.
+    pub pool: Pool,
+}
+
+/// Where a database is, and what is sent at startup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Where to dial, in this order; at least one.
+    pub hosts: Vec<Host>,
+    /// The user to connect as.
+    pub user: String,
+    /// The database; for the upstream `*` the client's word takes its place.
+    pub database: String,
+    /// Where the password comes from.
+    pub password: PasswordSource,
+    /// Further startup parameters from the URL, such as `application_name` and `options`.
+    pub parameters: Vec<(String, String)>,
+    /// Whether TLS is asked for.
+    pub sslmode: SslMode,
+}
+
+/// One address of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// A name or an IP address; resolved at each connect.
+    Tcp {
+        /// The name or address, IPv6 without brackets.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A directory with a socket in it.
+    Unix {
+        /// The directory.
+        dir: PathBuf,
+        /// The number in the socket's name.
+        port: u16,
+    },
+}
+
+/// Whether TLS is asked for. This version speaks without it, so both mean the same today.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// Where the server offers it; without it is fine.
+    Prefer,
+}
+
+/// The pod's server connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budget {
+    /// How many may stay open idle, at least 1.
+    pub size: u32,
+    /// How many more while in use.
+    pub overflow: u32,
+    /// How many idle ones may wait in the reserve; at most `size`.
+    pub warm: u32,
+}
+
+impl Budget {
+    /// The most server connections that may be open at once.
+    pub fn total(&self) -> u32 {
+        self.size.saturating_add(self.overflow)
+    }
+}
+
+/// The connections of one execution to one upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// How many may stay open idle, at least 1.
+    pub size: u32,
+    /// How many more while in use.
+    pub overflow: u32,
+    /// The longest wait for a server connection.
+    pub timeout: Duration,
+    /// The wait before the client is told that it waits.
+    pub notice_after: Duration,
+    /// The age at which a connection is replaced (give or take 10 %).
+    pub recycle: Duration,
+    /// The idleness at which a connection is closed.
+    pub idle_timeout: Duration,
+    /// Whether a connection is asked before it is lent.
+    pub pre_ping: bool,
+    /// How long it must have been idle to be asked.
+    pub ping_after: Duration,
+    /// When a session returns its connection.
+    pub mode: PoolMode,
+    /// The statement that cleans a returned connection.
+    pub reset: String,
+}
+
+impl Pool {
+    /// The most server connections that the pool may hold at once.
+    pub fn total(&self) -> u32 {
+        self.size.saturating_add(self.overflow)
+    }
+}
+
+/// When a session returns its server connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolMode {
+    /// When it disconnects.
+    Session,
+}
+
+/// What executions use where they don't say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Execution {
+    /// The deadline; none: no deadline.
+    pub max_duration: Option<Duration>,
+    /// How long an implicit execution lives without a session.
+    pub idle_timeout: Duration,
+    /// How long the id of an ended execution is refused.
+    pub tombstone: Duration,
+    /// What becomes of sessions that name no execution.
+    pub untagged: Untagged,
+    /// How long running queries may go on when it ends.
+    pub grace: Duration,
+}
+
+/// What becomes of sessions that name no execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untagged {
+    /// They join the standing execution `shared`.
+    Shared,
+    /// Each gets an execution of its own.
+    Session,
+    /// They are refused.
+    Reject,
+}
+
+/// The life line of an execution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Between the last hold's close and the end.
+    pub grace: Duration,
+}
+
+/// The sweep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maintenance {
+    /// How often; none: never.
+    pub interval: Option<Duration>,
+}
+
+/// What is told about the inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Telemetry {
+    /// How often the status is logged; none: never.
+    pub status_log: Option<Duration>,
+}
+
+/// What errors tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errors {
+    /// What a client without a connection learns of those who have one.
+    pub holders: Holders,
+}
+
+/// What a client without a connection learns of those who have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holders {
+    /// Execution, caller, state and age, last statement without literals.
+    Full,
+    /// The executions' ids alone.
+    Ids,
+    /// Nothing.
+    None,
+}
+
+/// The end of the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shutdown {
+    /// From SIGTERM to the exit, at most.
+    pub grace: Duration,
+    /// Whether the app is gone by then.
+    pub mode: ShutdownMode,
+}
+
+/// What runs beside the process when SIGTERM arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShutdownMode {
+    /// A native sidecar: the app has gone.
+    Sidecar,
+    /// A container beside a live app: it stays for the whole grace.
+    Plain,
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A filter expression that the subscriber's `EnvFilter` takes.
+    pub level: String,
+    /// The shape of a line.
+    pub format: LogFormat,
+}
+
+/// The shape of a line of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For reading.
+    Text,
+}

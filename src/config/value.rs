@@ -1,0 +1,128 @@
+//! From text to values.
+
+use super::Kind;
+use std::time::Duration;
+
+/// What a knob was set to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Switch(bool),
+    Count(u32),
+    Time(Option<Duration>),
+    Text(String),
+    Uids(Option<Vec<u32>>),
+}
+
+impl Kind {
+    /// The value that a text means; none where the knob does not take it.
+    pub(super) fn parse(&self, text: &str) -> Option<Value> {
+        match self {
+            Self::Switch => match text {
+                "true" | "on" => Some(Value::Switch(true)),
+                "false" | "off" => Some(Value::Switch(false)),
+                _ => None,
+            },
+            Self::Count(low, high) => count(text)
+                .filter(|n| low <= n && n <= high)
+                .map(Value::Count),
+            Self::Time(low) => duration(text)
+                .filter(|time| low <= time)
+                .map(|time| Value::Time(Some(time))),
+            Self::TimeOrOff(_) if text == "off" => Some(Value::Time(None)),
+            Self::TimeOrOff(low) => Self::Time(*low).parse(text),
+            Self::Word(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
+            Self::Text | Self::Url => (!text.trim().is_empty() && !text.contains('\0'))
+                .then(|| Value::Text(text.to_owned())),
+            Self::Path => (text.starts_with('/') && !text.contains('\0'))
+                .then(|| Value::Text(text.to_owned())),
+            Self::Mode => mode(text).map(Value::Count),
+            Self::Uids => uids(text).map(Value::Uids),
+            Self::Filter => filter(text).then(|| Value::Text(text.to_owned())),
+        }
+    }
+
+    /// What the knob takes, to follow "is not".
+    pub(super) fn allowed(&self) -> String {
+        match self {
+            Self::Switch => "true or false".into(),
+            Self::Count(low, high) => format!("a whole number from {low} to {high}"),
+            Self::Time(low) if low.is_zero() => "a duration with its unit, such as 250ms, 20s or 1m30s".into(),
+            Self::Time(low) => format!("a duration with its unit, such as 250ms, 20s or 1m30s, of at least {low:?}"),
+            Self::TimeOrOff(low) => format!("off or a duration with its unit, such as 20s or 1m30s, of at least {low:?}"),
+            Self::Word(words) => match words {
+                [one] => format!("{one:?}, the only choice"),
+                many => format!("one of {}", many.join(", ")),
+            },
+            Self::Text => "a text that is not empty".into(),
+            Self::Url => "a URL such as postgresql://user@host:5432/database".into(),
+            Self::Path => "an absolute path".into(),
+            Self::Mode => "permissions in octal, such as 0660, which let the owner read and write (quote it if it begins with 0o)".into(),
+            Self::Uids => "any, or one or more numbers of users".into(),
+            Self::Filter => "a level (error, warn, info, debug, trace, off) or a filter such as info,execpool=debug".into(),
+        }
+    }
+}
+
+/// Digits alone, so that `+5` and `5_0` stay errors.
+pub(super) fn count(text: &str) -> Option<u32> {
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+/// One or more numbers with a unit each, in any order.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut sum = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let letters = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let millis = match &rest[..letters] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        sum = sum.checked_add(Duration::from_millis(number.checked_mul(millis)?))?;
+        rest = &rest[letters..];
+    }
+    // A deadline is a point in time: a century keeps every sum of one within the clock's range.
+    (!text.is_empty() && sum <= Duration::from_secs(100 * 365 * 86_400)).then_some(sum)
+}
+
+/// `0660`, `660` and a quoted `0o660` are the same: permissions are octal. A bare `0o660` reaches us
+/// as the number 432; demanding that the owner can read and write refuses every such number, since
+/// none of up to 0o777 = 511 begins with 6 or 7.
+pub(super) fn mode(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let shaped = (3..=4).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|_| shaped)?;
+    (mode <= 0o777 && mode & 0o600 == 0o600).then_some(mode)
+}
+
+fn uids(text: &str) -> Option<Option<Vec<u32>>> {
+    if text == "any" {
+        return Some(None);
+    }
+    let list: Option<Vec<u32>> = text
+        .split(',')
+        .map(|part| Some(part.trim()).filter(|p| !p.is_empty()).and_then(count))
+        .collect();
+    list.map(Some)
+}
+
+/// A single word must be a level: the subscriber would take a slip such as `inof` for a module.
+fn filter(text: &str) -> bool {
+    const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];
+    let simple = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if simple {
+        return LEVELS.contains(&text.to_ascii_lowercase().as_str());
+    }
+    tracing_subscriber::EnvFilter::try_new(text).is_ok()
+}
