@@ -1,6 +1,7 @@
 //! execpool: a PostgreSQL connection pool per execution, under one budget per pod.
 
 pub mod budget;
+pub mod cli;
 pub mod config;
 pub mod pool;
 pub mod protocol;

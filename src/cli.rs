@@ -1,0 +1,119 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Loaded, Sources};
+
+const DEFAULT_FILE: &str = "/etc/execpool/config.yaml";
+
+/// A PostgreSQL connection pool per execution, under one budget per pod.
+#[derive(Debug, Parser)]
+#[command(name = "execpool", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Validate the configuration; print each value and where it came from
+    #[command(after_help = "Examples:\n  execpool check\n  \
+        DATABASE_URL=postgresql://app@db/app execpool check\n  \
+        execpool check --config config.yaml --set budget.size=30 --json\n\n\
+        Exit status: 0 valid, 1 not valid, 2 wrong usage.")]
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    layers: Layers,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where configuration comes from, beside the environment.
+#[derive(Debug, Args)]
+struct Layers {
+    /// The configuration file; by default /etc/execpool/config.yaml, if there is one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A knob, such as budget.size=30; wins over environment and file; may be repeated
+    #[arg(long, value_name = "KNOB=VALUE", value_parser = knob)]
+    set: Vec<(String, String)>,
+}
+
+/// Runs the command that `args` name, and says how the process shall exit.
+///
+/// # Errors
+/// Standard output can't be written.
+pub fn run<I, A>(args: I, env: Vec<(String, String)>) -> anyhow::Result<ExitCode>
+where
+    I: IntoIterator<Item = A>,
+    A: Into<OsString> + Clone,
+{
+    match Cli::try_parse_from(args) {
+        Ok(cli) => match cli.command {
+            Command::Check(check) => run_check(check, env),
+        },
+        Err(usage) => {
+            usage.print()?;
+            // clap's: 0 for help and version, 2 for wrong usage.
+            let code = u8::try_from(usage.exit_code()).unwrap_or(2);
+            Ok(ExitCode::from(code))
+        }
+    }
+}
+
+fn run_check(check: Check, env: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
+    let loaded = match load(check.layers, env) {
+        Ok(loaded) => loaded,
+        Err(complaints) => {
+            for complaint in complaints {
+                writeln!(std::io::stderr(), "execpool: {complaint}")?;
+            }
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    if check.json {
+        writeln!(out, "{:#}", config::render_json(&loaded))?;
+    } else {
+        write!(out, "{}", config::render(&loaded))?;
+        for warning in &loaded.warnings {
+            writeln!(std::io::stderr(), "execpool: warning: {warning}")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the layers; every complaint is a sentence of its own.
+fn load(layers: Layers, env: Vec<(String, String)>) -> Result<Loaded, Vec<String>> {
+    let path = layers.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        Err(error) if layers.config.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            None
+        }
+        Err(error) => return Err(vec![format!("cannot read {}: {error}", path.display())]),
+    };
+    let sources = Sources {
+        file: text.as_deref().map(|text| (path, text)),
+        env,
+        flags: layers.set,
+    };
+    config::load(&sources).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+fn knob(given: &str) -> Result<(String, String), String> {
+    let (name, value) = given
+        .split_once('=')
+        .ok_or("a knob and its value, such as budget.size=30")?;
+    Ok((name.to_owned(), value.to_owned()))
+}

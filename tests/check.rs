@@ -1,0 +1,104 @@
+//! `execpool check` as a person meets it: what it prints, where errors go, how it exits.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
+use std::process::{Command, Output};
+
+const URL: &str = "postgresql://app:hunter2@db.internal/app";
+
+/// Runs `execpool` with nothing in its environment but `env`.
+fn execpool(args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_execpool"));
+    command.args(args).env_clear().envs(env.iter().copied());
+    command.output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+#[test]
+fn a_database_url_alone_is_a_configuration_and_its_password_stays_secret() {
+    let output = execpool(&["check"], &[("DATABASE_URL", URL)]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    assert!(shown.contains("budget.size"), "{shown}");
+    assert!(shown.contains("db.internal"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn later_layers_win_and_each_value_tells_its_origin() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("config.yaml");
+    let yaml = format!("budget: {{size: 5}}\nupstreams: [{{url: \"{URL}\"}}]\n");
+    std::fs::write(&file, yaml).expect("written");
+    let file = file.to_str().expect("UTF-8");
+    let env = [
+        ("EXECPOOL_BUDGET__SIZE", "6"),
+        ("EXECPOOL_BUDGET__OVERFLOW", "1"),
+    ];
+    let args = [
+        "check",
+        "--json",
+        "--config",
+        file,
+        "--set",
+        "budget.size=7",
+    ];
+    let output = execpool(&args, &env);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        shown["knobs"]["budget.size"]["value"]
+            .to_string()
+            .trim_matches('"'),
+        "7"
+    );
+    let overflow = &shown["knobs"]["budget.overflow"];
+    assert!(
+        overflow["origin"]
+            .to_string()
+            .contains("EXECPOOL_BUDGET__OVERFLOW"),
+        "{overflow}"
+    );
+}
+
+#[test]
+fn every_mistake_is_told_at_once_on_standard_error_and_the_exit_status_is_1() {
+    let args = [
+        "check",
+        "--set",
+        "budget.sise=3",
+        "--set",
+        "pool.timeout=20",
+    ];
+    let output = execpool(&args, &[("DATABASE_URL", URL)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let told = text(&output.stderr);
+    assert!(told.contains("budget.size"), "names the nearest: {told}");
+    assert!(told.contains("pool.timeout"), "{told}");
+}
+
+#[test]
+fn a_configuration_file_that_is_missing_is_named() {
+    let output = execpool(
+        &["check", "--config", "/no/such/file"],
+        &[("DATABASE_URL", URL)],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("/no/such/file"));
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_help_with_0() {
+    assert_eq!(execpool(&["chekc"], &[]).status.code(), Some(2));
+    let help = execpool(&["check", "--help"], &[]);
+    assert!(help.status.success());
+    assert!(text(&help.stdout).contains("Examples:"));
+}
