@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod config;
+pub mod execution;
 pub mod pool;
 pub mod protocol;
 pub mod server;
