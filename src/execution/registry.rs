@@ -1,7 +1,8 @@
 //! All executions: who may join which, and when each ends.
 
+use super::counts::{Counts, Stage};
 use super::memory::Memory;
-use super::{Conflict, Kind, Reason, ReasonText, Refused, Run, State, Summary};
+use super::{Conflict, Kind, Reason, ReasonText, Refused, Rules, Run, State, Summary, Untagged};
 use crate::pool::ExecutionNumber;
 use crate::protocol::startup::ExecutionId;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -12,32 +13,6 @@ pub const MAX_TOMBSTONES: usize = 65_536;
 /// How many ended generations are kept as summaries.
 pub const MAX_SUMMARIES: usize = 256;
 
-/// What becomes of a session that names no execution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Untagged {
-    /// It joins the standing execution.
-    Shared,
-    /// It gets an execution of its own.
-    Session,
-    /// It is refused.
-    Reject,
-}
-
-/// How long things last.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// The default deadline, from the beginning.
-    pub max_duration: Duration,
-    /// How long an implicit execution stays without a session.
-    pub idle_timeout: Duration,
-    /// How long an ended name is refused.
-    pub tombstone: Duration,
-    /// Between the last hold's close and the end.
-    pub hold_grace: Duration,
-    /// What becomes of sessions that name none.
-    pub untagged: Untagged,
-}
-
 /// What a request for an execution came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
@@ -45,17 +20,6 @@ pub enum Created {
     New(ExecutionNumber),
     /// The implicit one of that name is explicit now.
     Adopted(ExecutionNumber),
-}
-
-/// How many generations there are and were.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Sessions may join them.
-    pub active: usize,
-    /// They are on their way out.
-    pub ending: usize,
-    /// Ended since the start, in the order of [`Reason::ALL`].
-    pub ended: [u64; Reason::ALL.len()],
 }
 
 #[derive(Debug)]
@@ -225,8 +189,7 @@ impl Registry {
         if !self.change(number, |run| run.state = State::Ending { reason, text }) {
             return false;
         }
-        self.counts.active -= 1;
-        self.counts.ending += 1;
+        self.counts.transition(Stage::Active, Stage::Ending);
         self.active.remove(&id);
         if kind != Kind::Session {
             self.generations.insert(id.clone(), generation);
@@ -259,8 +222,7 @@ impl Registry {
             leftovers,
         };
         self.runs.remove(&number);
-        self.counts.ending -= 1;
-        self.counts.ended[reason as usize] += 1;
+        self.counts.transition(Stage::Ending, Stage::Ended(reason));
         if self.summaries.len() == MAX_SUMMARIES {
             self.summaries.pop_front();
         }
@@ -356,7 +318,7 @@ impl Registry {
         }
         self.runs.insert(number, run);
         self.active.insert(id, number);
-        self.counts.active += 1;
+        self.counts.transition(Stage::Unborn, Stage::Active);
         number
     }
 
