@@ -79,3 +79,31 @@ impl<V> Memory<V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setting_a_name_again_makes_it_the_youngest() {
+        let mut memory = Memory::new(2);
+        let [a, b, c] = [1, 2, 3].map(ExecutionId::session);
+        for (id, value) in [(&a, 1), (&b, 2), (&a, 3), (&c, 4)] {
+            memory.insert(id.clone(), value);
+        }
+        assert_eq!(memory.get(&a), Some(&3));
+        assert_eq!(memory.get(&b), None);
+        memory.forget_while(|value| *value < 4);
+        assert_eq!(memory.len(), 1);
+    }
+
+    #[test]
+    fn names_set_and_removed_for_ever_take_no_room() {
+        let mut memory = Memory::new(4);
+        for n in 0..1000 {
+            memory.insert(ExecutionId::session(n), n);
+            memory.remove(&ExecutionId::session(n));
+            assert!(memory.is_empty() && memory.order.len() <= 8);
+        }
+    }
+}

@@ -88,3 +88,21 @@ impl ReasonText {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_counted_in_the_order_in_which_they_are_listed() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
+        }
+    }
+
+    #[test]
+    fn what_a_client_says_is_cut_and_put_on_one_line() {
+        assert_eq!(ReasonText::new("a\nb").as_str(), "a b");
+        assert_eq!(ReasonText::new(&"ä".repeat(300)).as_str().len(), 512);
+    }
+}
