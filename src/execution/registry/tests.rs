@@ -104,6 +104,36 @@ fn a_lost_hold_ends_after_the_grace_unless_another_opens() {
 }
 
 #[test]
+fn a_held_implicit_execution_is_not_idle_and_a_hold_does_not_end_the_standing_one() {
+    let (mut r, t) = registry(Untagged::Shared);
+    let shared = r.find(&ExecutionId::shared()).unwrap();
+    r.hold_opened(shared);
+    r.hold_closed(shared, t);
+    assert_eq!(r.next_due(), None);
+    let a = r.join(&id("a"), t).unwrap();
+    r.hold_opened(a);
+    r.left(a, t);
+    assert_eq!(r.next_due(), Some(t + 1800 * S), "its deadline alone");
+}
+
+#[test]
+fn a_generation_that_ends_is_no_longer_due_and_lives_beside_the_next() {
+    let (mut r, t) = registry(Untagged::Shared);
+    let a = r.join(&id("a"), t).unwrap();
+    let text = ReasonText::new("done");
+    assert!(r.end(a, Reason::Deleted, Some(text.clone()), t));
+    assert_eq!(r.next_due(), None);
+    assert!(!r.heartbeat(a, None, t) && !r.hold_opened(a));
+    r.create(id("a"), None, t).unwrap();
+    assert!(r.closed(a, 3, t + S));
+    assert!(!r.closed(a, 3, t + S));
+    assert!(r.find(&id("a")).is_some());
+    let summary = r.summaries().next().unwrap();
+    assert_eq!((summary.leftovers, summary.sessions), (3, 1));
+    assert_eq!(summary.text, Some(text));
+}
+
+#[test]
 fn a_heartbeat_moves_the_deadline_by_its_length_or_as_asked() {
     let (mut r, t) = registry(Untagged::Shared);
     r.create(id("a"), Some(10 * S), t).unwrap();
