@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod cli;
 pub mod config;
+pub mod execution;
 pub mod pool;
 pub mod protocol;
 pub mod server;

@@ -1,0 +1,100 @@
+//! One generation of an execution.
+
+use super::{Reason, ReasonText, Rules};
+use crate::protocol::startup::ExecutionId;
+use std::time::{Duration, Instant};
+
+/// How an execution came to be, and so what ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// By request.
+    Explicit,
+    /// By a session that named it; it leaves when idle.
+    Implicit,
+    /// The standing one of sessions that name none; no time ends it.
+    Shared,
+    /// Of one session that names none; it ends with it.
+    Session,
+}
+
+/// Where a generation stands. Once ended it is a [`Summary`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Sessions may join. Left by `Registry::end`, for whatever reason.
+    Active,
+    /// No session joins and no checkout is given. Left by `Registry::closed`, once its last server
+    /// connection is gone.
+    Ending {
+        /// Why.
+        reason: Reason,
+        /// What the client said about it.
+        text: Option<ReasonText>,
+    },
+}
+
+/// One generation of an execution that has not ended.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its name.
+    pub id: ExecutionId,
+    /// Which of that name, from 1.
+    pub generation: u64,
+    /// How it came to be.
+    pub kind: Kind,
+    /// Where it stands.
+    pub state: State,
+    /// When it began.
+    pub started: Instant,
+    /// When its time is up.
+    pub deadline: Option<Instant>,
+    /// Sessions in it now.
+    pub sessions: usize,
+    /// Sessions that ever joined.
+    pub joined: u64,
+    /// Open streams that hold it.
+    pub holds: usize,
+    pub(super) length: Option<Duration>,
+    pub(super) unheld: Option<Instant>,
+    pub(super) idle: Option<Instant>,
+}
+
+impl Run {
+    /// What ends it next by time alone, if nothing else happens.
+    pub fn due(&self, rules: &Rules) -> Option<(Instant, Reason)> {
+        if self.state != State::Active {
+            return None;
+        }
+        let deadline = self.deadline.map(|at| (at, Reason::Deadline));
+        let unheld = self.unheld.and_then(|at| at.checked_add(rules.hold_grace));
+        let idle = match self.kind {
+            Kind::Implicit if self.holds == 0 => self.idle,
+            _ => None,
+        };
+        let idle = idle.and_then(|at| at.checked_add(rules.idle_timeout));
+        let unheld = unheld.map(|at| (at, Reason::HoldLost));
+        let idle = idle.map(|at| (at, Reason::Idle));
+        let all = [deadline, unheld, idle];
+        all.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+/// What is kept of a generation that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its name.
+    pub id: ExecutionId,
+    /// Which of that name.
+    pub generation: u64,
+    /// Why it ended.
+    pub reason: Reason,
+    /// What the client said about it.
+    pub text: Option<ReasonText>,
+    /// When it began.
+    pub started: Instant,
+    /// When its last server connection was gone.
+    pub ended: Instant,
+    /// Sessions that ever joined.
+    pub sessions: u64,
+    /// Registered resources that were still there.
+    pub leftovers: usize,
+}
