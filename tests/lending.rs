@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use execpool::budget::Budget;
 use execpool::pool::{
-    Checkout, ExecutionNumber, KeyId, Lender, PoolId, PoolLimits, Refused, Target, UpstreamNumber,
+    Cancelled, Checkout, ExecutionNumber, KeyId, Lender, PoolId, PoolLimits, Refused, Target,
+    UpstreamNumber,
 };
 use execpool::protocol::startup::Parameters;
 use execpool::server::Address;
@@ -283,4 +284,33 @@ async fn a_full_database_lowers_the_budget_and_a_probe_raises_it_again() {
                 .expect("room again"),
         );
     }
+}
+
+#[tokio::test]
+async fn a_cancel_request_never_reaches_the_next_session() {
+    let (lender, _database) = lender("cancels", Budget::new(1, 0), 2).await;
+    let mut late = 0;
+    for turn in 0..300_u64 {
+        let mut checkout = lent(&lender, turn % 2).await;
+        let connection = checkout.connection().expect("held");
+        connection
+            .clean("SET work_mem = '1MB'")
+            .await
+            .expect("nobody cancels this session");
+        let canceller = checkout.canceller().expect("held");
+        let request = tokio::spawn(async move { canceller.cancel().await });
+        if turn % 3 > 0 {
+            tokio::task::yield_now().await;
+        }
+        checkout.give_back().await;
+        let outcome = request
+            .await
+            .expect("no panic")
+            .expect("the server takes it");
+        late += usize::from(outcome == Cancelled::TooLate);
+    }
+    assert!(
+        late < 300,
+        "some requests arrive while the connection changes hands"
+    );
 }

@@ -7,6 +7,7 @@ use bb8::PooledConnection;
 
 use crate::server::Connection;
 
+use super::barrier::Canceller;
 use super::dialer::{Dialer, Slot};
 use super::lender::Lender;
 use super::{KeyId, PoolId};
@@ -24,6 +25,7 @@ pub struct Checkout {
     pool: PoolId,
     key: KeyId,
     held: Held,
+    canceller: Option<Canceller>,
 }
 
 #[derive(Debug)]
@@ -43,12 +45,23 @@ impl Checkout {
         key: KeyId,
         connection: PooledConnection<'static, Dialer>,
     ) -> Self {
+        let canceller = connection.0.as_ref().map(|connection| {
+            let address = connection.address().clone();
+            Canceller::new(address, connection.pid(), connection.key())
+        });
         Self {
             lender,
             pool,
             key,
             held: Held::Clean(connection),
+            canceller,
         }
+    }
+
+    /// Cancels what this checkout runs, from anywhere, for as long as it is lent.
+    #[must_use]
+    pub fn canceller(&self) -> Option<Canceller> {
+        self.canceller.clone()
     }
 
     /// The process id of the backend.
@@ -83,9 +96,14 @@ impl Checkout {
         }
     }
 
-    /// Cleans the connection and returns it; one that does not come clean within 5 s is
-    /// closed. Dropping the future closes it as well.
+    /// Sees cancel requests through, cleans the connection and returns it; one for which
+    /// either takes over 5 s is closed. Dropping the future closes it as well.
     pub async fn give_back(mut self) {
+        if let Some(canceller) = &self.canceller
+            && !canceller.settle(CLEANING).await
+        {
+            return self.discard();
+        }
         let reset = self.lender.reset_of(self.key);
         if let (Held::Used(place), Some(reset)) = (&mut self.held, reset)
             && let Some(connection) = place.0.as_mut()

@@ -4,11 +4,13 @@
 //! neither sockets nor clocks. [`lender`] carries that out on real connections, and
 //! [`checkout`] is what a session gets.
 
+pub mod barrier;
 pub mod checkout;
 pub mod dialer;
 pub mod gate;
 pub mod lender;
 
+pub use barrier::{Cancelled, Canceller};
 pub use checkout::Checkout;
 pub use dialer::Target;
 pub use lender::{Lender, Refused};

@@ -139,6 +139,12 @@ impl Connection {
         Ok(())
     }
 
+    /// Where the server listens.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// The process id of the backend.
     #[must_use]
     pub fn pid(&self) -> i32 {
