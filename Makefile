@@ -2,7 +2,7 @@
 # They find, or install, what they need: see scripts/setup.
 
 .DEFAULT_GOAL := help
-.PHONY: help test check setup build clean
+.PHONY: help test check mutants setup build clean
 
 # A fresh shell often lacks cargo's directory.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -17,6 +17,9 @@ check: ## The quick loop: format, clippy with warnings as errors, unit tests
 	@cargo fmt --all --check
 	@cargo clippy --quiet --all-targets -- -D warnings
 	@cargo test --quiet --lib --bins
+
+mutants: setup ## Faults put in on purpose: each must make its test fail
+	@env=$$(scripts/setup --find) && eval "$$env" && scripts/mutants
 
 setup: ## Find or install PostgreSQL, a Python with the drivers, a C compiler
 	@scripts/setup >/dev/null

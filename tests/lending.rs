@@ -101,6 +101,24 @@ async fn fifty_executions_never_open_more_than_the_budget() {
 }
 
 #[tokio::test]
+async fn an_execution_never_has_more_than_its_pool_allows() {
+    let (lender, _database) = lender("limit", Budget::new(20, 10), 2).await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(lent(&lender, 0).await);
+    }
+    let patience = Duration::from_millis(500);
+    let sixth = lender.checkout(pool(0), KEY, patience).await;
+    assert!(
+        matches!(sixth, Err(Refused::TimedOut { .. })),
+        "2 + 3 are lent"
+    );
+    assert_eq!(lender.open_and_effective().0, 5, "nor was a sixth dialled");
+    // The budget has room: another execution's pool is let through.
+    lent(&lender, 1).await.give_back().await;
+}
+
+#[tokio::test]
 async fn within_a_pool_first_come_is_first_served() {
     let (lender, _database) = lender("fifo", Budget::new(20, 10), 1).await;
     let mut held = Vec::new();
