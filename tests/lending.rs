@@ -306,29 +306,27 @@ async fn a_full_database_lowers_the_budget_and_a_probe_raises_it_again() {
 
 #[tokio::test]
 async fn a_cancel_request_never_reaches_the_next_session() {
-    let (lender, _database) = lender("cancels", Budget::new(1, 0), 2).await;
-    let mut late = 0;
-    for turn in 0..300_u64 {
-        let mut checkout = lent(&lender, turn % 2).await;
+    let (lender, _database) = lender("cancels", Budget::new(1, 0), 1).await;
+    let mut requests = tokio::task::JoinSet::new();
+    let mut pid = None;
+    for turn in 0..300 {
+        let mut checkout = lent(&lender, 0).await;
+        let first = *pid.get_or_insert(checkout.pid());
+        assert_eq!(checkout.pid(), first, "no reset was cancelled either");
         let connection = checkout.connection().expect("held");
-        connection
-            .clean("SET work_mem = '1MB'")
-            .await
-            .expect("nobody cancels this session");
+        let work = connection.clean("DO $$ BEGIN PERFORM pg_sleep(0.003); END $$");
+        work.await.expect("nobody cancels this session");
         let canceller = checkout.canceller().expect("held");
-        let request = tokio::spawn(async move { canceller.cancel().await });
+        requests.spawn(async move { canceller.cancel().await });
         if turn % 3 > 0 {
             tokio::task::yield_now().await;
         }
         checkout.give_back().await;
-        let outcome = request
-            .await
-            .expect("no panic")
-            .expect("the server takes it");
-        late += usize::from(outcome == Cancelled::TooLate);
     }
+    let outcomes = requests.join_all().await.into_iter();
+    let sent = outcomes.filter(|outcome| matches!(outcome, Ok(Cancelled::Sent)));
     assert!(
-        late < 300,
-        "some requests arrive while the connection changes hands"
+        sent.count() >= 100,
+        "too few arrive while the connection changes hands"
     );
 }
