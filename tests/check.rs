@@ -102,3 +102,20 @@ fn wrong_usage_exits_with_2_and_help_with_0() {
     assert!(help.status.success());
     assert!(text(&help.stdout).contains("Examples:"));
 }
+
+#[test]
+fn a_password_in_the_wrong_place_is_not_repeated() {
+    for url in [
+        "postgresql://app@db/app?pasword=hunter2",
+        "postgresql://app@db/app?pwd=hunter2&sslmode=disable",
+        "app:hunter2@db/app",
+    ] {
+        let output = execpool(&["check"], &[("DATABASE_URL", url)]);
+        assert_eq!(output.status.code(), Some(1), "{url}");
+        assert!(
+            !text(&output.stderr).contains("hunter2"),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}

@@ -239,6 +239,13 @@ fn decode(text: &str) -> Result<String, UrlProblem> {
 /// contain any sign. Rather too much than too little.
 pub(super) fn redact(text: &str) -> String {
     let mut shown = text.to_owned();
+    let without_scheme = !text.contains("://");
+    if without_scheme && text.contains('@') {
+        return "***".to_owned();
+    }
+    if let Some(query) = unknown_parameter(&shown) {
+        shown.replace_range(query.., "***");
+    }
     if let Some(from) = shown.find("://").map(|at| at + 3) {
         let end = shown.rfind('@').filter(|at| *at >= from);
         let end = end.unwrap_or(shown.len());
@@ -251,4 +258,18 @@ pub(super) fn redact(text: &str) -> String {
         shown.replace_range(equals.., "***");
     }
     shown
+}
+
+/// Where the first parameter of a URL's query that nobody knows begins: its name may be a
+/// misspelt `password`, so its value is not shown, nor what follows.
+fn unknown_parameter(text: &str) -> Option<usize> {
+    let mut at = text.find("://")? + text[text.find("://")?..].find('?')? + 1;
+    for pair in text[at..].split('&') {
+        let name = pair.split('=').next().unwrap_or(pair);
+        if !SERVED.contains(&name) && !NOT_SERVED.contains(&name) {
+            return Some(at + name.len());
+        }
+        at += pair.len() + 1;
+    }
+    None
 }
