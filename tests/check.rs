@@ -119,3 +119,21 @@ fn a_password_in_the_wrong_place_is_not_repeated() {
         );
     }
 }
+
+#[test]
+fn slips_that_would_be_taken_at_their_word_are_refused() {
+    for slip in [
+        "pool.reset=off",
+        "pool.reset=none",
+        "log.level=info,inof",
+        "upstreams[0].password_file=hunter2",
+    ] {
+        let output = execpool(&["check", "--set", slip], &[("DATABASE_URL", URL)]);
+        assert_eq!(output.status.code(), Some(1), "{slip}");
+        assert!(
+            !text(&output.stderr).contains("hunter2"),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}

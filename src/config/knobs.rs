@@ -17,6 +17,8 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// Any text but the empty one.
     Text,
+    /// An SQL statement.
+    Statement,
     /// An absolute path.
     Path,
     /// Permissions in octal.
@@ -210,7 +212,7 @@ pub const KNOBS: &[Knob] = &[
     ),
     knob(
         "pool.reset",
-        Kind::Text,
+        Kind::Statement,
         "DISCARD ALL",
         true,
         "statement that cleans a returned connection",

@@ -362,9 +362,14 @@ fn refusal(key: &str, text: &str, kind: Kind, origin: Origin) -> ConfigError {
     if key.ends_with(".overflow") && text == "-1" {
         return ConfigError::Unlimited { key, origin };
     }
+    // Whoever puts a password where its file belongs must not read it in a log.
+    let value = match key.ends_with("password_file") {
+        true => "***".to_owned(),
+        false => redact(text),
+    };
     ConfigError::Invalid {
         key,
-        value: redact(text),
+        value,
         allowed: kind.allowed(),
         origin,
     }

@@ -31,6 +31,7 @@ impl Kind {
             Self::TimeOrOff(_) if text == "off" => Some(Value::Time(None)),
             Self::TimeOrOff(low) => Self::Time(*low).parse(text),
             Self::Word(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
+            Self::Statement => statement(text).then(|| Value::Text(text.to_owned())),
             Self::Text | Self::Url => (!text.trim().is_empty() && !text.contains('\0'))
                 .then(|| Value::Text(text.to_owned())),
             Self::Path => (text.starts_with('/') && !text.contains('\0'))
@@ -54,6 +55,7 @@ impl Kind {
                 many => format!("one of {}", many.join(", ")),
             },
             Self::Text => "a text that is not empty".into(),
+            Self::Statement => "a statement such as DISCARD ALL: the reset can't be switched off".into(),
             Self::Url => "a URL such as postgresql://user@host:5432/database".into(),
             Self::Path => "an absolute path".into(),
             Self::Mode => "permissions in octal, such as 0660, which let the owner read and write (quote it if it begins with 0o)".into(),
@@ -117,12 +119,21 @@ fn uids(text: &str) -> Option<Option<Vec<u32>>> {
     list.map(Some)
 }
 
-/// A single word must be a level: the subscriber would take a slip such as `inof` for a module.
+/// A word that means no is no statement: each returned connection would fail by it.
+fn statement(text: &str) -> bool {
+    const NO: &[&str] = &["off", "none", "no", "false", "null", "~", "0"];
+    let word = text.trim().trim_end_matches(';').to_ascii_lowercase();
+    !word.is_empty() && !text.contains('\0') && !NO.contains(&word.as_str())
+}
+
+/// A part that is a single word must be a level: the subscriber would take a slip such as `inof` for a module.
 fn filter(text: &str) -> bool {
     const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];
-    let simple = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if simple {
-        return LEVELS.contains(&text.to_ascii_lowercase().as_str());
+    let is_word = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let is_level = |part: &str| LEVELS.contains(&part.to_ascii_lowercase().as_str());
+    let words = || text.split(',').map(str::trim).filter(|part| is_word(part));
+    if !words().all(is_level) {
+        return false;
     }
     tracing_subscriber::EnvFilter::try_new(text).is_ok()
 }
