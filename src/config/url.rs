@@ -243,15 +243,15 @@ pub(super) fn redact(text: &str) -> String {
     if without_scheme && text.contains('@') {
         return "***".to_owned();
     }
-    if let Some(query) = unknown_parameter(&shown) {
-        shown.replace_range(query.., "***");
-    }
     if let Some(from) = shown.find("://").map(|at| at + 3) {
         let end = shown.rfind('@').filter(|at| *at >= from);
         let end = end.unwrap_or(shown.len());
         if let Some(colon) = shown[from..end].find(':').map(|at| from + at + 1) {
             shown.replace_range(colon..end, "***");
         }
+    }
+    if let Some(query) = unknown_parameter(&shown) {
+        shown.replace_range(query.., "***");
     }
     let word = shown.to_ascii_lowercase().find("pass");
     if let Some(equals) = word.and_then(|at| shown[at..].find('=').map(|after| at + after + 1)) {
