@@ -1,23 +1,11 @@
 //! What the server sends within a session, read as it passes through.
 //!
-//! Rows and most else pass by their headers alone; see [`super::frontend`] for the framing.
+//! Rows and most else pass by their headers alone; see [`super::frame`] for the framing.
 
-use std::ops::Range;
-
-use super::frontend::{Body, Frame, Framing, Look, Rule, Violation};
+use super::frame::{self, Body, Frame, Framing, Look, Rule, Violation};
 
 /// A message of the server's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event<'a> {
-    /// Where the message lies in the bytes that were fed, with its header. It ends behind them if
-    /// the message is longer than [`LOOK`](super::frontend::LOOK) or passes by its header.
-    pub range: Range<usize>,
-    /// Whether the message is longer than [`LOOK`](super::frontend::LOOK), so that its body or the
-    /// last text in it may be cut off.
-    pub truncated: bool,
-    /// What it says.
-    pub message: Message<'a>,
-}
+pub type Event<'a> = frame::Event<Message<'a>>;
 
 /// What a message of the server's says. Texts are in the client's encoding, hence bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +46,7 @@ pub struct Scanner {
 impl Scanner {
     /// Reads the next bytes of the stream and tells `on` the messages in them that are looked into,
     /// each once and in order. Returns how many of the bytes may be forwarded; the rest, fewer than
-    /// [`LOOK`](super::frontend::LOOK), the caller keeps and gives again at the beginning of the
+    /// [`LOOK`](super::frame::LOOK), the caller keeps and gives again at the beginning of the
     /// next call, with more behind it.
     ///
     /// # Errors
@@ -69,15 +57,7 @@ impl Scanner {
         bytes: &[u8],
         on: &mut impl FnMut(Event<'_>),
     ) -> Result<usize, Violation> {
-        self.framing.feed(bytes, rule, |frame| {
-            let message = read(&frame)?;
-            on(Event {
-                range: frame.range,
-                truncated: frame.truncated,
-                message,
-            });
-            Ok(())
-        })
+        self.framing.feed(bytes, rule, read, on)
     }
 
     /// Whether what may be forwarded so far ends between two messages.

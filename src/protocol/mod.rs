@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod expect;
+pub mod frame;
 pub mod frontend;
 pub mod message;
 pub mod startup;
