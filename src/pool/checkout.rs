@@ -38,6 +38,15 @@ enum Held {
     Gone,
 }
 
+impl Held {
+    fn connection(&self) -> Option<&Connection> {
+        match self {
+            Self::Clean(place) | Self::Used(place) => place.0.as_ref(),
+            Self::Gone => None,
+        }
+    }
+}
+
 impl Checkout {
     pub(super) fn new(
         lender: Arc<Lender>,
@@ -67,21 +76,13 @@ impl Checkout {
     /// The process id of the backend.
     #[must_use]
     pub fn pid(&self) -> Option<i32> {
-        match &self.held {
-            Held::Clean(place) | Held::Used(place) => place.0.as_ref().map(Connection::pid),
-            Held::Gone => None,
-        }
+        self.held.connection().map(Connection::pid)
     }
 
     /// Whether the server is still there, without a round trip.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        match &self.held {
-            Held::Clean(place) | Held::Used(place) => {
-                place.0.as_ref().is_some_and(Connection::is_alive)
-            }
-            Held::Gone => false,
-        }
+        self.held.connection().is_some_and(Connection::is_alive)
     }
 
     /// The connection, for use: from here on it must be cleaned before anybody else gets it.
@@ -104,11 +105,11 @@ impl Checkout {
         {
             return self.discard();
         }
-        let reset = self.lender.reset_of(self.key);
-        if let (Held::Used(place), Some(reset)) = (&mut self.held, reset)
+        let target = self.lender.target_of(self.key);
+        if let (Held::Used(place), Some(target)) = (&mut self.held, target)
             && let Some(connection) = place.0.as_mut()
         {
-            let cleaned = tokio::time::timeout(CLEANING, connection.clean(&reset)).await;
+            let cleaned = tokio::time::timeout(CLEANING, connection.clean(&target.reset)).await;
             if matches!(cleaned, Ok(Ok(()))) {
                 self.held = match std::mem::replace(&mut self.held, Held::Gone) {
                     Held::Used(place) => Held::Clean(place),
@@ -120,6 +121,7 @@ impl Checkout {
 
     /// Closes the connection instead of returning it.
     pub fn discard(mut self) {
+        // Counts as used, so the drop closes it.
         self.connection();
     }
 }

@@ -1,5 +1,6 @@
 //! What bb8 is told of our connections: how to open one, and when one has left.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bb8::ManageConnection;
@@ -29,11 +30,11 @@ pub struct Target {
 /// Opens the connections of one key.
 #[derive(Debug)]
 pub(super) struct Dialer {
-    target: Target,
+    target: Arc<Target>,
 }
 
 impl Dialer {
-    pub(super) fn new(target: Target) -> Self {
+    pub(super) fn new(target: Arc<Target>) -> Self {
         Self { target }
     }
 }

@@ -58,7 +58,7 @@ pub struct Lender {
 #[derive(Debug)]
 struct Inner {
     gate: Gate,
-    targets: HashMap<KeyId, Target>,
+    targets: HashMap<KeyId, Arc<Target>>,
     stores: HashMap<(PoolId, KeyId), Store>,
     waiting: HashMap<WaiterId, oneshot::Sender<Result<Checkout, Refused>>>,
     next_waiter: u64,
@@ -92,7 +92,7 @@ impl Lender {
 
     /// Says what connections of `key` are.
     pub fn define(&self, key: KeyId, target: Target) {
-        self.inner.lock().targets.insert(key, target);
+        self.inner.lock().targets.insert(key, Arc::new(target));
     }
 
     /// Opens a pool, or changes its limits; `None` is no limit but the budget's.
@@ -160,29 +160,19 @@ impl Lender {
 
     async fn wait(self: &Arc<Self>, pool: PoolId, key: KeyId) -> Result<Checkout, Refused> {
         let (sender, receiver) = oneshot::channel();
-        let mut place = None;
-        self.change(
-            |inner| {
-                let waiter = WaiterId(inner.next_waiter);
-                inner.next_waiter += 1;
-                inner.waiting.insert(waiter, sender);
-                place = Some(waiter);
-                inner.gate.arrive(pool, key, waiter)
-            },
-            None,
-        );
-        let _place = place.map(|waiter| InQueue {
+        let waiter = self.inner.lock().register(sender);
+        let _place = InQueue {
             lender: Arc::clone(self),
             waiter,
-        });
+        };
+        self.change(|inner| inner.gate.arrive(pool, key, waiter), None);
         // The sender is dropped unanswered only by a lender that is being torn down.
         receiver.await.unwrap_or(Err(Refused::Ended))
     }
 
-    /// The reset of a key's connections.
-    pub(super) fn reset_of(&self, key: KeyId) -> Option<String> {
-        let inner = self.inner.lock();
-        inner.targets.get(&key).map(|target| target.reset.clone())
+    /// What connections of a key are.
+    pub(super) fn target_of(&self, key: KeyId) -> Option<Arc<Target>> {
+        self.inner.lock().targets.get(&key).cloned()
     }
 
     /// A clean connection comes back.
@@ -261,6 +251,14 @@ impl Lender {
 }
 
 impl Inner {
+    /// Numbers a waiter and keeps where its answer goes.
+    fn register(&mut self, answer: oneshot::Sender<Result<Checkout, Refused>>) -> WaiterId {
+        let waiter = WaiterId(self.next_waiter);
+        self.next_waiter += 1;
+        self.waiting.insert(waiter, answer);
+        waiter
+    }
+
     fn carry_out(
         &mut self,
         lender: &Arc<Lender>,
@@ -311,7 +309,7 @@ impl Inner {
                 .test_on_check_out(false)
                 .retry_connection(false)
                 .queue_strategy(QueueStrategy::Lifo)
-                .build_unchecked(Dialer::new(target.clone()))
+                .build_unchecked(Dialer::new(Arc::clone(target)))
         });
         Some(store.clone())
     }
