@@ -234,24 +234,25 @@ fn decode(text: &str) -> Result<String, UrlProblem> {
 }
 
 /// The text without what may be a password: whatever stands between a `//user:` and the last `@`
-/// (without an `@`, whatever follows the colon, as a port and a password then look the same), and
-/// all from the first parameter that speaks of a password on, since one that is not encoded may
-/// contain any sign. Rather too much than too little.
+/// (without an `@`, whatever follows the colon, as a port and a password then look the same), all
+/// from the first parameter on that nobody knows or that speaks of a password, since one that is
+/// not encoded may contain any sign, and the whole text where an `@` stands without a scheme.
+/// Rather too much than too little.
 pub(super) fn redact(text: &str) -> String {
     let mut shown = text.to_owned();
-    let without_scheme = !text.contains("://");
-    if without_scheme && text.contains('@') {
-        return "***".to_owned();
-    }
-    if let Some(from) = shown.find("://").map(|at| at + 3) {
-        let end = shown.rfind('@').filter(|at| *at >= from);
-        let end = end.unwrap_or(shown.len());
-        if let Some(colon) = shown[from..end].find(':').map(|at| from + at + 1) {
-            shown.replace_range(colon..end, "***");
+    match text.find("://").map(|at| at + 3) {
+        Some(from) => {
+            let end = shown.rfind('@').filter(|at| *at >= from);
+            let end = end.unwrap_or(shown.len());
+            if let Some(colon) = shown[from..end].find(':').map(|at| from + at + 1) {
+                shown.replace_range(colon..end, "***");
+            }
+            if let Some(value) = unknown_parameter(&shown, from) {
+                shown.replace_range(value.., "***");
+            }
         }
-    }
-    if let Some(query) = unknown_parameter(&shown) {
-        shown.replace_range(query.., "***");
+        None if text.contains('@') => return "***".to_owned(),
+        None => {}
     }
     let word = shown.to_ascii_lowercase().find("pass");
     if let Some(equals) = word.and_then(|at| shown[at..].find('=').map(|after| at + after + 1)) {
@@ -260,11 +261,11 @@ pub(super) fn redact(text: &str) -> String {
     shown
 }
 
-/// Where the first parameter of a URL's query that nobody knows begins: its name may be a
-/// misspelt `password`, so its value is not shown, nor what follows.
-fn unknown_parameter(text: &str) -> Option<usize> {
-    let mut at = text.find("://")? + text[text.find("://")?..].find('?')? + 1;
-    for pair in text[at..].split('&') {
+/// Where the name of the first parameter that nobody knows ends, in a URL whose authority begins at
+/// `from`: it may be a misspelt `password`.
+fn unknown_parameter(url: &str, from: usize) -> Option<usize> {
+    let mut at = from + url[from..].find('?')? + 1;
+    for pair in url[at..].split('&') {
         let name = pair.split('=').next().unwrap_or(pair);
         if !SERVED.contains(&name) && !NOT_SERVED.contains(&name) {
             return Some(at + name.len());
