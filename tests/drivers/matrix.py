@@ -6,6 +6,7 @@ a JSON list of [name, observation]. What differs from run to run by its nature
 """
 
 import asyncio
+import enum
 import hashlib
 import json
 import sys
@@ -43,6 +44,14 @@ SLEEPING = (
     "SELECT count(*) FROM pg_stat_activity "
     "WHERE pid = {pid} AND state = 'active' AND wait_event = 'PgSleep'"
 )
+
+
+class Mood(enum.Enum):
+    """The enum of SCHEMA."""
+
+    sad = "sad"
+    ok = "ok"
+    happy = "happy"
 
 
 def big_text():

@@ -1,7 +1,6 @@
 """The matrix with psycopg 3 on asyncio."""
 
 import asyncio
-import enum
 import sys
 
 import psycopg
@@ -17,6 +16,7 @@ from matrix import (
     SCHEMA,
     SLEEPING,
     Matrix,
+    Mood,
     big_text,
     digest,
     until_async,
@@ -24,12 +24,6 @@ from matrix import (
 
 URL = sys.argv[1]
 seen = Matrix()
-
-
-class Mood(enum.Enum):
-    sad = "sad"
-    ok = "ok"
-    happy = "happy"
 
 
 async def connect(**arguments):

@@ -1,6 +1,5 @@
 """The matrix with psycopg 3, synchronous."""
 
-import enum
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from matrix import (
     SCHEMA,
     SLEEPING,
     Matrix,
+    Mood,
     big_text,
     digest,
     until,
@@ -26,12 +26,6 @@ from matrix import (
 
 URL = sys.argv[1]
 seen = Matrix()
-
-
-class Mood(enum.Enum):
-    sad = "sad"
-    ok = "ok"
-    happy = "happy"
 
 
 def one(connection, sql, *values):

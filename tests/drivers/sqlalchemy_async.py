@@ -1,7 +1,6 @@
 """The matrix with SQLAlchemy's asyncio engine on asyncpg, with its default pool."""
 
 import asyncio
-import enum
 import io
 import sys
 
@@ -19,6 +18,7 @@ from matrix import (
     SCHEMA,
     SLEEPING,
     Matrix,
+    Mood,
     big_text,
     digest,
     until_async,
@@ -29,12 +29,6 @@ GIVEN = make_url(sys.argv[1]).set(drivername="postgresql+asyncpg")
 URL = GIVEN.difference_update_query(["application_name"])
 NAME = {"application_name": GIVEN.query["application_name"]}
 seen = Matrix()
-
-
-class Mood(enum.Enum):
-    sad = "sad"
-    ok = "ok"
-    happy = "happy"
 
 
 metadata = MetaData(schema="matrix")

@@ -1,6 +1,5 @@
 """The matrix with SQLAlchemy's synchronous engine on psycopg, with its default pool."""
 
-import enum
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from matrix import (
     SCHEMA,
     SLEEPING,
     Matrix,
+    Mood,
     big_text,
     digest,
     until,
@@ -25,12 +25,6 @@ from matrix import (
 
 URL = make_url(sys.argv[1]).set(drivername="postgresql+psycopg")
 seen = Matrix()
-
-
-class Mood(enum.Enum):
-    sad = "sad"
-    ok = "ok"
-    happy = "happy"
 
 
 metadata = MetaData(schema="matrix")
