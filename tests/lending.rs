@@ -11,12 +11,14 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use execpool::budget::Budget;
+use execpool::config::PasswordSource;
 use execpool::pool::{
-    Cancelled, Checkout, ExecutionNumber, KeyId, Lender, PoolId, PoolLimits, Refused, Target,
-    UpstreamNumber,
+    Cancelled, Checkout, ExecutionNumber, Key, KeySpec, Lender, Limit, PoolId, PoolLimits, Refused,
+    Target, Upkeep, UpstreamNumber, WaiterId,
 };
 use execpool::protocol::startup::Parameters;
 use execpool::server::Address;
@@ -24,7 +26,11 @@ use support::{Database, Postgres, PostgresOptions, eventually};
 use tokio::runtime::Handle;
 
 const SOON: Duration = Duration::from_secs(20);
-const KEY: KeyId = KeyId(0);
+const UPKEEP: Upkeep = Upkeep {
+    recycle: Duration::from_secs(1800),
+    idle_timeout: Duration::from_secs(300),
+    ping_after: None,
+};
 
 fn pool(execution: u64) -> PoolId {
     PoolId {
@@ -36,38 +42,87 @@ fn pool(execution: u64) -> PoolId {
 fn target(postgres: &Postgres, database: &Database) -> Target {
     let name = ("application_name".to_owned(), b"lending".to_vec());
     Target {
-        address: Address::Unix {
+        addresses: vec![Address::Unix {
             dir: postgres.directory().to_owned(),
             port: postgres.port(),
-        },
+        }],
         user: "app".to_owned(),
         database: database.name.clone(),
-        password: None,
+        password: PasswordSource::None,
         parameters: Parameters::new(vec![name]),
         connect_timeout: SOON,
         reset: "DISCARD ALL".to_owned(),
+        upkeep: UPKEEP,
     }
 }
 
-/// A lender to a fresh database, with `executions` pools of 2 + 3.
-async fn lender(name: &str, budget: Budget, executions: u64) -> (Arc<Lender>, Database) {
+/// A lender to one database, and the sessions that ask it.
+#[derive(Clone)]
+struct Pools {
+    lender: Arc<Lender>,
+    key: Arc<Key>,
+    sessions: Arc<AtomicU64>,
+}
+
+impl Pools {
+    /// With `executions` pools of 2 + 3.
+    fn over(target: Target, budget: Budget, executions: u64) -> Self {
+        let lender = Lender::new(budget, Handle::current());
+        for execution in 0..executions {
+            let limits = PoolLimits {
+                size: 2,
+                overflow: 3,
+            };
+            lender.admit(pool(execution), Some(limits));
+        }
+        Self {
+            key: key(&lender, target),
+            lender,
+            sessions: Arc::default(),
+        }
+    }
+
+    fn session(&self) -> WaiterId {
+        WaiterId(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What a new session gets within `patience`; `None` where that is nothing.
+    async fn within(
+        &self,
+        execution: u64,
+        patience: Duration,
+    ) -> Option<Result<Checkout, Refused>> {
+        let session = self.session();
+        let checkout = self.lender.checkout(pool(execution), &self.key, session);
+        tokio::time::timeout(patience, checkout).await.ok()
+    }
+
+    async fn lent(&self, execution: u64) -> Checkout {
+        let checkout = self.within(execution, SOON).await;
+        let checkout = checkout.expect("there is room, or soon will be");
+        checkout.expect("the database answers")
+    }
+
+    fn open(&self) -> usize {
+        self.lender.budget().0.open()
+    }
+}
+
+fn key(lender: &Lender, target: Target) -> Arc<Key> {
+    let spec = KeySpec {
+        upstream: UpstreamNumber(0),
+        database: target.database.clone(),
+        parameters: target.parameters.clone(),
+    };
+    lender.key(spec, || target)
+}
+
+/// Pools over a fresh database, with `executions` pools of 2 + 3.
+async fn pools(name: &str, budget: Budget, executions: u64) -> (Pools, Database) {
     let postgres = Postgres::shared();
     let database = postgres.database(name).await;
-    let lender = Lender::new(budget, Handle::current());
-    lender.define(KEY, target(postgres, &database));
-    for execution in 0..executions {
-        let limits = PoolLimits {
-            size: 2,
-            overflow: 3,
-        };
-        lender.admit(pool(execution), Some(limits));
-    }
-    (lender, database)
-}
-
-async fn lent(lender: &Arc<Lender>, execution: u64) -> Checkout {
-    let checkout = lender.checkout(pool(execution), KEY, SOON).await;
-    checkout.expect("there is room, or soon will be")
+    let target = target(postgres, &database);
+    (Pools::over(target, budget, executions), database)
 }
 
 /// Uses a checkout for one statement.
@@ -78,12 +133,12 @@ async fn run(checkout: &mut Checkout, sql: &str) {
 
 #[tokio::test]
 async fn fifty_executions_never_open_more_than_the_budget() {
-    let (lender, database) = lender("fifty", Budget::new(4, 3), 50).await;
+    let (pools, database) = pools("fifty", Budget::new(4, 3), 50).await;
     let mut running = tokio::task::JoinSet::new();
     for session in 0..200 {
-        let lender = Arc::clone(&lender);
+        let pools = pools.clone();
         running.spawn(async move {
-            let mut checkout = lent(&lender, session % 50).await;
+            let mut checkout = pools.lent(session % 50).await;
             run(&mut checkout, "SET work_mem = '1MB'").await;
             checkout.give_back().await;
         });
@@ -97,7 +152,7 @@ async fn fifty_executions_never_open_more_than_the_budget() {
     assert!(log.peak() <= 7, "{} at once", log.peak());
     assert!(log.connected() >= 7, "the budget was used");
     eventually(SOON, "what is above the size is closed", async || {
-        let (open, _) = lender.open_and_effective();
+        let open = pools.open();
         (open <= 4).then_some(()).ok_or(open)
     })
     .await;
@@ -105,35 +160,32 @@ async fn fifty_executions_never_open_more_than_the_budget() {
 
 #[tokio::test]
 async fn an_execution_never_has_more_than_its_pool_allows() {
-    let (lender, _database) = lender("limit", Budget::new(20, 10), 2).await;
+    let (pools, _database) = pools("limit", Budget::new(20, 10), 2).await;
     let mut held = Vec::new();
     for _ in 0..5 {
-        held.push(lent(&lender, 0).await);
+        held.push(pools.lent(0).await);
     }
     let patience = Duration::from_millis(500);
-    let sixth = lender.checkout(pool(0), KEY, patience).await;
-    assert!(
-        matches!(sixth, Err(Refused::TimedOut { .. })),
-        "2 + 3 are lent"
-    );
-    assert_eq!(lender.open_and_effective().0, 5, "nor was a sixth dialled");
+    let sixth = pools.within(0, patience).await;
+    assert!(sixth.is_none(), "2 + 3 are lent");
+    assert_eq!(pools.open(), 5, "nor was a sixth dialled");
     // The budget has room: another execution's pool is let through.
-    lent(&lender, 1).await.give_back().await;
+    pools.lent(1).await.give_back().await;
 }
 
 #[tokio::test]
 async fn within_a_pool_first_come_is_first_served() {
-    let (lender, _database) = lender("fifo", Budget::new(20, 10), 1).await;
+    let (pools, _database) = pools("fifo", Budget::new(20, 10), 1).await;
     let mut held = Vec::new();
     for _ in 0..5 {
-        held.push(lent(&lender, 0).await);
+        held.push(pools.lent(0).await);
     }
     let (served, mut order) = tokio::sync::mpsc::unbounded_channel();
     let mut waiting = tokio::task::JoinSet::new();
     for number in 0..20 {
-        let (waiter, served) = (Arc::clone(&lender), served.clone());
+        let (waiter, served) = (pools.clone(), served.clone());
         waiting.spawn(async move {
-            let checkout = lent(&waiter, 0).await;
+            let checkout = waiter.lent(0).await;
             served.send(number).expect("the test listens");
             checkout.give_back().await;
         });
@@ -150,13 +202,13 @@ async fn within_a_pool_first_come_is_first_served() {
 
 #[tokio::test]
 async fn a_returned_connection_is_lent_again_and_has_forgotten_its_session() {
-    let (lender, _database) = lender("forgotten", Budget::new(20, 10), 1).await;
-    let mut first = lent(&lender, 0).await;
+    let (pools, _database) = pools("forgotten", Budget::new(20, 10), 1).await;
+    let mut first = pools.lent(0).await;
     let pid = first.pid();
     run(&mut first, "CREATE TEMP TABLE secret ()").await;
     run(&mut first, "BEGIN").await;
     first.give_back().await;
-    let mut second = lent(&lender, 0).await;
+    let mut second = pools.lent(0).await;
     assert_eq!(second.pid(), pid, "the same server connection");
     let connection = second.connection().expect("held");
     let gone = connection.clean("DROP TABLE secret").await.unwrap_err();
@@ -165,46 +217,40 @@ async fn a_returned_connection_is_lent_again_and_has_forgotten_its_session() {
 
 #[tokio::test]
 async fn a_used_connection_that_is_dropped_is_never_lent_again() {
-    let (lender, _database) = lender("dropped", Budget::new(20, 10), 1).await;
-    let mut first = lent(&lender, 0).await;
+    let (pools, _database) = pools("dropped", Budget::new(20, 10), 1).await;
+    let mut first = pools.lent(0).await;
     let pid = first.pid();
     run(&mut first, "BEGIN").await;
     drop(first);
-    let second = lent(&lender, 0).await;
+    let second = pools.lent(0).await;
     assert_ne!(second.pid(), pid);
 }
 
 #[tokio::test]
 async fn a_waiter_that_goes_takes_nothing_with_it() {
-    let (lender, _database) = lender("gone", Budget::new(1, 0), 2).await;
-    let held = lent(&lender, 0).await;
+    let (pools, _database) = pools("gone", Budget::new(1, 0), 2).await;
+    let held = pools.lent(0).await;
     for _ in 0..50 {
-        let impatient = lender.checkout(pool(1), KEY, Duration::from_millis(2));
-        let refused = impatient.await.unwrap_err();
-        assert!(matches!(
-            refused,
-            Refused::TimedOut {
-                limited_by_database: false,
-                ..
-            }
-        ));
+        let refused = pools.within(1, Duration::from_millis(2)).await;
+        assert!(refused.is_none(), "the budget is used up");
+        let shortage = pools.lender.shortage(pool(1), WaiterId(0));
+        assert_eq!((shortage.limit, shortage.queue.waiting), (Limit::Budget, 0));
     }
     drop(held);
-    lent(&lender, 1).await.give_back().await;
-    let (open, _) = lender.open_and_effective();
-    assert_eq!(open, 1, "one permit, and it is back");
+    pools.lent(1).await.give_back().await;
+    assert_eq!(pools.open(), 1, "one permit, and it is back");
 }
 
 #[tokio::test]
 async fn a_dead_idle_connection_is_replaced_unseen() {
-    let (lender, database) = lender("dead", Budget::new(20, 10), 1).await;
-    let first = lent(&lender, 0).await;
+    let (pools, database) = pools("dead", Budget::new(20, 10), 1).await;
+    let first = pools.lent(0).await;
     let pid = first.pid().expect("held");
     first.give_back().await;
     let kill = format!("SELECT pg_terminate_backend({pid}, 5000)");
     let admin = Postgres::shared().admin().await;
     admin.simple_query(&kill).await.expect("killed");
-    let second = lent(&lender, 0).await;
+    let second = pools.lent(0).await;
     assert_ne!(second.pid(), Some(pid));
     let filter = format!(
         "datname = '{}' AND application_name = 'lending'",
@@ -215,32 +261,31 @@ async fn a_dead_idle_connection_is_replaced_unseen() {
 
 #[tokio::test]
 async fn nothing_is_left_of_a_pool_that_is_shut() {
-    let (lender, database) = lender("shut", Budget::new(6, 0), 2).await;
-    let idle = lent(&lender, 0).await;
-    let used = lent(&lender, 0).await;
+    let (pools, database) = pools("shut", Budget::new(6, 0), 2).await;
+    let idle = pools.lent(0).await;
+    let used = pools.lent(0).await;
     idle.give_back().await;
     let mut others = Vec::new();
     for _ in 0..4 {
-        others.push(lent(&lender, 1).await);
+        others.push(pools.lent(1).await);
     }
-    let waiter = Arc::clone(&lender);
+    let waiter = pools.clone();
     let waiting = tokio::spawn(async move {
-        let _first = lent(&waiter, 0).await;
-        waiter.checkout(pool(0), KEY, SOON).await.map(drop)
+        let _first = waiter.lent(0).await;
+        waiter.within(0, SOON).await.map(|answer| answer.map(drop))
     });
     tokio::time::sleep(Duration::from_millis(20)).await;
-    lender.shut(pool(0));
-    let refused = waiting.await.expect("it ends").unwrap_err();
+    pools.lender.shut(pool(0));
+    let answer = waiting.await.expect("it ends");
+    let refused = answer.expect("in time").unwrap_err();
     assert!(matches!(refused, Refused::Ended), "{refused}");
     used.give_back().await;
     eventually(SOON, "the pool is forgotten", async || {
-        lender
-            .counts(pool(0))
-            .is_none()
-            .then_some(())
-            .ok_or("still known")
+        let counts = pools.lender.counts(pool(0));
+        counts.is_none().then_some(()).ok_or(counts)
     })
     .await;
+    pools.lender.emptied(pool(0)).await;
     let filter = format!(
         "datname = '{}' AND application_name = 'lending'",
         database.name
@@ -250,20 +295,22 @@ async fn nothing_is_left_of_a_pool_that_is_shut() {
         4,
         "the others' alone"
     );
-    assert_eq!(lender.open_and_effective().0, 4);
+    assert_eq!(pools.open(), 4);
 }
 
 #[tokio::test]
 async fn a_failed_dial_tells_the_servers_reason_and_keeps_no_permit() {
-    let (lender, database) = lender("failed", Budget::new(1, 0), 1).await;
+    let (pools, database) = pools("failed", Budget::new(1, 0), 1).await;
     let mut wrong = target(Postgres::shared(), &database);
     wrong.database = "no such database".to_owned();
-    lender.define(KeyId(1), wrong);
+    let mut misled = pools.clone();
+    misled.key = key(&pools.lender, wrong);
     for _ in 0..3 {
-        let refused = lender.checkout(pool(0), KeyId(1), SOON).await.unwrap_err();
+        let answer = misled.within(0, SOON).await.expect("in time");
+        let refused = answer.unwrap_err();
         assert!(refused.to_string().contains("does not exist"), "{refused}");
     }
-    lent(&lender, 0).await.give_back().await;
+    pools.lent(0).await.give_back().await;
 }
 
 #[tokio::test]
@@ -274,46 +321,31 @@ async fn a_full_database_lowers_the_budget_and_a_probe_raises_it_again() {
     };
     let postgres = Postgres::start(options);
     let database = postgres.database("full").await;
-    let lender = Lender::new(Budget::new(20, 0), Handle::current());
-    lender.define(KEY, target(&postgres, &database));
-    lender.admit(pool(0), None);
-    let patience = Duration::from_secs(1);
+    let pools = Pools::over(target(&postgres, &database), Budget::new(20, 0), 0);
+    pools.lender.admit(pool(0), None);
     let mut held = Vec::new();
-    let refused = loop {
-        match lender.checkout(pool(0), KEY, patience).await {
-            Ok(checkout) => held.push(checkout),
-            Err(refused) => break refused,
-        }
-    };
-    let full = matches!(
-        refused,
-        Refused::TimedOut {
-            limited_by_database: true,
-            ..
-        }
-    );
-    assert!(full, "{refused}");
-    assert_eq!(lender.open_and_effective().1, held.len());
+    while let Some(checkout) = pools.within(0, Duration::from_secs(1)).await {
+        held.push(checkout.expect("a full database keeps us waiting"));
+    }
+    let shortage = pools.lender.shortage(pool(0), WaiterId(0));
+    assert_eq!(shortage.limit, Limit::Database);
+    assert_eq!(shortage.budget.effective(), held.len());
     for checkout in held.drain(1..) {
         checkout.discard();
     }
     for _ in 0..3 {
-        held.push(
-            lender
-                .checkout(pool(0), KEY, SOON)
-                .await
-                .expect("room again"),
-        );
+        held.push(pools.lent(0).await);
     }
+    pools.lender.probe();
 }
 
 #[tokio::test]
 async fn a_cancel_request_never_reaches_the_next_session() {
-    let (lender, _database) = lender("cancels", Budget::new(1, 0), 1).await;
+    let (pools, _database) = pools("cancels", Budget::new(1, 0), 1).await;
     let mut requests = tokio::task::JoinSet::new();
     let mut pid = None;
     for turn in 0..300 {
-        let mut checkout = lent(&lender, 0).await;
+        let mut checkout = pools.lent(0).await;
         let first = *pid.get_or_insert(checkout.pid());
         assert_eq!(checkout.pid(), first, "no reset was cancelled either");
         let connection = checkout.connection().expect("held");

@@ -1,16 +1,16 @@
 //! A server connection that is lent.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use bb8::PooledConnection;
+use std::time::{Duration, Instant};
 
 use crate::server::Connection;
 
+use super::PoolId;
+use super::WaiterId;
 use super::barrier::Canceller;
-use super::dialer::{Dialer, Slot};
+use super::key::Key;
 use super::lender::Lender;
-use super::{KeyId, PoolId};
+use super::stock::Place;
 
 /// How long cleaning a connection may take before it is closed instead.
 const CLEANING: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ const CLEANING: Duration = Duration::from_secs(5);
 pub struct Checkout {
     lender: Arc<Lender>,
     pool: PoolId,
-    key: KeyId,
+    key: Arc<Key>,
     held: Held,
     canceller: Option<Canceller>,
 }
@@ -31,30 +31,29 @@ pub struct Checkout {
 #[derive(Debug)]
 enum Held {
     /// As it came. Left by the first use, or by being returned.
-    Clean(PooledConnection<'static, Dialer>),
+    Clean(Place),
     /// A session has had it. Left by being cleaned or closed.
-    Used(PooledConnection<'static, Dialer>),
+    Used(Place),
     /// It is on its way back.
     Gone,
 }
 
 impl Held {
-    fn connection(&self) -> Option<&Connection> {
+    fn place(&self) -> Option<&Place> {
         match self {
-            Self::Clean(place) | Self::Used(place) => place.0.as_ref(),
+            Self::Clean(place) | Self::Used(place) => Some(place),
             Self::Gone => None,
         }
+    }
+
+    fn connection(&self) -> Option<&Connection> {
+        self.place()?.connection.as_ref()
     }
 }
 
 impl Checkout {
-    pub(super) fn new(
-        lender: Arc<Lender>,
-        pool: PoolId,
-        key: KeyId,
-        connection: PooledConnection<'static, Dialer>,
-    ) -> Self {
-        let canceller = connection.0.as_ref().map(|connection| {
+    pub(super) fn new(lender: Arc<Lender>, pool: PoolId, key: Arc<Key>, place: Place) -> Self {
+        let canceller = place.connection.as_ref().map(|connection| {
             let address = connection.address().clone();
             Canceller::new(address, connection.pid(), connection.key())
         });
@@ -62,7 +61,7 @@ impl Checkout {
             lender,
             pool,
             key,
-            held: Held::Clean(connection),
+            held: Held::Clean(place),
             canceller,
         }
     }
@@ -79,10 +78,34 @@ impl Checkout {
         self.held.connection().map(Connection::pid)
     }
 
+    /// What the server reports, by name.
+    pub fn reported(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let connection = self.held.connection().into_iter();
+        connection.flat_map(Connection::all_reported)
+    }
+
     /// Whether the server is still there, without a round trip.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.held.connection().is_some_and(Connection::is_alive)
+    }
+
+    /// Asks the server, if its connection was idle for so long that its silence proves
+    /// nothing. False: it must be discarded. Not cancel safe, as a ping is not.
+    pub(super) async fn answers(&mut self) -> bool {
+        let target = Arc::clone(self.key.target());
+        let (Held::Clean(place) | Held::Used(place)) = &mut self.held else {
+            return false;
+        };
+        let asked_from = target.upkeep.ping_after;
+        if asked_from.is_none_or(|after| place.idle_since.elapsed() <= after) {
+            return true;
+        }
+        let Some(connection) = place.connection.as_mut() else {
+            return false;
+        };
+        let ping = tokio::time::timeout(target.connect_timeout, connection.ping());
+        matches!(ping.await, Ok(Ok(())))
     }
 
     /// The connection, for use: from here on it must be cleaned before anybody else gets it.
@@ -92,8 +115,16 @@ impl Checkout {
             Held::Gone => Held::Gone,
         };
         match &mut self.held {
-            Held::Used(place) => place.0.as_mut(),
+            Held::Used(place) => place.connection.as_mut(),
             Held::Clean(_) | Held::Gone => None,
+        }
+    }
+
+    /// Puts a connection that was not used among the idle ones, kept for `session` until
+    /// somebody needs it more: see [`Lender::checkout`].
+    pub fn park(mut self, session: WaiterId) {
+        if let Held::Clean(place) = std::mem::replace(&mut self.held, Held::Gone) {
+            self.lender.parked(self.pool, &self.key, session, place);
         }
     }
 
@@ -105,11 +136,11 @@ impl Checkout {
         {
             return self.discard();
         }
-        let target = self.lender.target_of(self.key);
-        if let (Held::Used(place), Some(target)) = (&mut self.held, target)
-            && let Some(connection) = place.0.as_mut()
+        if let Held::Used(place) = &mut self.held
+            && let Some(connection) = place.connection.as_mut()
         {
-            let cleaned = tokio::time::timeout(CLEANING, connection.clean(&target.reset)).await;
+            let reset = &self.key.target().reset;
+            let cleaned = tokio::time::timeout(CLEANING, connection.clean(reset)).await;
             if matches!(cleaned, Ok(Ok(()))) {
                 self.held = match std::mem::replace(&mut self.held, Held::Gone) {
                     Held::Used(place) => Held::Clean(place),
@@ -129,15 +160,14 @@ impl Checkout {
 impl Drop for Checkout {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.held, Held::Gone) {
-            Held::Clean(place) => self.lender.returned(self.pool, self.key, place),
-            Held::Used(place) => self.lender.discarded(self.pool, self.key, place),
+            Held::Clean(mut place) if place.expires > Instant::now() => {
+                place.idle_since = Instant::now();
+                self.lender.returned(self.pool, &self.key, place);
+            }
+            Held::Clean(place) | Held::Used(place) => {
+                self.lender.discarded(self.pool, &self.key, place);
+            }
             Held::Gone => {}
         }
     }
-}
-
-/// Takes the connection out of its slot; the empty slot then leaves bb8.
-pub(super) fn taken_out(mut place: PooledConnection<'static, Dialer>) -> Option<Connection> {
-    let slot: &mut Slot = &mut place;
-    slot.0.take()
 }

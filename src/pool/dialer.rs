@@ -1,30 +1,44 @@
-//! What bb8 is told of our connections: how to open one, and when one has left.
+//! How the connections of one key are opened, and how bb8 is told when one has left.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bb8::ManageConnection;
 
+use crate::config::PasswordSource;
 use crate::protocol::startup::Parameters;
 use crate::server::{Address, ConnectError, Connection, Login};
 
 /// What the server connections of one key have in common.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Where the server listens.
-    pub address: Address,
+    /// Where servers listen, tried in this order; at least one.
+    pub addresses: Vec<Address>,
     /// As whom.
     pub user: String,
     /// To which database.
     pub database: String,
-    /// The password, if one is configured.
-    pub password: Option<Vec<u8>>,
+    /// Where the password comes from; read anew at each dial.
+    pub password: PasswordSource,
     /// The forwarded startup parameters.
     pub parameters: Parameters,
-    /// How long a dial may take.
+    /// How long reaching one address and logging in may take.
     pub connect_timeout: Duration,
     /// The statement that undoes what a session set, such as `DISCARD ALL`.
     pub reset: String,
+    /// When idle connections are looked after.
+    pub upkeep: Upkeep,
+}
+
+/// When idle connections are asked, replaced and closed.
+#[derive(Debug, Clone, Copy)]
+pub struct Upkeep {
+    /// The age at which a connection is replaced, give or take a tenth.
+    pub recycle: Duration,
+    /// The idleness at which it is closed.
+    pub idle_timeout: Duration,
+    /// The idleness from which it is asked before it is lent; none: never.
+    pub ping_after: Option<Duration>,
 }
 
 /// Opens the connections of one key.
@@ -37,29 +51,70 @@ impl Dialer {
     pub(super) fn new(target: Arc<Target>) -> Self {
         Self { target }
     }
+
+    async fn dial(&self, address: &Address) -> Result<Connection, ConnectError> {
+        let target = &self.target;
+        let password = target.password.read()?;
+        let login = Login {
+            address,
+            user: &target.user,
+            database: &target.database,
+            password: password.as_ref().map(|secret| secret.expose().as_bytes()),
+            parameters: &target.parameters,
+            timeout: target.connect_timeout,
+        };
+        Connection::connect(&login).await
+    }
 }
 
 /// A place in a bb8 pool. A connection leaves bb8 only by being taken out of its slot:
 /// the empty slot reports itself broken.
 #[derive(Debug)]
-pub(super) struct Slot(pub(super) Option<Connection>);
+pub(super) struct Slot {
+    pub(super) connection: Option<Connection>,
+    /// When it is too old to be lent again.
+    pub(super) expires: Instant,
+    /// Since when it is idle, while it is.
+    pub(super) idle_since: Instant,
+}
+
+impl Slot {
+    fn new(connection: Connection, upkeep: &Upkeep) -> Self {
+        let now = Instant::now();
+        Self {
+            expires: now + lifetime(upkeep.recycle, connection.pid()),
+            connection: Some(connection),
+            idle_since: now,
+        }
+    }
+
+    /// Whether it is too old, or was idle for too long, to stay.
+    pub(super) fn is_overdue(&self, upkeep: &Upkeep, now: Instant) -> bool {
+        self.expires <= now || now.saturating_duration_since(self.idle_since) > upkeep.idle_timeout
+    }
+}
+
+/// The age spread by a tenth either way, so that connections opened together do not end
+/// together. Process ids are as good as dice for that.
+fn lifetime(recycle: Duration, pid: i32) -> Duration {
+    let spread = pid.unsigned_abs().wrapping_mul(2_654_435_761) >> 16; // 0 to 65,535
+    recycle.mul_f64(0.9 + 0.2 * f64::from(spread) / 65_535.0)
+}
 
 impl ManageConnection for Dialer {
     type Connection = Slot;
     type Error = ConnectError;
 
     async fn connect(&self) -> Result<Slot, ConnectError> {
-        let target = &self.target;
-        let login = Login {
-            address: &target.address,
-            user: &target.user,
-            database: &target.database,
-            password: target.password.as_deref(),
-            parameters: &target.parameters,
-            timeout: target.connect_timeout,
-        };
-        let connection = Connection::connect(&login);
-        connection.await.map(|connection| Slot(Some(connection)))
+        let mut last = None;
+        for address in &self.target.addresses {
+            match self.dial(address).await {
+                Ok(connection) => return Ok(Slot::new(connection, &self.target.upkeep)),
+                Err(error) if error.is_elsewhere_worth_a_try() => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or(ConnectError::NoAddress))
     }
 
     /// Liveness is looked at by the lender, which replaces a dead connection by itself.
@@ -68,6 +123,39 @@ impl ManageConnection for Dialer {
     }
 
     fn has_broken(&self, slot: &mut Slot) -> bool {
-        slot.0.is_none()
+        slot.connection.is_none()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn target() -> Target {
+        Target {
+            addresses: Vec::new(),
+            user: "app".to_owned(),
+            database: "app".to_owned(),
+            password: PasswordSource::None,
+            parameters: Parameters::default(),
+            connect_timeout: Duration::from_secs(5),
+            reset: "DISCARD ALL".to_owned(),
+            upkeep: Upkeep {
+                recycle: Duration::from_secs(1800),
+                idle_timeout: Duration::from_secs(300),
+                ping_after: None,
+            },
+        }
+    }
+
+    #[test]
+    fn lifetimes_are_spread_by_a_tenth_and_no_more() {
+        let recycle = Duration::from_secs(1000);
+        let lifetimes: Vec<_> = (1..5000).map(|pid| lifetime(recycle, pid)).collect();
+        let (least, most) = (lifetimes.iter().min(), lifetimes.iter().max());
+        assert!(*least.unwrap() >= Duration::from_secs(900));
+        assert!(*least.unwrap() < Duration::from_secs(910));
+        assert!(*most.unwrap() <= Duration::from_secs(1100));
+        assert!(*most.unwrap() > Duration::from_secs(1090));
     }
 }

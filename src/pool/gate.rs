@@ -13,7 +13,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-use super::{ExecutionNumber, KeyId, PoolId, PoolLimits, WaiterId};
+use super::{ExecutionNumber, KeyId, Limit, PoolId, PoolLimits, WaiterId};
 use crate::budget::{Budget, Turns};
 pub use members::Counts;
 use members::{Door, Members, Phase, Waiting};
@@ -95,6 +95,51 @@ impl Gate {
     /// A pool's counts; none for one that is not known.
     pub fn counts(&self, pool: PoolId) -> Option<Counts> {
         self.pools.get(&pool).map(|members| members.counts)
+    }
+
+    /// A pool's limits; none for one that is not known, or without limits.
+    pub fn limits(&self, pool: PoolId) -> Option<PoolLimits> {
+        self.pools.get(&pool)?.limits
+    }
+
+    /// The most connections that a pool had at once; 0 for one that is not known.
+    pub fn peak(&self, pool: PoolId) -> usize {
+        self.pools.get(&pool).map_or(0, |members| members.peak)
+    }
+
+    /// The pool in which somebody waits.
+    pub fn waits_in(&self, waiter: WaiterId) -> Option<PoolId> {
+        self.waiters.get(&waiter).map(|(pool, _)| *pool)
+    }
+
+    /// The limit that keeps the waiters of a pool waiting.
+    pub fn reached(&self, pool: PoolId) -> Limit {
+        let full = |members: &Members| members.counts.open() >= members.limit();
+        if self.pools.get(&pool).is_some_and(full) {
+            Limit::Pool
+        } else if self.budget.room() > 0 {
+            Limit::Dialling
+        } else if self.budget.limited_by_database() {
+            Limit::Database
+        } else {
+            Limit::Budget
+        }
+    }
+
+    /// Whether anybody waits, in any pool.
+    pub fn anybody_waits(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
+    /// Whether a newcomer's connection would be dialled at once and could stay open idle
+    /// afterwards.
+    pub fn has_room_to_stay(&self, pool: PoolId) -> bool {
+        let stays = |members: &Members| {
+            members.door == Door::Open && members.counts.staying() < members.size()
+        };
+        self.budget.room() > 0
+            && self.budget.staying() < self.budget.size()
+            && self.pools.get(&pool).is_some_and(stays)
     }
 
     /// How many wait in a pool.
@@ -303,6 +348,7 @@ impl Gate {
             return;
         };
         members.counts.shift(from, to);
+        members.peak = members.peak.max(members.counts.staying());
         self.budget.recount(from.weight(), to.weight());
         match from {
             Phase::Connecting => count_down(&mut members.dials, key),

@@ -1,33 +1,35 @@
 //! Lending: carries out what the gate decides, on real connections.
 //!
 //! All state is under one lock, taken on the data plane's thread alone and never across
-//! an await. bb8 stores what is idle, one pool per (execution, key), with its reaper,
-//! tests and retries off: the gate has decided before bb8 is asked, so bb8's own wait is
-//! never used.
+//! an await. bb8 stores what is idle, with its reaper, tests and retries off: the gate has
+//! decided before bb8 is asked, so bb8's own wait is never used.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bb8::{PooledConnection, QueueStrategy};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::budget::Budget;
 use crate::server::{ConnectError, Connection};
 
-use super::checkout::{Checkout, taken_out};
-use super::dialer::{Dialer, Slot, Target};
+use super::checkout::Checkout;
+use super::dialer::{Slot, Target};
 use super::gate::{Counts, Decision, Gate};
+use super::key::{Key, KeySpec, Keys};
+use super::shortage::{Queue, Shortage};
+use super::stock::{Place, Stock, Store, taken_out};
 use super::{KeyId, PoolId, PoolLimits, WaiterId};
 
 /// How long the server's end of a closing connection is waited for; its permit is given
 /// up for free after that, as a server that never answers would keep it for ever.
 const CLOSING: Duration = Duration::from_secs(5);
 
-type Store = bb8::Pool<Dialer>;
-type Place = PooledConnection<'static, Dialer>;
+/// How long a dial may go on whose pool was shut. One that succeeds is closed properly, so
+/// that its permit covers it in the server's own log.
+const ABANDONED: Duration = Duration::from_millis(500);
 
 /// Why a checkout got nothing.
 #[derive(Debug, thiserror::Error)]
@@ -35,14 +37,6 @@ pub enum Refused {
     /// The pool's execution has ended.
     #[error("the execution has ended")]
     Ended,
-    /// Nothing came within the time.
-    #[error("no server connection within {} s", .waited.as_secs_f32())]
-    TimedOut {
-        /// How long it was waited.
-        waited: Duration,
-        /// Whether the database itself refuses more connections.
-        limited_by_database: bool,
-    },
     /// The dial that was for this checkout failed.
     #[error(transparent)]
     Dial(#[from] ConnectError),
@@ -58,17 +52,35 @@ pub struct Lender {
 #[derive(Debug)]
 struct Inner {
     gate: Gate,
-    targets: HashMap<KeyId, Arc<Target>>,
-    stores: HashMap<(PoolId, KeyId), Store>,
-    waiting: HashMap<WaiterId, oneshot::Sender<Result<Checkout, Refused>>>,
-    next_waiter: u64,
+    keys: Keys,
+    stock: Stock,
+    waiting: HashMap<WaiterId, Waiter>,
+    doors: HashMap<PoolId, Door>,
+}
+
+/// Who waits for a checkout.
+#[derive(Debug)]
+struct Waiter {
+    answer: oneshot::Sender<Result<Checkout, Refused>>,
+    since: Instant,
+}
+
+/// What is known of a pool besides its counts.
+#[derive(Debug, Default)]
+struct Door {
+    /// Told when the pool is shut.
+    shutting: Arc<Notify>,
+    /// The backends of its connections.
+    pids: BTreeSet<i32>,
+    /// Told when its last connection is gone.
+    emptied: Vec<oneshot::Sender<()>>,
 }
 
 /// What a change under the lock leaves to be done outside it.
 #[must_use]
 #[derive(Default)]
 struct After {
-    dials: Vec<(PoolId, KeyId, Store)>,
+    dials: Vec<(PoolId, KeyId, Store, Arc<Notify>)>,
     closings: Vec<(PoolId, KeyId, Option<Connection>)>,
     /// Checkouts whose waiter has gone: dropping them lends them on.
     undelivered: Vec<Checkout>,
@@ -81,34 +93,75 @@ impl Lender {
         Arc::new(Self {
             inner: Mutex::new(Inner {
                 gate: Gate::new(budget),
-                targets: HashMap::new(),
-                stores: HashMap::new(),
+                keys: Keys::default(),
+                stock: Stock::default(),
                 waiting: HashMap::new(),
-                next_waiter: 0,
+                doors: HashMap::new(),
             }),
             runtime,
         })
     }
 
-    /// Says what connections of `key` are.
-    pub fn define(&self, key: KeyId, target: Target) {
-        self.inner.lock().targets.insert(key, Arc::new(target));
+    /// The key of this spec; `target` says where one that is new leads.
+    pub fn key(&self, spec: KeySpec, target: impl FnOnce() -> Target) -> Arc<Key> {
+        self.inner.lock().keys.of(spec, target)
     }
 
     /// Opens a pool, or changes its limits; `None` is no limit but the budget's.
     pub fn admit(self: &Arc<Self>, pool: PoolId, limits: Option<PoolLimits>) {
-        self.change(|inner| inner.gate.admit(pool, limits), None);
+        self.change(
+            |inner| {
+                inner.doors.entry(pool).or_default();
+                inner.gate.admit(pool, limits)
+            },
+            None,
+        );
     }
 
-    /// Ends a pool: who waits is refused, what is idle is closed, and what is lent is
-    /// closed when it comes back.
+    /// Ends a pool: who waits is refused, dials are given up, what is idle is closed, and
+    /// what is lent is closed when it comes back.
     pub fn shut(self: &Arc<Self>, pool: PoolId) {
-        self.change(|inner| inner.gate.shut(pool), None);
+        self.change(
+            |inner| {
+                if let Some(door) = inner.doors.get(&pool) {
+                    door.shutting.notify_waiters();
+                }
+                let decisions = inner.gate.shut(pool);
+                inner.forget_if_gone(pool);
+                decisions
+            },
+            None,
+        );
+    }
+
+    /// Waits until a shut pool has no connection left. Cancel safe.
+    pub async fn emptied(&self, pool: PoolId) {
+        let told = {
+            let mut inner = self.inner.lock();
+            let Some(door) = inner.doors.get_mut(&pool) else {
+                return;
+            };
+            let (sender, receiver) = oneshot::channel();
+            door.emptied.push(sender);
+            receiver
+        };
+        // Dropped unsent, the pool is gone as well.
+        let _ = told.await;
     }
 
     /// Allows one connection more than the database last refused.
     pub fn probe(self: &Arc<Self>) {
         self.change(|inner| inner.gate.probe(), None);
+    }
+
+    /// Closes idle connections that are too old or were idle for too long.
+    pub fn sweep(self: &Arc<Self>, now: Instant) {
+        let overdue = self.inner.lock().stock.take_overdue(now);
+        for (pool, key, place) in overdue {
+            let connection = taken_out(place);
+            self.change(|inner| inner.gate.idle_closed(pool, key), None);
+            self.close(pool, key, connection);
+        }
     }
 
     /// Counts of a pool; none once it is shut and empty.
@@ -117,16 +170,53 @@ impl Lender {
         self.inner.lock().gate.counts(pool)
     }
 
-    /// Server connections that are open, those connecting and closing among them, and
-    /// how many there may be now.
+    /// The most connections that a pool ever had at once; 0 once it is shut and empty.
     #[must_use]
-    pub fn open_and_effective(&self) -> (usize, usize) {
-        let inner = self.inner.lock();
-        (inner.gate.budget().open(), inner.gate.budget().effective())
+    pub fn peak(&self, pool: PoolId) -> usize {
+        self.inner.lock().gate.peak(pool)
     }
 
-    /// A server connection of `key` for `pool`, waited for at most `patience`. One whose
-    /// server has gone meanwhile is replaced unseen.
+    /// The backends of a pool's connections, those that are closing among them.
+    #[must_use]
+    pub fn pids(&self, pool: PoolId) -> Vec<i32> {
+        let inner = self.inner.lock();
+        let door = inner.doors.get(&pool);
+        door.map_or_else(Vec::new, |door| door.pids.iter().copied().collect())
+    }
+
+    /// The budget's counts, and how many of its connections are idle, lent and waited for.
+    #[must_use]
+    pub fn budget(&self) -> (Budget, Queue) {
+        let inner = self.inner.lock();
+        (inner.gate.budget().clone(), inner.queue(None))
+    }
+
+    /// Why somebody waits in this pool: which limit is reached, and how full all is.
+    #[must_use]
+    pub fn shortage(&self, pool: PoolId, waiter: WaiterId) -> Shortage {
+        let inner = self.inner.lock();
+        Shortage {
+            limit: inner.gate.reached(pool),
+            counts: inner.gate.counts(pool).unwrap_or_default(),
+            limits: inner.gate.limits(pool),
+            budget: inner.gate.budget().clone(),
+            queue: inner.queue(Some(pool)),
+            position: inner.gate.position(waiter),
+        }
+    }
+
+    /// Whether a checkout could be had at once and its connection could stay open idle: then
+    /// it costs nobody anything to have it before it is needed.
+    #[must_use]
+    pub fn has_at_once(&self, pool: PoolId, key: &Key) -> bool {
+        let inner = self.inner.lock();
+        !inner.gate.anybody_waits()
+            && (inner.stock.has_stored(pool, key.id()) || inner.gate.has_room_to_stay(pool))
+    }
+
+    /// A server connection of `key` for `pool`. One whose server has gone meanwhile is
+    /// replaced unseen; one that was parked for this waiter is preferred. A waiter waits in
+    /// one place at a time.
     ///
     /// Cancel safe: a waiter that is dropped leaves its queue, and what was lent to it
     /// goes to the next.
@@ -136,57 +226,75 @@ impl Lender {
     pub async fn checkout(
         self: &Arc<Self>,
         pool: PoolId,
-        key: KeyId,
-        patience: Duration,
+        key: &Arc<Key>,
+        waiter: WaiterId,
     ) -> Result<Checkout, Refused> {
-        let wait = async {
-            loop {
-                let checkout = self.wait(pool, key).await?;
-                if checkout.is_alive() {
-                    return Ok(checkout);
-                }
-                checkout.discard();
+        loop {
+            let mut checkout = self.wait(pool, key, waiter).await?;
+            if checkout.is_alive() && checkout.answers().await {
+                return Ok(checkout);
             }
-        };
-        let waited = tokio::time::timeout(patience, wait).await;
-        waited.unwrap_or_else(|_| {
-            let limited_by_database = self.inner.lock().gate.budget().limited_by_database();
-            Err(Refused::TimedOut {
-                waited: patience,
-                limited_by_database,
-            })
-        })
+            checkout.discard();
+        }
     }
 
-    async fn wait(self: &Arc<Self>, pool: PoolId, key: KeyId) -> Result<Checkout, Refused> {
-        let (sender, receiver) = oneshot::channel();
-        let waiter = self.inner.lock().register(sender);
+    async fn wait(
+        self: &Arc<Self>,
+        pool: PoolId,
+        key: &Arc<Key>,
+        waiter: WaiterId,
+    ) -> Result<Checkout, Refused> {
+        let (answer, receiver) = oneshot::channel();
         let _place = InQueue {
             lender: Arc::clone(self),
             waiter,
         };
-        self.change(|inner| inner.gate.arrive(pool, key, waiter), None);
+        self.change(
+            |inner| {
+                let since = Instant::now();
+                inner.waiting.insert(waiter, Waiter { answer, since });
+                inner.gate.arrive(pool, key.id(), waiter)
+            },
+            None,
+        );
         // The sender is dropped unanswered only by a lender that is being torn down.
         receiver.await.unwrap_or(Err(Refused::Ended))
     }
 
-    /// What connections of a key are.
-    pub(super) fn target_of(&self, key: KeyId) -> Option<Arc<Target>> {
-        self.inner.lock().targets.get(&key).cloned()
+    /// What was parked for a session is anybody's: it has gone, or queries elsewhere.
+    pub fn unpark(&self, pool: PoolId, key: &Key, session: WaiterId) {
+        self.inner.lock().stock.unpark(pool, key.id(), session);
     }
 
     /// A clean connection comes back.
-    pub(super) fn returned(self: &Arc<Self>, pool: PoolId, key: KeyId, place: Place) {
+    pub(super) fn returned(self: &Arc<Self>, pool: PoolId, key: &Key, place: Place) {
         // Back into bb8, where the decision finds it.
         drop(place);
-        self.change(|inner| inner.gate.returned(pool, key), None);
+        self.change(|inner| inner.gate.returned(pool, key.id()), None);
+    }
+
+    /// An unused connection comes back, to be kept for a session.
+    pub(super) fn parked(
+        self: &Arc<Self>,
+        pool: PoolId,
+        key: &Key,
+        session: WaiterId,
+        place: Place,
+    ) {
+        self.change(
+            |inner| {
+                inner.stock.park(pool, key.id(), session, place);
+                inner.gate.returned(pool, key.id())
+            },
+            None,
+        );
     }
 
     /// A connection that must not be lent again.
-    pub(super) fn discarded(self: &Arc<Self>, pool: PoolId, key: KeyId, place: Place) {
+    pub(super) fn discarded(self: &Arc<Self>, pool: PoolId, key: &Key, place: Place) {
         let connection = taken_out(place);
-        self.change(|inner| inner.gate.discarded(pool, key), None);
-        self.close(pool, key, connection);
+        self.change(|inner| inner.gate.discarded(pool, key.id()), None);
+        self.close(pool, key.id(), connection);
     }
 
     /// Feeds the gate and carries out what it decides; `failed` is why a dial failed, for
@@ -204,8 +312,8 @@ impl Lender {
                 inner.carry_out(self, decision, &mut failed, &mut after);
             }
         }
-        for (pool, key, store) in after.dials {
-            self.dial(pool, key, store);
+        for (pool, key, store, shutting) in after.dials {
+            self.dial(pool, key, store, shutting);
         }
         for (pool, key, connection) in after.closings {
             self.close(pool, key, connection);
@@ -213,28 +321,54 @@ impl Lender {
         drop(after.undelivered);
     }
 
-    fn dial(self: &Arc<Self>, pool: PoolId, key: KeyId, store: Store) {
+    fn dial(self: &Arc<Self>, pool: PoolId, key: KeyId, store: Store, shutting: Arc<Notify>) {
         let lender = Arc::clone(self);
+        // Made here, so that a shut before the task's first turn is not missed.
+        let shut = shutting.notified_owned();
         self.runtime.spawn(async move {
-            let dialled = store.dedicated_connection().await;
+            let abandoned = async {
+                shut.await;
+                tokio::time::sleep(ABANDONED).await;
+            };
+            let dialled = tokio::select! {
+                dialled = store.dedicated_connection() => Some(dialled),
+                () = abandoned => None,
+            };
             match dialled {
-                Ok(slot) => lender.opened(pool, key, &store, slot),
-                Err(error) if error.is_limited_by_database() => {
-                    lender.change(|inner| inner.gate.database_full(pool, key), None);
+                Some(Ok(slot)) => lender.opened(pool, key, &store, slot),
+                Some(Err(error)) if error.is_limited_by_database() => {
+                    tracing::warn!(%error, "the database has no connection left");
+                    lender.change(|inner| inner.database_full(pool, key), None);
                 }
-                Err(error) => {
-                    lender.change(|inner| inner.gate.dial_failed(pool, key), Some(error));
-                }
+                Some(Err(error)) => lender.change(
+                    |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
+                    Some(error),
+                ),
+                None => lender.change(
+                    |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
+                    None,
+                ),
             }
         });
     }
 
     fn opened(self: &Arc<Self>, pool: PoolId, key: KeyId, store: &Store, slot: Slot) {
+        let pid = slot.connection.as_ref().map(Connection::pid);
         // A store has room for all that the gate may ever let through.
-        debug_assert!(store.state().connections < u32::MAX);
         match store.add(slot) {
-            Ok(()) => self.change(|inner| inner.gate.opened(pool, key), None),
-            Err(_) => self.change(|inner| inner.gate.dial_failed(pool, key), None),
+            Ok(()) => self.change(
+                |inner| {
+                    if let (Some(door), Some(pid)) = (inner.doors.get_mut(&pool), pid) {
+                        door.pids.insert(pid);
+                    }
+                    inner.gate.opened(pool, key)
+                },
+                None,
+            ),
+            Err(_) => self.change(
+                |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
+                None,
+            ),
         }
     }
 
@@ -242,21 +376,30 @@ impl Lender {
     fn close(self: &Arc<Self>, pool: PoolId, key: KeyId, connection: Option<Connection>) {
         let lender = Arc::clone(self);
         self.runtime.spawn(async move {
+            let pid = connection.as_ref().map(Connection::pid);
             if let Some(connection) = connection {
                 let _ = tokio::time::timeout(CLOSING, connection.terminate()).await;
             }
-            lender.change(|inner| inner.closed(pool, key), None);
+            lender.change(|inner| inner.closed(pool, key, pid), None);
         });
     }
 }
 
 impl Inner {
-    /// Numbers a waiter and keeps where its answer goes.
-    fn register(&mut self, answer: oneshot::Sender<Result<Checkout, Refused>>) -> WaiterId {
-        let waiter = WaiterId(self.next_waiter);
-        self.next_waiter += 1;
-        self.waiting.insert(waiter, answer);
-        waiter
+    /// How many wait, of one pool or of all, and for how long the first has.
+    fn queue(&self, pool: Option<PoolId>) -> Queue {
+        let now = Instant::now();
+        let waits = self.waiting.iter().filter(|(waiter, _)| match pool {
+            None => self.gate.position(**waiter).is_some(),
+            Some(pool) => self.gate.waits_in(**waiter) == Some(pool),
+        });
+        let mut queue = Queue::default();
+        for (_, waiter) in waits {
+            queue.waiting += 1;
+            let waited = now.saturating_duration_since(waiter.since);
+            queue.oldest = queue.oldest.max(waited);
+        }
+        queue
     }
 
     fn carry_out(
@@ -267,75 +410,90 @@ impl Inner {
         after: &mut After,
     ) {
         match decision {
-            Decision::Lend { waiter, pool, key } => {
-                let Some(place) = self.stored(pool, key) else {
-                    debug_assert!(false, "the gate counts what bb8 does not have");
-                    return;
-                };
-                let checkout = Checkout::new(Arc::clone(lender), pool, key, place);
-                let undelivered = match self.waiting.remove(&waiter) {
-                    Some(sender) => sender.send(Ok(checkout)).err().and_then(Result::ok),
-                    None => Some(checkout),
-                };
-                after.undelivered.extend(undelivered);
-            }
+            Decision::Lend { waiter, pool, key } => self.lend(lender, waiter, pool, key, after),
             Decision::Dial { pool, key } => {
-                if let Some(store) = self.store(pool, key) {
-                    after.dials.push((pool, key, store));
+                tracing::debug!(execution = pool.execution.0, "may dial");
+                let known = self.keys.get(key).cloned();
+                let door = self.doors.get(&pool);
+                if let (Some(key), Some(door)) = (known, door) {
+                    let shutting = Arc::clone(&door.shutting);
+                    let store = self.stock.store(pool, &key);
+                    after.dials.push((pool, key.id(), store, shutting));
+                } else {
+                    debug_assert!(false, "nobody waits for a key that nobody has");
                 }
             }
             Decision::Evict { pool, key } | Decision::CloseReturned { pool, key } => {
-                let connection = self.stored(pool, key).and_then(taken_out);
+                let connection = self.stock.take_oldest(pool, key).and_then(taken_out);
                 after.closings.push((pool, key, connection));
             }
             Decision::Refuse { waiter } => {
                 let why = failed.take().map_or(Refused::Ended, Refused::Dial);
-                if let Some(sender) = self.waiting.remove(&waiter) {
+                if let Some(waiter) = self.waiting.remove(&waiter) {
                     // A waiter that has gone needs no answer.
-                    let _ = sender.send(Err(why));
+                    let _ = waiter.answer.send(Err(why));
                 }
             }
         }
     }
 
-    /// The store of a key in a pool, made when first dialled.
-    fn store(&mut self, pool: PoolId, key: KeyId) -> Option<Store> {
-        let target = self.targets.get(&key)?;
-        let store = self.stores.entry((pool, key)).or_insert_with(|| {
-            bb8::Pool::builder()
-                .max_size(u32::MAX)
-                .max_lifetime(None)
-                .idle_timeout(None)
-                .test_on_check_out(false)
-                .retry_connection(false)
-                .queue_strategy(QueueStrategy::Lifo)
-                .build_unchecked(Dialer::new(Arc::clone(target)))
-        });
-        Some(store.clone())
+    fn lend(
+        &mut self,
+        lender: &Arc<Lender>,
+        waiter: WaiterId,
+        pool: PoolId,
+        key: KeyId,
+        after: &mut After,
+    ) {
+        let place = self.stock.take_for(pool, key, waiter);
+        let (Some(place), Some(key)) = (place, self.keys.get(key).cloned()) else {
+            debug_assert!(false, "the gate counts what is not in stock");
+            return;
+        };
+        tracing::debug!(
+            execution = pool.execution.0,
+            session = waiter.0,
+            waiting = self.gate.waiting(pool),
+            "lent"
+        );
+        let checkout = Checkout::new(Arc::clone(lender), pool, key, place);
+        let undelivered = match self.waiting.remove(&waiter) {
+            Some(waiter) => waiter.answer.send(Ok(checkout)).err().and_then(Result::ok),
+            None => Some(checkout),
+        };
+        after.undelivered.extend(undelivered);
     }
 
-    /// The most recently stored connection of a key, without waiting.
-    fn stored(&mut self, pool: PoolId, key: KeyId) -> Option<Place> {
-        let store = self.stores.get(&(pool, key))?;
-        if store.state().idle_connections == 0 {
-            return None;
+    /// A closing connection's end was seen.
+    fn closed(&mut self, pool: PoolId, key: KeyId, pid: Option<i32>) -> Vec<Decision> {
+        if let (Some(door), Some(pid)) = (self.doors.get_mut(&pool), pid) {
+            door.pids.remove(&pid);
         }
-        // With an idle connection, bb8 answers at the first poll.
-        let mut get = std::pin::pin!(store.get_owned());
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match get.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(place) => place.ok(),
-            std::task::Poll::Pending => None,
-        }
+        self.gone(pool, |gate| gate.closed(pool, key))
     }
 
-    /// A closing connection's end was seen; the store of an ended pool goes with its last.
-    fn closed(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
-        let decisions = self.gate.closed(pool, key);
-        if self.gate.counts(pool).is_none() {
-            self.stores.retain(|(of, _), _| *of != pool);
-        }
+    fn database_full(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        self.gone(pool, |gate| gate.database_full(pool, key))
+    }
+
+    /// A connection less, which may have been a shut pool's last.
+    fn gone(
+        &mut self,
+        pool: PoolId,
+        event: impl FnOnce(&mut Gate) -> Vec<Decision>,
+    ) -> Vec<Decision> {
+        let decisions = event(&mut self.gate);
+        self.forget_if_gone(pool);
         decisions
+    }
+
+    /// What is kept of a pool goes with its last connection.
+    fn forget_if_gone(&mut self, pool: PoolId) {
+        if self.gate.counts(pool).is_none() {
+            self.stock.forget(pool);
+            // Dropping the senders tells who waits for it.
+            self.doors.remove(&pool);
+        }
     }
 }
 

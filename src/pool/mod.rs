@@ -1,19 +1,25 @@
 //! Pools of server connections: one for each execution and upstream.
 //!
 //! [`gate`] decides who gets a server connection and when one is dialled or closed; it knows
-//! neither sockets nor clocks. [`lender`] carries that out on real connections, and
-//! [`checkout`] is what a session gets.
+//! neither sockets nor clocks. [`lender`] carries that out on real connections, `stock` keeps the
+//! idle ones, and [`checkout`] is what a session gets.
 
 pub mod barrier;
 pub mod checkout;
 pub mod dialer;
 pub mod gate;
+pub mod key;
 pub mod lender;
+pub mod shortage;
+mod stock;
 
 pub use barrier::{Cancelled, Canceller};
 pub use checkout::Checkout;
-pub use dialer::Target;
+pub use dialer::{Target, Upkeep};
+pub use gate::Counts;
+pub use key::{Key, KeySpec, Profile};
 pub use lender::{Lender, Refused};
+pub use shortage::{Limit, Queue, Shortage};
 
 /// One generation of an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -177,6 +177,27 @@ impl Connection {
             .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
+    /// The socket, for a relay. Who reads from it tells the connection what it saw: see
+    /// [`Connection::saw_ready`] and [`Connection::saw_report`].
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// A relay has seen ReadyForQuery with this status, `I`, `T` or `E`.
+    pub fn saw_ready(&mut self, status: u8) {
+        self.status = status;
+    }
+
+    /// A relay has seen a ParameterStatus.
+    pub fn saw_report(&mut self, name: &[u8], value: &[u8]) {
+        let name = String::from_utf8_lossy(name);
+        match self.reported.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value.to_vec(),
+            None => self.reported.push((name.into_owned(), value.to_vec())),
+        }
+    }
+
     /// Whether the server is there and has said nothing since, without a round trip.
     /// What it says unasked between two sessions is mostly its end; a connection that
     /// was told anything else is cheaper to replace than to understand.
@@ -270,13 +291,8 @@ impl Connection {
 
     fn report(&mut self, body: &[u8]) {
         let mut parts = body.splitn(3, |byte| *byte == 0);
-        let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
-            return;
-        };
-        let name = String::from_utf8_lossy(name);
-        match self.reported.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, known)) => *known = value.to_vec(),
-            None => self.reported.push((name.into_owned(), value.to_vec())),
+        if let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+            self.saw_report(name, value);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::config::PasswordError;
 use crate::protocol::message::{Fields, Report, Severity, SqlState, with_severity};
 
 use super::Address;
@@ -33,6 +34,12 @@ pub enum ConnectError {
     /// The server wants a password, and none is configured.
     #[error("PostgreSQL at {0} wants a password, and none is configured")]
     PasswordMissing(Address),
+    /// The upstream names no host.
+    #[error("the upstream names no host")]
+    NoAddress,
+    /// The configured password can't be read.
+    #[error(transparent)]
+    PasswordUnreadable(#[from] PasswordError),
     /// The server wants the password in clear text over a network without TLS.
     #[error("PostgreSQL at {0} wants the password in clear text over an unprotected network")]
     CleartextRefused(Address),
@@ -71,7 +78,10 @@ impl ConnectError {
     #[must_use]
     pub fn phase(&self) -> Phase {
         match self {
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. } => Phase::Connect,
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Broken { .. }
+            | Self::NoAddress => Phase::Connect,
             Self::Refused(_) if self.sqlstate().class() != "28" => Phase::Connect,
             _ => Phase::Auth,
         }
@@ -84,9 +94,12 @@ impl ConnectError {
             Self::Refused(body) => Fields::parse(body)
                 .and_then(|fields| fields.sqlstate())
                 .unwrap_or(SqlState::CONNECTION_FAILURE),
-            Self::Unreachable { .. } | Self::Timeout { .. } => SqlState::UNABLE_TO_CONNECT,
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::NoAddress => {
+                SqlState::UNABLE_TO_CONNECT
+            }
             Self::Broken { .. } => SqlState::CONNECTION_FAILURE,
             Self::PasswordMissing(_)
+            | Self::PasswordUnreadable(_)
             | Self::CleartextRefused(_)
             | Self::MethodNotServed { .. }
             | Self::ServerNotAuthentic(_) => SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
@@ -97,6 +110,14 @@ impl ConnectError {
     #[must_use]
     pub fn is_limited_by_database(&self) -> bool {
         matches!(self, Self::Refused(_)) && self.sqlstate() == SqlState::TOO_MANY_CONNECTIONS
+    }
+
+    /// Whether another host of the same upstream may do better: this one is not there, or
+    /// takes nobody now.
+    #[must_use]
+    pub fn is_elsewhere_worth_a_try(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. })
+            || self.sqlstate() == SqlState::CANNOT_CONNECT_NOW
     }
 
     /// The ErrorResponse for the client: the server's own words where it had any.
@@ -114,12 +135,16 @@ impl ConnectError {
 
     fn hint(&self) -> &'static str {
         match self {
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. } => {
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Broken { .. }
+            | Self::NoAddress => {
                 "Check that the database is up and that the upstream's host and port are right."
             }
             Self::PasswordMissing(_) => {
                 "Set the upstream's password_file, or the password in its URL, or PGPASSWORD."
             }
+            Self::PasswordUnreadable(_) => "Put the password into the upstream's password_file.",
             Self::CleartextRefused(_) => {
                 "Use scram-sha-256 in the server's pg_hba.conf, or connect over a Unix socket."
             }

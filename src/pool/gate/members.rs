@@ -101,6 +101,8 @@ pub(super) struct Members {
     pub(super) limits: Option<PoolLimits>,
     pub(super) door: Door,
     pub(super) counts: Counts,
+    /// The most that were open at once.
+    pub(super) peak: usize,
     /// Who waits, by the order of arrival.
     pub(super) queue: BTreeMap<u64, Waiting>,
     /// The stamps of idle connections, the longest idle first.
@@ -115,6 +117,7 @@ impl Members {
             limits,
             door: Door::Open,
             counts: Counts::default(),
+            peak: 0,
             queue: BTreeMap::new(),
             idle: HashMap::new(),
             dials: HashMap::new(),

@@ -1,0 +1,47 @@
+//! Why a checkout waits, as it can be told.
+
+use std::time::Duration;
+
+use crate::budget::Budget;
+
+use super::PoolLimits;
+use super::gate::Counts;
+
+/// The limit that keeps a waiter waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Its own pool's.
+    Pool,
+    /// The pod's budget.
+    Budget,
+    /// The database's own, which is below the budget.
+    Database,
+    /// None: a connection is on its way.
+    Dialling,
+}
+
+/// Who waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// How many.
+    pub waiting: usize,
+    /// How long the first of them has waited.
+    pub oldest: Duration,
+}
+
+/// How full everything is, seen from one pool.
+#[derive(Debug, Clone)]
+pub struct Shortage {
+    /// What keeps its waiters waiting.
+    pub limit: Limit,
+    /// The pool's connections.
+    pub counts: Counts,
+    /// The pool's limits; none but the budget's for the standing execution.
+    pub limits: Option<PoolLimits>,
+    /// The pod's connections.
+    pub budget: Budget,
+    /// Who waits in the pool.
+    pub queue: Queue,
+    /// The asking waiter's place in the pool's queue, from 1.
+    pub position: Option<usize>,
+}
