@@ -2,7 +2,9 @@
 
 use super::counts::{Counts, Stage};
 use super::memory::Memory;
-use super::{Conflict, Kind, Reason, ReasonText, Refused, Rules, Run, State, Summary, Untagged};
+use super::{
+    Conflict, Kind, Reason, ReasonText, Refused, Remains, Rules, Run, State, Summary, Untagged,
+};
 use crate::pool::ExecutionNumber;
 use crate::protocol::startup::ExecutionId;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -73,7 +75,7 @@ impl Registry {
             Some(number) => *number,
             None => {
                 self.refuse_ended(id, now)?;
-                let length = Some(self.rules.max_duration);
+                let length = self.rules.max_duration;
                 self.begin(id.clone(), Kind::Implicit, length, now)
             }
         };
@@ -123,10 +125,10 @@ impl Registry {
         length: Option<Duration>,
         now: Instant,
     ) -> Result<Created, Conflict> {
-        let length = length.unwrap_or(self.rules.max_duration);
+        let length = length.or(self.rules.max_duration);
         let Some(&number) = self.active.get(&id) else {
             self.tombstones.remove(&id);
-            let number = self.begin(id, Kind::Explicit, Some(length), now);
+            let number = self.begin(id, Kind::Explicit, length, now);
             return Ok(Created::New(number));
         };
         if self.runs.get(&number).map(|run| run.kind) != Some(Kind::Implicit) {
@@ -134,8 +136,8 @@ impl Registry {
         }
         self.change(number, |run| {
             run.kind = Kind::Explicit;
-            run.length = Some(length);
-            run.deadline = now.checked_add(length);
+            run.length = length;
+            run.deadline = length.and_then(|length| now.checked_add(length));
         });
         Ok(Created::Adopted(number))
     }
@@ -203,13 +205,16 @@ impl Registry {
     }
 
     /// The last server connection of an ending generation is gone, and so is the generation.
-    /// `leftovers` is how many registered resources were still there. False if it is not ending.
-    pub fn closed(&mut self, number: ExecutionNumber, leftovers: usize, now: Instant) -> bool {
-        let Some(run) = self.runs.get(&number) else {
-            return false;
-        };
+    /// None if it is not ending.
+    pub fn closed(
+        &mut self,
+        number: ExecutionNumber,
+        remains: Remains,
+        now: Instant,
+    ) -> Option<Summary> {
+        let run = self.runs.get(&number)?;
         let State::Ending { reason, text } = run.state.clone() else {
-            return false;
+            return None;
         };
         let summary = Summary {
             id: run.id.clone(),
@@ -219,15 +224,15 @@ impl Registry {
             started: run.started,
             ended: now,
             sessions: run.joined,
-            leftovers,
+            remains,
         };
         self.runs.remove(&number);
         self.counts.transition(Stage::Ending, Stage::Ended(reason));
         if self.summaries.len() == MAX_SUMMARIES {
             self.summaries.pop_front();
         }
-        self.summaries.push_back(summary);
-        true
+        self.summaries.push_back(summary.clone());
+        Some(summary)
     }
 
     /// What time alone ends by now, earliest first; each is to be given to [`Registry::end`].
@@ -253,6 +258,22 @@ impl Registry {
     /// The active generation of that name.
     pub fn find(&self, id: &ExecutionId) -> Option<ExecutionNumber> {
         self.active.get(id).copied()
+    }
+
+    /// The latest generation of that name that is on its way out.
+    pub fn ending(&self, id: &ExecutionId) -> Option<ExecutionNumber> {
+        let ending = self.runs.iter().filter(|(_, run)| !run.is_active());
+        let same = ending.filter(|(_, run)| run.id == *id);
+        same.map(|(number, _)| *number).max()
+    }
+
+    /// Why a generation is on its way out, or is gone; none while it is active.
+    pub fn ending_reason(&self, number: ExecutionNumber) -> Option<Reason> {
+        match self.runs.get(&number).map(|run| &run.state) {
+            Some(State::Active) => None,
+            Some(State::Ending { reason, .. }) => Some(*reason),
+            None => Some(Reason::Deleted),
+        }
     }
 
     /// A generation that has not ended.

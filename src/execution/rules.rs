@@ -16,8 +16,8 @@ pub enum Untagged {
 /// How long things last.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// The default deadline, from the beginning.
-    pub max_duration: Duration,
+    /// The default deadline, from the beginning; none: no deadline.
+    pub max_duration: Option<Duration>,
     /// How long an implicit execution stays without a session.
     pub idle_timeout: Duration,
     /// How long an ended name is refused.

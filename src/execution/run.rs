@@ -2,6 +2,7 @@
 
 use super::{Reason, ReasonText, Rules};
 use crate::protocol::startup::ExecutionId;
+use crate::session::Totals;
 use std::time::{Duration, Instant};
 
 /// How an execution came to be, and so what ends it.
@@ -59,6 +60,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// Whether sessions may join.
+    pub fn is_active(&self) -> bool {
+        self.state == State::Active
+    }
+
     /// What ends it next by time alone, if nothing else happens.
     pub fn due(&self, rules: &Rules) -> Option<(Instant, Reason)> {
         if self.state != State::Active {
@@ -95,6 +101,17 @@ pub struct Summary {
     pub ended: Instant,
     /// Sessions that ever joined.
     pub sessions: u64,
-    /// Registered resources that were still there.
+    /// What its connections were used for, and what was still there.
+    pub remains: Remains,
+}
+
+/// What is known of a generation only when its last server connection is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// What its sessions did.
+    pub totals: Totals,
+    /// The most server connections that it had at once, over its pools.
+    pub peak: usize,
+    /// Registered resources, and server connections, that were still there.
     pub leftovers: usize,
 }

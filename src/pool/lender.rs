@@ -170,6 +170,18 @@ impl Lender {
         self.inner.lock().gate.counts(pool)
     }
 
+    /// A pool's counts, limits, queue and peak at one moment.
+    #[must_use]
+    pub fn look(&self, pool: PoolId) -> (Counts, Option<PoolLimits>, Queue, usize) {
+        let inner = self.inner.lock();
+        (
+            inner.gate.counts(pool).unwrap_or_default(),
+            inner.gate.limits(pool),
+            inner.queue(Some(pool)),
+            inner.gate.peak(pool),
+        )
+    }
+
     /// The most connections that a pool ever had at once; 0 once it is shut and empty.
     #[must_use]
     pub fn peak(&self, pool: PoolId) -> usize {

@@ -6,7 +6,7 @@ const S: Duration = Duration::from_secs(1);
 
 fn registry(untagged: Untagged) -> (Registry, Instant) {
     let rules = Rules {
-        max_duration: 1800 * S,
+        max_duration: Some(1800 * S),
         idle_timeout: 60 * S,
         tombstone: 600 * S,
         hold_grace: 2 * S,
@@ -80,7 +80,7 @@ fn an_execution_of_one_session_ends_with_it() {
     let a = r.join_untagged(t).unwrap();
     assert_eq!(r.next_due(), None);
     assert_eq!(r.left(a, t), Some(Reason::SessionEnded));
-    assert!(r.closed(a, 0, t));
+    assert!(r.closed(a, Remains::default(), t).is_some());
     assert_eq!(r.summaries().last().unwrap().id.as_str(), "session-1");
 }
 
@@ -125,11 +125,15 @@ fn a_generation_that_ends_is_no_longer_due_and_lives_beside_the_next() {
     assert_eq!(r.next_due(), None);
     assert!(!r.heartbeat(a, None, t) && !r.hold_opened(a));
     r.create(id("a"), None, t).unwrap();
-    assert!(r.closed(a, 3, t + S));
-    assert!(!r.closed(a, 3, t + S));
+    let remains = Remains {
+        leftovers: 3,
+        ..Remains::default()
+    };
+    assert!(r.closed(a, remains, t + S).is_some());
+    assert!(r.closed(a, remains, t + S).is_none());
     assert!(r.find(&id("a")).is_some());
     let summary = r.summaries().next().unwrap();
-    assert_eq!((summary.leftovers, summary.sessions), (3, 1));
+    assert_eq!((summary.remains.leftovers, summary.sessions), (3, 1));
     assert_eq!(summary.text, Some(text));
 }
 
@@ -150,7 +154,7 @@ fn tombstones_and_summaries_are_bounded() {
     for n in 0..MAX_TOMBSTONES + 2 {
         let a = r.join(&id(&format!("n{n}")), t).unwrap();
         r.end(a, Reason::Deleted, None, t);
-        r.closed(a, 0, t);
+        r.closed(a, Remains::default(), t);
     }
     assert_eq!(r.tombstones.len(), MAX_TOMBSTONES);
     assert_eq!(r.summaries().count(), MAX_SUMMARIES);
@@ -189,7 +193,7 @@ proptest! {
                     for (number, reason) in r.due(t) {
                         let id = r.get(number).unwrap().id.clone();
                         prop_assert!(r.end(number, reason, None, t));
-                        prop_assert!(r.closed(number, 0, t));
+                        prop_assert!(r.closed(number, Remains::default(), t).is_some());
                         if reason.leaves_tombstone() { ended.insert(id, t); }
                     }
                 }

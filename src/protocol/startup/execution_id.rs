@@ -22,6 +22,11 @@ impl ExecutionId {
         Self(format!("{SESSION}{number}").into())
     }
 
+    /// A name for an execution that its app gives none, out of a random number.
+    pub fn numbered(number: u128) -> Self {
+        Self(format!("execution-{number:032x}").into())
+    }
+
     /// Whether this is the standing execution.
     pub fn is_shared(&self) -> bool {
         &*self.0 == "shared"

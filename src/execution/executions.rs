@@ -1,0 +1,397 @@
+//! Executions with what they have: sessions, pools, and how each is joined and left.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+
+use crate::pool::{ExecutionNumber, Lender, PoolId, PoolLimits, UpstreamNumber};
+use crate::protocol::startup::ExecutionId;
+use crate::session::{Session, SessionId, Table, Totals};
+
+use super::teardown::Ended;
+use super::{Conflict, Created, Kind, Reason, ReasonText, Refused, Registry, Rules};
+
+/// An upstream, as executions need to know it.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its configured name.
+    pub name: Arc<str>,
+    /// The limits of a pool that has none of its own.
+    pub limits: PoolLimits,
+}
+
+/// Ends backends of an upstream by force, in the background: what `pg_terminate_backend` does.
+pub type Terminate = Box<dyn Fn(UpstreamNumber, Vec<i32>) + Send + Sync>;
+
+/// What is asked for with a new execution.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Its name; one is made up without.
+    pub id: Option<ExecutionId>,
+    /// Its deadline from now on; the default without.
+    pub deadline: Option<Duration>,
+    /// What the app wants to remember it by.
+    pub labels: BTreeMap<String, String>,
+    /// The limits of its pools; the upstream's without.
+    pub limits: Option<PoolLimits>,
+}
+
+/// All executions and what they have. Belongs to the data plane's thread: whoever is elsewhere
+/// asks by way of [`Remote`](super::Remote).
+pub struct Executions {
+    pub(super) inner: Mutex<Inner>,
+    pub(super) lender: Arc<Lender>,
+    pub(super) upstreams: Vec<Upstream>,
+    pub(super) terminate: Terminate,
+    pub(super) runtime: Handle,
+    grace: Duration,
+    sessions: Arc<Table>,
+}
+
+/// What is under the lock, which is never held across an await.
+pub(super) struct Inner {
+    pub(super) registry: Registry,
+    pub(super) rooms: HashMap<ExecutionNumber, Room>,
+}
+
+/// What one generation of an execution has.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    pub(super) pools: BTreeSet<PoolId>,
+    pub(super) sessions: BTreeMap<SessionId, Arc<Session>>,
+    /// What sessions did that have left.
+    pub(super) totals: Totals,
+    pub(super) labels: BTreeMap<String, String>,
+    limits: Option<PoolLimits>,
+    /// Told when a session has left.
+    pub(super) left: Arc<Notify>,
+    /// Told how it ended.
+    pub(super) ended: watch::Sender<Option<Arc<Ended>>>,
+}
+
+impl Room {
+    /// What its sessions have done, those that are still there included.
+    pub(super) fn totals(&self, now: Instant) -> Totals {
+        let mut totals = self.totals;
+        for session in self.sessions.values() {
+            totals += session.totals(now);
+        }
+        totals
+    }
+}
+
+impl std::fmt::Debug for Executions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Executions").finish_non_exhaustive()
+    }
+}
+
+impl Executions {
+    /// The standing execution alone. `grace` is how long running queries may go on when an
+    /// execution ends, unless its end says otherwise; teardowns run on `runtime`.
+    #[must_use]
+    pub fn new(
+        rules: Rules,
+        grace: Duration,
+        upstreams: Vec<Upstream>,
+        lender: Arc<Lender>,
+        sessions: Arc<Table>,
+        terminate: Terminate,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::new(Inner {
+                registry: Registry::new(rules, Instant::now()),
+                rooms: HashMap::new(),
+            }),
+            lender,
+            upstreams,
+            terminate,
+            runtime,
+            grace,
+            sessions,
+        })
+    }
+
+    /// Who lends server connections to them.
+    #[must_use]
+    pub fn lender(&self) -> &Arc<Lender> {
+        &self.lender
+    }
+
+    /// All sessions.
+    #[must_use]
+    pub fn sessions(&self) -> &Arc<Table> {
+        &self.sessions
+    }
+
+    /// A new session joins the execution that it names, or what the rules say where it names
+    /// none.
+    ///
+    /// # Errors
+    /// The execution has ended, or the rules demand a name.
+    pub fn join(self: &Arc<Self>, id: Option<&ExecutionId>) -> Result<Membership, Refused> {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        let number = match id {
+            Some(id) => inner.registry.join(id, now),
+            None => inner.registry.join_untagged(now),
+        }?;
+        inner.rooms.entry(number).or_default();
+        let run = inner.registry.get(number);
+        // It was joined this moment.
+        let (id, kind) = run.map_or((ExecutionId::shared(), Kind::Shared), |run| {
+            (run.id.clone(), run.kind)
+        });
+        Ok(Membership {
+            executions: Arc::clone(self),
+            number,
+            id,
+            kind,
+            session: None,
+        })
+    }
+
+    /// Begins an explicit execution, or makes the implicit one of that name explicit.
+    ///
+    /// # Errors
+    /// One of that name is active and is not implicit.
+    pub fn create(&self, request: Request) -> Result<Created, Conflict> {
+        let mut inner = self.inner.lock();
+        let id = request.id.unwrap_or_else(made_up);
+        let created = inner
+            .registry
+            .create(id, request.deadline, Instant::now())?;
+        let (Created::New(number) | Created::Adopted(number)) = created;
+        let room = inner.rooms.entry(number).or_default();
+        room.labels.extend(request.labels);
+        if request.limits.is_some() {
+            room.limits = request.limits;
+            for pool in &room.pools {
+                self.lender.admit(*pool, request.limits);
+            }
+        }
+        Ok(created)
+    }
+
+    /// Moves the deadline of an active execution: to `extend` from now, or by its original length.
+    /// False if it is not active.
+    pub fn heartbeat(&self, id: &ExecutionId, extend: Option<Duration>) -> bool {
+        let mut inner = self.inner.lock();
+        let number = inner.registry.find(id);
+        number.is_some_and(|number| inner.registry.heartbeat(number, extend, Instant::now()))
+    }
+
+    /// Holds an active execution: it ends soon after the last hold is dropped.
+    pub fn hold(self: &Arc<Self>, id: &ExecutionId) -> Option<Hold> {
+        let mut inner = self.inner.lock();
+        let number = inner.registry.find(id)?;
+        inner.registry.hold_opened(number).then(|| Hold {
+            executions: Arc::clone(self),
+            number,
+        })
+    }
+
+    /// Ends an execution: see [`teardown`](super::teardown). Answers where its end will be told,
+    /// also of one that is ending already; none if there is none of that name.
+    pub fn end(
+        self: &Arc<Self>,
+        id: &ExecutionId,
+        reason: Reason,
+        text: Option<ReasonText>,
+        grace: Option<Duration>,
+    ) -> Option<watch::Receiver<Option<Arc<Ended>>>> {
+        let number = {
+            let inner = self.inner.lock();
+            inner
+                .registry
+                .find(id)
+                .or_else(|| inner.registry.ending(id))
+        }?;
+        self.end_number(number, reason, text, grace)
+    }
+
+    /// Ends whatever time alone ends by now. Answers when it should be asked again at the latest,
+    /// if nothing else happens.
+    pub fn end_due(self: &Arc<Self>, now: Instant) -> Option<Instant> {
+        let due = self.inner.lock().registry.due(now);
+        for (number, reason) in due {
+            self.end_number(number, reason, None, None);
+        }
+        self.inner.lock().registry.next_due()
+    }
+
+    /// Ends all that are active, as execpool itself ends. Answers where each end will be told.
+    pub fn end_all(self: &Arc<Self>, grace: Duration) -> Vec<watch::Receiver<Option<Arc<Ended>>>> {
+        let numbers: Vec<ExecutionNumber> = {
+            let inner = self.inner.lock();
+            inner.registry.runs().map(|(number, _)| number).collect()
+        };
+        let ends = numbers.into_iter();
+        ends.filter_map(|number| self.end_number(number, Reason::Shutdown, None, Some(grace)))
+            .collect()
+    }
+
+    fn end_number(
+        self: &Arc<Self>,
+        number: ExecutionNumber,
+        reason: Reason,
+        text: Option<ReasonText>,
+        grace: Option<Duration>,
+    ) -> Option<watch::Receiver<Option<Arc<Ended>>>> {
+        let (told, begun) = {
+            let mut inner = self.inner.lock();
+            let told = inner.rooms.entry(number).or_default().ended.subscribe();
+            let begun = inner.registry.end(number, reason, text, Instant::now());
+            if !begun && inner.registry.get(number).is_none() {
+                inner.rooms.remove(&number);
+                return None;
+            }
+            (told, begun)
+        };
+        if begun {
+            self.tear_down(number, reason, grace.unwrap_or(self.grace));
+        }
+        Some(told)
+    }
+
+    /// The pool of a generation for an upstream, opened when it is first asked for. One of a
+    /// generation that is ending stays shut.
+    fn pool(&self, number: ExecutionNumber, kind: Kind, upstream: UpstreamNumber) -> PoolId {
+        let pool = PoolId {
+            execution: number,
+            upstream,
+        };
+        let mut inner = self.inner.lock();
+        let active = inner
+            .registry
+            .get(number)
+            .is_some_and(super::Run::is_active);
+        if let Some(room) = inner.rooms.get_mut(&number)
+            && active
+            && room.pools.insert(pool)
+        {
+            let limits = match kind {
+                Kind::Shared => None,
+                Kind::Explicit | Kind::Implicit | Kind::Session => {
+                    let usual = self.upstreams.get(upstream.0 as usize);
+                    room.limits.or(usual.map(|upstream| upstream.limits))
+                }
+            };
+            self.lender.admit(pool, limits);
+        }
+        pool
+    }
+
+    fn left(self: &Arc<Self>, number: ExecutionNumber, session: Option<&Arc<Session>>) {
+        let now = Instant::now();
+        let ended = {
+            let mut inner = self.inner.lock();
+            if let (Some(room), Some(session)) = (inner.rooms.get_mut(&number), session) {
+                room.sessions.remove(&session.id());
+                room.totals += session.totals(now);
+                room.left.notify_waiters();
+            }
+            inner.registry.left(number, now)
+        };
+        if let Some(reason) = ended {
+            self.tear_down(number, reason, Duration::ZERO);
+        }
+    }
+}
+
+/// A name that nobody else has.
+fn made_up() -> ExecutionId {
+    let mut number = [0; 16];
+    // Without the system's random numbers there is no cancel key either; a name may repeat then,
+    // which `create` refuses.
+    let _ = getrandom::fill(&mut number);
+    ExecutionId::numbered(u128::from_ne_bytes(number))
+}
+
+/// A session's part in an execution: it leaves when this is dropped.
+#[derive(Debug)]
+pub struct Membership {
+    executions: Arc<Executions>,
+    number: ExecutionNumber,
+    id: ExecutionId,
+    kind: Kind,
+    session: Option<Arc<Session>>,
+}
+
+impl Membership {
+    /// The execution's name.
+    #[must_use]
+    pub fn id(&self) -> &ExecutionId {
+        &self.id
+    }
+
+    /// Whether it is the standing execution.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.kind == Kind::Shared
+    }
+
+    /// Makes the session known to the execution, so that it is told of the end. If that is under
+    /// way already, it is told at once.
+    pub fn attach(&mut self, session: &Arc<Session>) {
+        self.session = Some(Arc::clone(session));
+        let mut inner = self.executions.inner.lock();
+        let ending = inner.registry.ending_reason(self.number);
+        if let Some(room) = inner.rooms.get_mut(&self.number) {
+            room.sessions.insert(session.id(), Arc::clone(session));
+        }
+        drop(inner);
+        if let Some(reason) = ending {
+            session.end(super::teardown::ending(&self.id, reason, Duration::ZERO));
+        }
+    }
+
+    /// The execution's pool for an upstream.
+    #[must_use]
+    pub fn pool(&self, upstream: UpstreamNumber) -> PoolId {
+        self.executions.pool(self.number, self.kind, upstream)
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.executions.left(self.number, self.session.as_ref());
+    }
+}
+
+/// Keeps an execution from ending by the loss of its holds. May be dropped on any thread.
+#[derive(Debug)]
+pub struct Hold {
+    executions: Arc<Executions>,
+    number: ExecutionNumber,
+}
+
+impl Hold {
+    /// Waits until the execution that is held has ended. Cancel safe.
+    pub async fn ended(&self) -> Option<Arc<Ended>> {
+        let executions = Arc::clone(&self.executions);
+        let number = self.number;
+        let asked = self.executions.runtime.spawn(async move {
+            let inner = executions.inner.lock();
+            inner.rooms.get(&number).map(|room| room.ended.subscribe())
+        });
+        let mut told = asked.await.ok().flatten()?;
+        let ended = told.wait_for(Option::is_some).await.ok()?;
+        ended.clone()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let (executions, number) = (Arc::clone(&self.executions), self.number);
+        self.executions.runtime.spawn(async move {
+            let mut inner = executions.inner.lock();
+            inner.registry.hold_closed(number, Instant::now());
+        });
+    }
+}

@@ -1,0 +1,199 @@
+//! How an execution ends: one function, called by everything that ends one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::pool::{ExecutionNumber, PoolId};
+use crate::protocol::message::{Report, Severity, SqlState};
+use crate::protocol::startup::ExecutionId;
+use crate::session::Ending;
+
+use super::{Executions, Reason, Remains, Summary};
+
+/// When backends are ended by force that have not gone by themselves: one that is blocked in
+/// sending to its client looks at no cancel request.
+const FORCE_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the end of an execution is waited for in all, beyond its grace.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long sessions may take to tell their clients, once their connections are gone.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// An execution that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// What is kept of it.
+    pub summary: Summary,
+    /// The backends that were still there when it was no longer waited for.
+    pub remaining: Vec<i32>,
+}
+
+impl Ended {
+    /// Whether nothing of it is left at the database.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.remaining.is_empty()
+    }
+}
+
+/// What a session is told whose execution ends.
+pub(super) fn ending(id: &ExecutionId, reason: Reason, grace: Duration) -> Ending {
+    let report = Report::new(
+        Severity::Fatal,
+        SqlState::ADMIN_SHUTDOWN,
+        format!("execpool: execution {id} has ended: {reason}"),
+    )
+    .with_hint("Its connections are closed. Connect with another execution id.");
+    Ending { report, grace }
+}
+
+impl Executions {
+    /// Carries out an end that the registry has begun: refuses who waits, cancels what runs (after
+    /// the grace), closes every server connection, waits until their servers have closed them,
+    /// and keeps the summary.
+    pub(super) fn tear_down(
+        self: &Arc<Self>,
+        number: ExecutionNumber,
+        reason: Reason,
+        grace: Duration,
+    ) {
+        let (pools, peak) = self.shut(number, reason, grace);
+        let executions = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let begun = Instant::now();
+            executions.wait_for_end(&pools, grace).await;
+            executions.wait_for_farewells(number).await;
+            let remaining: Vec<i32> = pools
+                .iter()
+                .flat_map(|pool| executions.lender.pids(*pool))
+                .collect();
+            executions.concluded(number, remaining, peak, begun);
+        });
+    }
+
+    /// Lets nobody in any more and tells all sessions. Answers the pools, and their peak.
+    fn shut(
+        self: &Arc<Self>,
+        number: ExecutionNumber,
+        reason: Reason,
+        grace: Duration,
+    ) -> (Vec<PoolId>, usize) {
+        let (pools, sessions, id) = {
+            let mut inner = self.inner.lock();
+            let id = inner.registry.get(number).map(|run| run.id.clone());
+            let room = inner.rooms.entry(number).or_default();
+            let pools: Vec<PoolId> = room.pools.iter().copied().collect();
+            let sessions: Vec<_> = room.sessions.values().cloned().collect();
+            (pools, sessions, id)
+        };
+        let peak = pools.iter().map(|pool| self.lender.peak(*pool)).sum();
+        // First the sessions, so that who waits is told why, and then refused.
+        for session in sessions {
+            let id = id.as_ref().unwrap_or(&session.identity().execution);
+            session.end(ending(id, reason, grace));
+        }
+        for pool in &pools {
+            self.lender.shut(*pool);
+        }
+        (pools, peak)
+    }
+
+    /// Waits, with a bound, until no pool has a connection; uses force on the way.
+    async fn wait_for_end(&self, pools: &[PoolId], grace: Duration) {
+        let all = async {
+            for pool in pools {
+                self.lender.emptied(*pool).await;
+            }
+        };
+        let mut all = std::pin::pin!(all);
+        if tokio::time::timeout(grace + FORCE_AFTER, &mut all)
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        for pool in pools {
+            let pids = self.lender.pids(*pool);
+            if !pids.is_empty() {
+                (self.terminate)(pool.upstream, pids);
+            }
+        }
+        let _ = tokio::time::timeout(PATIENCE - FORCE_AFTER, all).await;
+    }
+
+    /// Waits, with a bound, until all sessions have left.
+    async fn wait_for_farewells(&self, number: ExecutionNumber) {
+        let wait = async {
+            loop {
+                let left = {
+                    let inner = self.inner.lock();
+                    match inner.rooms.get(&number) {
+                        Some(room) if !room.sessions.is_empty() => {
+                            Arc::clone(&room.left).notified_owned()
+                        }
+                        _ => return,
+                    }
+                };
+                left.await;
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, wait).await;
+    }
+
+    /// Keeps the summary and tells it to whom it may concern.
+    fn concluded(&self, number: ExecutionNumber, remaining: Vec<i32>, peak: usize, begun: Instant) {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        let room = inner.rooms.remove(&number).unwrap_or_default();
+        let remains = Remains {
+            totals: room.totals(now),
+            peak,
+            leftovers: remaining.len(),
+        };
+        let Some(summary) = inner.registry.closed(number, remains, now) else {
+            return;
+        };
+        drop(inner);
+        let ended = Ended { summary, remaining };
+        log(&ended, now.saturating_duration_since(begun));
+        room.ended.send_replace(Some(Arc::new(ended)));
+    }
+}
+
+fn log(ended: &Ended, took: Duration) {
+    let Summary {
+        id,
+        generation,
+        reason,
+        started,
+        ended: at,
+        sessions,
+        remains,
+        ..
+    } = &ended.summary;
+    let duration = at.saturating_duration_since(*started).as_secs_f64();
+    if ended.is_complete() {
+        tracing::info!(
+            execution_id = %id,
+            generation,
+            reason = reason.as_str(),
+            duration_seconds = duration,
+            teardown_seconds = took.as_secs_f64(),
+            sessions,
+            queries = remains.totals.queries,
+            held_seconds = remains.totals.held.total().as_secs_f64(),
+            active_seconds = remains.totals.held.active.as_secs_f64(),
+            peak_connections = remains.peak,
+            "execution ended"
+        );
+    } else {
+        tracing::warn!(
+            execution_id = %id,
+            generation,
+            reason = reason.as_str(),
+            remaining_pids = ?ended.remaining,
+            "execution ended, but backends of it are still there; the maintenance pass ends them"
+        );
+    }
+}

@@ -1,0 +1,27 @@
+//! Sessions: one client connection each, as everybody but its own task sees it.
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`state`] | where a session stands, and how long it has held a server connection |
+//! | [`record`] | what is known of one session, and how it is told to end |
+//! | [`table`] | all sessions, and their counts |
+
+pub mod record;
+pub mod state;
+pub mod table;
+
+pub use record::{Ending, Identity, Session, Snapshot, Totals};
+pub use state::{Held, State};
+pub use table::{Counts, Seat, Table};
+
+use std::fmt;
+
+/// The number of a session, from 1, in the order in which they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}

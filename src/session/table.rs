@@ -1,0 +1,254 @@
+//! All sessions, and their counts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::protocol::startup::ExecutionId;
+
+use super::{Ending, Identity, Session, SessionId, Snapshot, State};
+
+/// How many sessions there are and were.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// By state, in the order of [`State::ALL`].
+    pub by_state: [usize; State::ALL.len()],
+    /// Ever opened.
+    pub opened: u64,
+    /// Ever closed.
+    pub closed: u64,
+}
+
+impl Counts {
+    /// How many are in this state.
+    #[must_use]
+    pub fn of(&self, state: State) -> usize {
+        self.by_state[state as usize]
+    }
+
+    /// How many hold a server connection.
+    #[must_use]
+    pub fn bound(&self) -> usize {
+        State::ALL
+            .into_iter()
+            .filter(|state| state.is_bound())
+            .map(|state| self.of(state))
+            .sum()
+    }
+}
+
+/// The counts while they change; each session counts itself here.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    by_state: [AtomicUsize; State::ALL.len()],
+    opened: AtomicU64,
+    closed: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn opened(&self, state: State) {
+        self.opened.fetch_add(1, Relaxed);
+        self.by_state[state as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn moved(&self, from: State, to: State) {
+        self.by_state[from as usize].fetch_sub(1, Relaxed);
+        self.by_state[to as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn closed(&self, state: State) {
+        self.closed.fetch_add(1, Relaxed);
+        self.by_state[state as usize].fetch_sub(1, Relaxed);
+    }
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub struct Table {
+    tally: Arc<Tally>,
+    next: AtomicU64,
+    sessions: Mutex<BTreeMap<SessionId, Arc<Session>>>,
+}
+
+/// A session's place in the table: it leaves when this is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    table: Arc<Table>,
+    session: Arc<Session>,
+}
+
+impl Seat {
+    /// The session.
+    #[must_use]
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.table.sessions.lock().remove(&self.session.id());
+    }
+}
+
+impl Table {
+    /// Takes in a session that is being let in; it listens for its end at the receiver.
+    pub fn open(
+        self: &Arc<Self>,
+        identity: Identity,
+        now: Instant,
+    ) -> (Seat, oneshot::Receiver<Box<Ending>>) {
+        let id = SessionId(self.next.fetch_add(1, Relaxed) + 1);
+        let (session, ending) = Session::new(id, identity, Arc::clone(&self.tally), now);
+        self.sessions.lock().insert(id, Arc::clone(&session));
+        let table = Arc::clone(self);
+        (Seat { table, session }, ending)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many there are and were.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            by_state: std::array::from_fn(|at| self.tally.by_state[at].load(Relaxed)),
+            opened: self.tally.opened.load(Relaxed),
+            closed: self.tally.closed.load(Relaxed),
+        }
+    }
+
+    /// The session of this number.
+    #[must_use]
+    pub fn get(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.sessions.lock().get(&id).cloned()
+    }
+
+    /// All sessions, the oldest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.sessions.lock().values().cloned().collect()
+    }
+
+    /// The `most` sessions that have held a server connection for longest, of one execution or
+    /// of all, the longest first.
+    #[must_use]
+    pub fn holders(&self, of: Option<&ExecutionId>, most: usize, now: Instant) -> Vec<Snapshot> {
+        let sessions = self.sessions.lock();
+        let wanted = sessions.values().filter(|session| {
+            session.state().is_bound() && of.is_none_or(|id| session.identity().execution == *id)
+        });
+        let mut holders: Vec<Snapshot> = wanted.map(|session| session.snapshot(now)).collect();
+        holders.sort_by_key(|holder| (std::cmp::Reverse(holder.bound_age), holder.id));
+        holders.truncate(most);
+        holders
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn identity(execution: &str) -> Identity {
+        Identity {
+            execution: execution.parse().unwrap(),
+            upstream: "app".into(),
+            database: "app".to_owned(),
+            application_name: None,
+            caller: None,
+            label: None,
+            traceparent: None,
+            uid: 0,
+            pid: None,
+        }
+    }
+
+    #[test]
+    fn each_session_is_counted_in_one_state_from_its_opening_to_its_close() {
+        let table = Arc::new(Table::default());
+        let now = Instant::now();
+        let (seat, _ending) = table.open(identity("a"), now);
+        assert_eq!(table.counts().of(State::Startup), 1);
+        seat.session().transition(State::Unbound);
+        seat.session().bound(7);
+        assert_eq!(
+            (table.counts().of(State::Active), table.counts().bound()),
+            (1, 1)
+        );
+        drop(seat);
+        let counts = table.counts();
+        assert_eq!(counts.by_state.iter().sum::<usize>(), 0);
+        assert_eq!((counts.opened, counts.closed), (1, 1));
+    }
+
+    #[test]
+    fn the_longest_holders_come_first_and_who_holds_nothing_is_none() {
+        let table = Arc::new(Table::default());
+        let now = Instant::now();
+        let seats: Vec<_> = ["a", "b", "b", "c"]
+            .map(|execution| table.open(identity(execution), now).0)
+            .into();
+        for pid in [0, 2, 1] {
+            seats[pid].session().bound(pid as i32);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let pids = |of: Option<&ExecutionId>| -> Vec<_> {
+            let holders = table.holders(of, 2, Instant::now());
+            holders
+                .iter()
+                .map(|holder| holder.server_pid.unwrap())
+                .collect()
+        };
+        assert_eq!(pids(None), [0, 2]);
+        assert_eq!(pids(Some(&"b".parse().unwrap())), [2, 1]);
+        assert!(pids(Some(&"c".parse().unwrap())).is_empty());
+    }
+
+    #[test]
+    fn held_time_goes_to_the_state_in_which_it_passed() {
+        let table = Arc::new(Table::default());
+        let (seat, _ending) = table.open(identity("a"), Instant::now());
+        let session = seat.session();
+        session.bound(1);
+        std::thread::sleep(Duration::from_millis(3));
+        session.transition(State::InTransaction);
+        std::thread::sleep(Duration::from_millis(3));
+        session.transition(State::Closing);
+        let held = session.totals(Instant::now()).held;
+        assert!(held.active >= Duration::from_millis(3), "{held:?}");
+        assert!(held.in_transaction >= Duration::from_millis(3), "{held:?}");
+        assert_eq!(held.idle, Duration::ZERO);
+        assert_eq!(session.snapshot(Instant::now()).server_pid, None);
+    }
+
+    #[test]
+    fn a_session_is_told_once_to_end() {
+        let table = Arc::new(Table::default());
+        let (seat, mut ending) = table.open(identity("a"), Instant::now());
+        let because = |message: &str| Ending {
+            report: crate::protocol::message::Report::new(
+                crate::protocol::message::Severity::Fatal,
+                crate::protocol::message::SqlState::ADMIN_SHUTDOWN,
+                message,
+            ),
+            grace: Duration::ZERO,
+        };
+        seat.session().end(because("first"));
+        seat.session().end(because("second"));
+        assert_eq!(ending.try_recv().unwrap().report.message, "first");
+    }
+}
