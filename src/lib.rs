@@ -2,8 +2,10 @@
 
 pub mod budget;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod execution;
+pub mod listener;
 pub mod pool;
 pub mod protocol;
 pub mod server;
