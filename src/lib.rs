@@ -8,3 +8,4 @@ pub mod monitor;
 pub mod pool;
 pub mod protocol;
 pub mod server;
+pub mod telemetry;
