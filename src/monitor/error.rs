@@ -63,7 +63,10 @@ impl MonitorError {
             Problem::Ended(_) => ErrorKind::Broken,
             Problem::Failed(_) => ErrorKind::Failed,
             Problem::Connect(error) => match error {
-                ConnectError::Unreachable { .. } => ErrorKind::Unreachable,
+                ConnectError::Unreachable { .. } | ConnectError::NoAddress => {
+                    ErrorKind::Unreachable
+                }
+                ConnectError::PasswordUnreadable(_) => ErrorKind::Password,
                 ConnectError::Timeout { .. } => ErrorKind::Timeout,
                 ConnectError::Refused(_) => ErrorKind::Refused,
                 ConnectError::Broken { .. } => ErrorKind::Broken,
