@@ -4,6 +4,7 @@ pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod execution;
+pub mod monitor;
 pub mod pool;
 pub mod protocol;
 pub mod server;

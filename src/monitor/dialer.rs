@@ -1,0 +1,136 @@
+//! What bb8 is told of the connection: how to open it, and when it has left.
+
+use std::time::Duration;
+
+use bb8::ManageConnection;
+use bb8_postgres::PostgresConnectionManager;
+use tokio_postgres::{Config, NoTls};
+
+use crate::config::{Host, Target, Upstream};
+use crate::server::{Address, ConnectError};
+
+use super::error::Problem;
+use super::line::Line;
+use super::{APPLICATION_NAME, Question};
+
+/// Opens the connection of one upstream.
+///
+/// What is open is judged by bb8-postgres. It does not open it: it is given its password
+/// once and for all, and its connections outlive a client whose question is unanswered.
+#[derive(Debug, Clone)]
+pub(super) struct Dialer {
+    upstream: String,
+    target: Target,
+    connect_timeout: Duration,
+    judge: PostgresConnectionManager<NoTls>,
+}
+
+/// The one place of the pool. The connection is taken out while it is asked: a question that
+/// is given up leaves an empty slot, which reports itself broken.
+#[derive(Debug)]
+pub(super) struct Slot(Option<Line>);
+
+impl Slot {
+    /// Whether the connection is known to have ended.
+    pub(super) fn is_over(&mut self) -> bool {
+        self.0.as_mut().is_none_or(|line| line.client().is_closed())
+    }
+
+    /// Puts a question.
+    ///
+    /// Cancel safe: the connection is closed when the answer is not awaited.
+    pub(super) async fn ask<Q: Question>(&mut self, question: &Q) -> Result<Q::Answer, Problem> {
+        let mut line = self.0.take().ok_or(Problem::Ended(None))?;
+        let answer = line.ask(question).await.map_err(Problem::answered);
+        // The server's farewell arrives before its end is seen.
+        if !matches!(answer, Err(Problem::Ended(_))) {
+            self.0 = Some(line);
+        }
+        answer
+    }
+}
+
+impl Dialer {
+    pub(super) fn new(upstream: &Upstream) -> Self {
+        Self {
+            upstream: upstream.name.clone(),
+            target: upstream.target.clone(),
+            connect_timeout: upstream.connect_timeout,
+            judge: PostgresConnectionManager::new(Config::new(), NoTls),
+        }
+    }
+
+    /// The name of the upstream.
+    pub(super) fn upstream(&self) -> &str {
+        &self.upstream
+    }
+
+    /// What is sent at start-up. Of the upstream's further parameters only `options` may be
+    /// needed to get in; the others say how a client's session is to be.
+    fn login(&self) -> Result<Config, Problem> {
+        let mut login = Config::new();
+        login
+            .user(&self.target.user)
+            .dbname(&self.target.database)
+            .application_name(APPLICATION_NAME)
+            .ssl_mode(tokio_postgres::config::SslMode::Disable);
+        for (name, value) in &self.target.parameters {
+            if name == "options" {
+                login.options(value);
+            }
+        }
+        if let Some(password) = self.target.password.read()? {
+            login.password(password.expose());
+        }
+        Ok(login)
+    }
+}
+
+impl ManageConnection for Dialer {
+    type Connection = Slot;
+    type Error = Problem;
+
+    /// Tries one host after the other, each for its share of the time. A server that has
+    /// heard us and says no ends the search, as in libpq; one that is starting does not.
+    async fn connect(&self) -> Result<Slot, Problem> {
+        let login = self.login()?;
+        let hosts = &self.target.hosts;
+        // A process has not as many hosts as an u32 has numbers.
+        let share = self.connect_timeout / u32::try_from(hosts.len().max(1)).unwrap_or(u32::MAX);
+        let mut last = Problem::Ended(None);
+        for host in hosts {
+            let address = address(host);
+            let dial = tokio::time::timeout(share, Line::connect(&address, &login)).await;
+            let dialled = dial.unwrap_or_else(|_| {
+                Err(Problem::Connect(ConnectError::Timeout {
+                    address,
+                    after: share,
+                }))
+            });
+            match dialled {
+                Ok(line) => return Ok(Slot(Some(line))),
+                Err(problem) if problem.may_be_the_hosts() => last = problem,
+                Err(problem) => return Err(problem),
+            }
+        }
+        Err(last)
+    }
+
+    async fn is_valid(&self, slot: &mut Slot) -> Result<(), Problem> {
+        let line = slot.0.as_mut().ok_or(Problem::Ended(None))?;
+        let answer = self.judge.is_valid(line.client()).await;
+        answer.map_err(Problem::answered)
+    }
+
+    fn has_broken(&self, slot: &mut Slot) -> bool {
+        let line = slot.0.as_mut();
+        line.is_none_or(|line| self.judge.has_broken(line.client()))
+    }
+}
+
+fn address(host: &Host) -> Address {
+    match host.clone() {
+        Host::Tcp { host, port } => Address::Tcp { host, port },
+        Host::Unix { dir, port } => Address::Unix { dir, port },
+    }
+}

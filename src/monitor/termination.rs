@@ -1,0 +1,30 @@
+//! Ending backends of one's own user.
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error};
+
+use super::Question;
+
+/// Signals the clients' backends with these process ids. A number may have passed to another
+/// user's backend meanwhile, or to no client's. They are chosen before any is signalled: as
+/// one more condition, the planner could put the signal before the others.
+const SIGNAL: &str = "
+    WITH chosen AS MATERIALIZED (
+        SELECT pid FROM pg_catalog.pg_stat_activity
+         WHERE pid = ANY ($1) AND pid <> pg_catalog.pg_backend_pid()
+           AND usename = session_user AND backend_type = 'client backend')
+    SELECT pid FROM chosen WHERE pg_catalog.pg_terminate_backend(pid)";
+
+/// The demand that these backends end; answered by how many were signalled.
+pub(super) struct Terminate<'a>(pub(super) &'a [i32]);
+
+impl Question for Terminate<'_> {
+    type Answer = usize;
+
+    async fn put(&self, client: &Client) -> Result<usize, Error> {
+        let signalled = client
+            .query_typed(SIGNAL, &[(&self.0, Type::INT4_ARRAY)])
+            .await?;
+        Ok(signalled.len())
+    }
+}
