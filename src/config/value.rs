@@ -73,7 +73,7 @@ pub(super) fn count(text: &str) -> Option<u32> {
 }
 
 /// One or more numbers with a unit each, in any order.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut sum = Duration::ZERO;
     while !rest.is_empty() {

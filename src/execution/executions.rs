@@ -12,6 +12,7 @@ use crate::pool::{ExecutionNumber, Lender, PoolId, PoolLimits, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
 use crate::session::{Session, SessionId, Table, Totals};
 
+use super::maintenance::Leftover;
 use super::teardown::Ended;
 use super::{Conflict, Created, Kind, Reason, ReasonText, Refused, Registry, Rules};
 
@@ -48,7 +49,7 @@ pub struct Executions {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) terminate: Terminate,
     pub(super) runtime: Handle,
-    grace: Duration,
+    pub(super) grace: Duration,
     sessions: Arc<Table>,
 }
 
@@ -56,6 +57,8 @@ pub struct Executions {
 pub(super) struct Inner {
     pub(super) registry: Registry,
     pub(super) rooms: HashMap<ExecutionNumber, Room>,
+    /// What the end of executions has left behind.
+    pub(super) leftovers: Vec<Leftover>,
 }
 
 /// What one generation of an execution has.
@@ -107,6 +110,7 @@ impl Executions {
             inner: Mutex::new(Inner {
                 registry: Registry::new(rules, Instant::now()),
                 rooms: HashMap::new(),
+                leftovers: Vec::new(),
             }),
             lender,
             upstreams,

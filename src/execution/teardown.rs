@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::pool::{ExecutionNumber, PoolId};
+use crate::pool::{ExecutionNumber, PoolId, UpstreamNumber};
 use crate::protocol::message::{Report, Severity, SqlState};
 use crate::protocol::startup::ExecutionId;
 use crate::session::Ending;
@@ -64,9 +64,12 @@ impl Executions {
             let begun = Instant::now();
             executions.wait_for_end(&pools, grace).await;
             executions.wait_for_farewells(number).await;
-            let remaining: Vec<i32> = pools
+            let remaining: Vec<(UpstreamNumber, i32)> = pools
                 .iter()
-                .flat_map(|pool| executions.lender.pids(*pool))
+                .flat_map(|pool| {
+                    let pids = executions.lender.pids(*pool).into_iter();
+                    pids.map(|pid| (pool.upstream, pid))
+                })
                 .collect();
             executions.concluded(number, remaining, peak, begun);
         });
@@ -142,7 +145,13 @@ impl Executions {
     }
 
     /// Keeps the summary and tells it to whom it may concern.
-    fn concluded(&self, number: ExecutionNumber, remaining: Vec<i32>, peak: usize, begun: Instant) {
+    fn concluded(
+        &self,
+        number: ExecutionNumber,
+        remaining: Vec<(UpstreamNumber, i32)>,
+        peak: usize,
+        begun: Instant,
+    ) {
         let now = Instant::now();
         let mut inner = self.inner.lock();
         let room = inner.rooms.remove(&number).unwrap_or_default();
@@ -154,7 +163,9 @@ impl Executions {
         let Some(summary) = inner.registry.closed(number, remains, now) else {
             return;
         };
+        inner.leave_behind(&summary.id, &remaining);
         drop(inner);
+        let remaining = remaining.into_iter().map(|(_, pid)| pid).collect();
         let ended = Ended { summary, remaining };
         log(&ended, now.saturating_duration_since(begun));
         room.ended.send_replace(Some(Arc::new(ended)));

@@ -53,6 +53,8 @@ pub struct PoolView {
     pub queue: Queue,
     /// The most connections that it had at once.
     pub peak: usize,
+    /// The backends of its connections.
+    pub pids: Vec<i32>,
 }
 
 impl Executions {
@@ -78,6 +80,32 @@ impl Executions {
             .find(id)
             .or_else(|| inner.registry.ending(id))?;
         self.view_of(&inner, number)
+    }
+
+    /// This generation, if it has not ended.
+    #[must_use]
+    pub fn view_number(&self, number: ExecutionNumber) -> Option<View> {
+        self.view_of(&self.inner.lock(), number)
+    }
+
+    /// How long running queries may go on at an end that says nothing about it.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// The server connections of all pools, for each upstream in the order of the configuration.
+    #[must_use]
+    pub fn connections(&self) -> Vec<PoolCounts> {
+        let mut sums = vec![PoolCounts::default(); self.upstreams.len()];
+        let inner = self.inner.lock();
+        for pool in inner.rooms.values().flat_map(|room| &room.pools) {
+            let counts = self.lender.counts(*pool).unwrap_or_default();
+            if let Some(sum) = sums.get_mut(pool.upstream.0 as usize) {
+                *sum += counts;
+            }
+        }
+        sums
     }
 
     /// Those that have ended, as far as they are remembered, the latest first.
@@ -128,6 +156,7 @@ impl Executions {
             limits,
             queue,
             peak,
+            pids: self.lender.pids(pool),
         }
     }
 }

@@ -42,6 +42,15 @@ pub struct Counts {
     pub closing: usize,
 }
 
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.connecting += other.connecting;
+        self.idle += other.idle;
+        self.lent += other.lent;
+        self.closing += other.closing;
+    }
+}
+
 impl Counts {
     /// All that are open.
     pub fn open(&self) -> usize {

@@ -1,0 +1,68 @@
+//! What is done about what an end has left behind.
+
+use std::collections::BTreeSet;
+
+use crate::pool::UpstreamNumber;
+use crate::protocol::startup::ExecutionId;
+
+use super::Executions;
+use super::executions::Inner;
+
+/// How many backends are remembered at most, the oldest forgotten first: as many as anybody's
+/// server has.
+const MOST: usize = 10_000;
+
+/// A backend that was still there when the end of its execution was no longer waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// Whose it was.
+    pub execution: ExecutionId,
+    /// Of which upstream.
+    pub upstream: UpstreamNumber,
+    /// The backend.
+    pub pid: i32,
+}
+
+impl Inner {
+    /// Remembers what an ended execution has left behind.
+    pub(super) fn leave_behind(&mut self, id: &ExecutionId, pids: &[(UpstreamNumber, i32)]) {
+        let left = pids.iter().map(|(upstream, pid)| Leftover {
+            execution: id.clone(),
+            upstream: *upstream,
+            pid: *pid,
+        });
+        self.leftovers.extend(left);
+        let too_many = self.leftovers.len().saturating_sub(MOST);
+        self.leftovers.drain(..too_many);
+    }
+}
+
+impl Executions {
+    /// The maintenance pass over ended executions: their leftovers are ended by force, in the
+    /// background, and answered. It never touches what a live execution has: a process id that
+    /// has passed to one of its backends meanwhile is left alone.
+    pub fn maintain(&self) -> Vec<Leftover> {
+        let (mut leftovers, alive) = {
+            let mut inner = self.inner.lock();
+            let leftovers = std::mem::take(&mut inner.leftovers);
+            let pools = inner.rooms.values().flat_map(|room| &room.pools);
+            let alive: BTreeSet<(UpstreamNumber, i32)> = pools
+                .flat_map(|pool| {
+                    let pids = self.lender.pids(*pool).into_iter();
+                    pids.map(|pid| (pool.upstream, pid))
+                })
+                .collect();
+            (leftovers, alive)
+        };
+        leftovers.retain(|leftover| !alive.contains(&(leftover.upstream, leftover.pid)));
+        for leftover in &leftovers {
+            tracing::warn!(
+                execution_id = %leftover.execution,
+                server_pid = leftover.pid,
+                "a backend of an ended execution is ended by force"
+            );
+            (self.terminate)(leftover.upstream, vec![leftover.pid]);
+        }
+        leftovers
+    }
+}
