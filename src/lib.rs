@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod execution;
 pub mod monitor;
 pub mod pool;
