@@ -2,11 +2,14 @@
 
 pub mod budget;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod control;
 pub mod execution;
+pub mod listener;
 pub mod monitor;
 pub mod pool;
 pub mod protocol;
 pub mod server;
 pub mod session;
+pub mod telemetry;

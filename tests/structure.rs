@@ -38,7 +38,7 @@ const FLOORS: [(&str, u8); 22] = [
 ];
 
 /// Crates that only these rooms may name.
-const KEPT_IN: [(&str, &[&str]); 8] = [
+const KEPT_IN: [(&str, &[&str]); 9] = [
     ("bb8::", &["pool", "monitor"]),
     ("bb8_postgres", &["monitor"]),
     ("tokio_postgres", &["monitor", "control"]),
@@ -47,6 +47,7 @@ const KEPT_IN: [(&str, &[&str]); 8] = [
     ("clap::", &["cli", "ctl", "main"]),
     ("hyper::", &["control", "ctl"]),
     ("sqlparser", &["protocol"]),
+    ("tracing_subscriber", &["telemetry", "config"]),
 ];
 
 /// Rooms that are pure: bytes or values in, values out.

@@ -1,7 +1,6 @@
 //! Connections of the control socket: who may ask, how many at once, and how long each may take.
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,8 @@ use parking_lot::Mutex;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+
+use crate::listener;
 
 use super::Control;
 use super::problem::{Kind, Problem};
@@ -28,10 +29,6 @@ const LARGEST_HEAD: usize = 64 << 10;
 
 /// How long answers that are under way may take once the process ends.
 const GOODBYE: Duration = Duration::from_secs(1);
-
-/// The pause after a failed accept, as without file descriptors: the next fails as well until
-/// somebody has closed one.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection's place among those that may ask, and who is at its other end.
 #[derive(Debug)]
@@ -83,7 +80,7 @@ impl Control {
             watching.spawn(Arc::clone(&self).watch(number));
         }
         let (stop, stopped) = watch::channel(());
-        let mut doors = Doors::at(listener);
+        let doors = Doors::at(listener);
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
@@ -140,8 +137,6 @@ impl Control {
 struct Doors {
     listener: UnixListener,
     places: Arc<Semaphore>,
-    /// Whether the last accept failed: it is said once.
-    failing: bool,
 }
 
 impl Doors {
@@ -149,33 +144,16 @@ impl Doors {
         Self {
             listener,
             places: Arc::new(Semaphore::new(CONNECTIONS)),
-            failing: false,
         }
     }
 
     /// The next connection and its place, for which it waits in the kernel's queue. Cancel safe.
-    async fn next(&mut self) -> (UnixStream, OwnedSemaphorePermit) {
-        loop {
-            // Never closed.
-            let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else {
-                return std::future::pending().await;
-            };
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    self.failing = false;
-                    return (stream, permit);
-                }
-                Err(error) => self.failed(&error).await,
-            }
-        }
-    }
-
-    async fn failed(&mut self, error: &io::Error) {
-        if !self.failing {
-            tracing::warn!(%error, "the control socket accepts nobody for now");
-        }
-        self.failing = true;
-        tokio::time::sleep(PAUSE).await;
+    async fn next(&self) -> (UnixStream, OwnedSemaphorePermit) {
+        // Never closed.
+        let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else {
+            return std::future::pending().await;
+        };
+        (listener::accept(&self.listener).await, permit)
     }
 }
 

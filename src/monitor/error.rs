@@ -63,7 +63,7 @@ impl MonitorError {
             Problem::Ended(_) => ErrorKind::Broken,
             Problem::Failed(_) => ErrorKind::Failed,
             Problem::Connect(error) => match error {
-                ConnectError::NoAddress | ConnectError::Unreachable { .. } => {
+                ConnectError::Unreachable { .. } | ConnectError::NoAddress => {
                     ErrorKind::Unreachable
                 }
                 ConnectError::PasswordUnreadable(_) => ErrorKind::Password,

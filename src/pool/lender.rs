@@ -24,8 +24,9 @@ use super::stock::{Place, Stock, Store, taken_out};
 use super::{KeyId, PoolId, PoolLimits, WaiterId};
 
 /// How long the server's end of a closing connection is waited for; its permit is given
-/// up for free after that, as a server that never answers would keep it for ever.
-const CLOSING: Duration = Duration::from_secs(5);
+/// up for free after that, as a server that never answers would keep it for ever. Longer than
+/// the end of an execution waits, which must see what remains.
+const CLOSING: Duration = Duration::from_secs(8);
 
 /// How long a dial may go on whose pool was shut. One that succeeds is closed properly, so
 /// that its permit covers it in the server's own log.

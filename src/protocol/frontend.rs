@@ -66,10 +66,10 @@ impl Scanner {
     /// # Errors
     /// The first thing that no client may send. Nothing more can be read from this stream; events
     /// of the messages before it have been told.
-    pub fn feed(
+    pub fn feed<'a>(
         &mut self,
-        bytes: &[u8],
-        on: &mut impl FnMut(Event<'_>),
+        bytes: &'a [u8],
+        on: &mut impl FnMut(Event<'a>),
     ) -> Result<usize, Violation> {
         self.framing.feed(bytes, rule, read, on)
     }

@@ -83,15 +83,18 @@ impl Socket {
         }
     }
 
-    /// Waits until the socket takes bytes again. Cancel safe.
+    /// Waits until the socket takes bytes again. Cancel safe. It borrows nothing, so that it can
+    /// be kept beside the socket.
     ///
     /// # Errors
     /// No descriptor is left for the duplicate, or it could not be registered.
-    pub async fn writable(&self) -> io::Result<()> {
-        let duplicate = self.fd.get_ref().try_clone()?;
-        let registered = register(duplicate, Interest::WRITABLE)?;
-        registered.writable().await?.retain_ready();
-        Ok(())
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> + use<> {
+        let duplicate = self.fd.get_ref().try_clone();
+        async {
+            let registered = register(duplicate?, Interest::WRITABLE)?;
+            registered.writable().await?.retain_ready();
+            Ok(())
+        }
     }
 
     /// Writes all of `bytes`. Not cancel safe: a part may have been written.

@@ -171,17 +171,13 @@ impl Session {
         live.transition(State::Active, &self.tally, now);
     }
 
-    /// It has sent something to work on: the server works for it from now on.
-    pub fn works(&self) {
+    /// It has sent something to work on, with `count` queries in it, the last of which is known by
+    /// `statement`: the server works for it from now on.
+    pub fn sent(&self, count: u64, statement: Option<&[u8]>) {
         let mut live = self.live.lock();
         if live.state != State::Active {
             live.transition(State::Active, &self.tally, Instant::now());
         }
-    }
-
-    /// It runs `count` more queries, the last of which is known by `statement`.
-    pub fn queried(&self, count: u64, statement: Option<&[u8]>) {
-        let mut live = self.live.lock();
         live.totals.queries += count;
         if let Some(text) = statement {
             live.statement.clear();

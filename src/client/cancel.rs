@@ -1,0 +1,221 @@
+//! Cancel requests: which session a process id and key belong to.
+//!
+//! The key is ours, 32 random bits for each session, so that two sessions may have been told the
+//! same process id. Whoever guesses gets a few tries a second for each process id.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::pool::Canceller;
+use crate::session::{Session, State};
+
+/// Above what a server gives to its backends.
+const FIRST_SYNTHETIC_PID: i32 = 4_194_305;
+/// How many wrong keys for a session are looked at in a second; then none is, not even the right
+/// one, until the second is over.
+const WRONG_KEYS: u32 = 10;
+
+/// All sessions that can be cancelled.
+#[derive(Debug)]
+pub(super) struct Cancels {
+    next_pid: AtomicI32,
+    by_pid: Mutex<HashMap<i32, Vec<Entry>>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: u32,
+    uid: u32,
+    session: Arc<Session>,
+    running: Running,
+    wrong: u32,
+    wrong_since: Instant,
+}
+
+/// What a session's server connection can be cancelled by, while it has one.
+type Running = Arc<Mutex<Option<Canceller>>>;
+
+/// A session's place among those that can be cancelled; dropped, it is none of them any more.
+#[derive(Debug)]
+pub(super) struct Registration {
+    cancels: Arc<Cancels>,
+    pid: i32,
+    key: u32,
+    running: Running,
+}
+
+impl Cancels {
+    pub(super) fn new() -> Self {
+        Self {
+            next_pid: AtomicI32::new(FIRST_SYNTHETIC_PID),
+            by_pid: Mutex::default(),
+        }
+    }
+
+    /// Makes a session cancellable, by the process id of its server connection or, where it has
+    /// none yet, by one that no server gives.
+    pub(super) fn register(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        pid: Option<i32>,
+    ) -> std::io::Result<Registration> {
+        let mut key = [0; 4];
+        getrandom::fill(&mut key).map_err(std::io::Error::from)?;
+        let pid = pid.unwrap_or_else(|| self.synthetic_pid());
+        let entry = Entry {
+            key: u32::from_ne_bytes(key),
+            uid: session.identity().uid,
+            session: Arc::clone(session),
+            running: Running::default(),
+            wrong: 0,
+            wrong_since: Instant::now(),
+        };
+        let registration = Registration {
+            cancels: Arc::clone(self),
+            pid,
+            key: entry.key,
+            running: Arc::clone(&entry.running),
+        };
+        self.by_pid.lock().entry(pid).or_default().push(entry);
+        Ok(registration)
+    }
+
+    fn synthetic_pid(&self) -> i32 {
+        let pid = self.next_pid.fetch_add(1, Relaxed);
+        if pid >= FIRST_SYNTHETIC_PID {
+            return pid;
+        }
+        // All two billion are used up: from the beginning.
+        self.next_pid.store(FIRST_SYNTHETIC_PID + 1, Relaxed);
+        FIRST_SYNTHETIC_PID
+    }
+
+    /// Carries out a cancel request of a process of this user. As with the server, it is not
+    /// told whether there was anything to cancel.
+    pub(super) async fn request(&self, pid: i32, key: [u8; 4], uid: u32) {
+        let Some((session, running)) = self.find(pid, u32::from_ne_bytes(key), uid) else {
+            return;
+        };
+        tracing::debug!(session_id = session.id().0, "cancel requested");
+        match session.state() {
+            State::Waiting => session.cancel_wait(),
+            // A server that waits for its client would ignore it; so the next query is safe.
+            State::Active => {
+                let canceller = running.lock().clone();
+                if let Some(canceller) = canceller
+                    && let Err(error) = canceller.cancel().await
+                {
+                    tracing::warn!(session_id = session.id().0, %error, "cancel request failed");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn find(&self, pid: i32, key: u32, uid: u32) -> Option<(Arc<Session>, Running)> {
+        let mut by_pid = self.by_pid.lock();
+        let entries = by_pid.get_mut(&pid)?;
+        let now = Instant::now();
+        let mut found = None;
+        for entry in entries {
+            if now.saturating_duration_since(entry.wrong_since) >= Duration::from_secs(1) {
+                (entry.wrong, entry.wrong_since) = (0, now);
+            }
+            // One comparison of a word takes the same time wherever the difference is.
+            if entry.key != key || entry.uid != uid {
+                entry.wrong = entry.wrong.saturating_add(1);
+            } else if entry.wrong < WRONG_KEYS {
+                found = Some((Arc::clone(&entry.session), Arc::clone(&entry.running)));
+            }
+        }
+        found
+    }
+}
+
+impl Registration {
+    /// The process id that the client is told.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The key that the client is told.
+    pub(super) fn key(&self) -> [u8; 4] {
+        self.key.to_ne_bytes()
+    }
+
+    /// The session has a server connection, which is cancelled by this; or none any more.
+    pub(super) fn runs(&self, canceller: Option<Canceller>) {
+        *self.running.lock() = canceller;
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut by_pid = self.cancels.by_pid.lock();
+        if let Some(entries) = by_pid.get_mut(&self.pid) {
+            entries.retain(|entry| !Arc::ptr_eq(&entry.running, &self.running));
+            if entries.is_empty() {
+                by_pid.remove(&self.pid);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Identity, Table};
+
+    fn session() -> Arc<Session> {
+        let identity = Identity {
+            execution: "a".parse().unwrap(),
+            upstream: "app".into(),
+            database: "app".to_owned(),
+            application_name: None,
+            caller: None,
+            label: None,
+            traceparent: None,
+            uid: 7,
+            pid: None,
+        };
+        let (seat, _) = Arc::new(Table::default()).open(identity, Instant::now());
+        Arc::clone(seat.session())
+    }
+
+    #[test]
+    fn pid_key_and_user_together_find_a_session() {
+        let cancels = Arc::new(Cancels::new());
+        let (first, second) = (session(), session());
+        let one = cancels.register(&first, Some(5)).unwrap();
+        let two = cancels.register(&second, Some(5)).unwrap();
+        let found = cancels.find(5, two.key, 7).unwrap().0;
+        assert!(Arc::ptr_eq(&found, &second));
+        assert!(cancels.find(5, one.key, 8).is_none(), "another user");
+        assert!(cancels.find(6, one.key, 7).is_none(), "another pid");
+        let key = one.key;
+        drop(one);
+        assert!(cancels.find(5, key, 7).is_none(), "gone");
+        drop(two);
+        assert!(cancels.by_pid.lock().is_empty());
+    }
+
+    #[test]
+    fn who_guesses_is_stopped_before_the_right_key() {
+        let cancels = Arc::new(Cancels::new());
+        let session = session();
+        let registered = cancels.register(&session, None).unwrap();
+        assert!(registered.pid() >= FIRST_SYNTHETIC_PID);
+        for guess in 1..=WRONG_KEYS {
+            assert!(
+                cancels
+                    .find(registered.pid, registered.key ^ guess, 7)
+                    .is_none()
+            );
+        }
+        assert!(cancels.find(registered.pid, registered.key, 7).is_none());
+    }
+}

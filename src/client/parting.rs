@@ -1,0 +1,65 @@
+//! What becomes of a server connection at the end of its session.
+
+use std::time::Duration;
+
+use crate::pool::Canceller;
+
+use super::relay::{Over, Relay};
+use super::words;
+
+/// How long a query may go on after its client has said goodbye, as PostgreSQL would let it, or
+/// after it was cancelled.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long a cancel request may take, and a client to take its last message.
+const BRIEFLY: Duration = Duration::from_secs(1);
+
+/// Ends a relay in the way that its end demands. Answers whether the server connection can be
+/// given back; if not, it is to be closed.
+pub(super) async fn part(
+    relay: &mut Relay<'_>,
+    over: Over,
+    canceller: Option<&Canceller>,
+    upstream: &str,
+) -> bool {
+    match over {
+        Over::Terminated => relay.drain(DRAIN).await,
+        Over::Violated(violation) => {
+            relay
+                .say_goodbye(&words::violated(violation), BRIEFLY)
+                .await;
+            relay.drain(DRAIN).await
+        }
+        Over::Vanished if relay.is_idle() => true,
+        Over::Vanished => {
+            cancel(canceller).await;
+            relay.drain(DRAIN).await
+        }
+        Over::ServerGone => {
+            relay
+                .say_goodbye(&words::server_gone(upstream), BRIEFLY)
+                .await;
+            false
+        }
+        Over::Ended(ending) => {
+            if !relay.is_idle() && !ending.grace.is_zero() {
+                relay.finish(ending.grace).await;
+            }
+            let is_working = !relay.is_idle();
+            let goodbye = relay.say_goodbye(&ending.report, BRIEFLY);
+            if is_working {
+                tokio::join!(goodbye, cancel(canceller));
+            } else {
+                goodbye.await;
+            }
+            false
+        }
+    }
+}
+
+/// Asks the server to stop what it does. That it can't be asked is noticed by who waits for its
+/// answer.
+async fn cancel(canceller: Option<&Canceller>) {
+    if let Some(canceller) = canceller {
+        let _ = tokio::time::timeout(BRIEFLY, canceller.cancel()).await;
+    }
+}

@@ -1,0 +1,409 @@
+//! Both directions between a client and its server connection.
+//!
+//! One task reads both sockets into the buffer that all sessions share and writes what it read to
+//! the other side at once; only what the other side does not take is kept, and then its source is
+//! not read. No timer, no allocation and no wake-up of another task is on this path.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::protocol::expect::{Answer, Expectations, Sent};
+use crate::protocol::frame::Violation;
+use crate::protocol::message::{Fields, Report};
+use crate::protocol::{backend, frontend};
+use crate::server::Connection;
+use crate::session::{Ending, Session, State};
+
+use super::forbid::Forbidden;
+use super::lane::{Lane, Replacement};
+use super::line::Line;
+use super::remember::Statements;
+
+/// Why a relay is over.
+#[derive(Debug)]
+pub(super) enum Over {
+    /// The client has said goodbye.
+    Terminated,
+    /// The client has gone without a word.
+    Vanished,
+    /// The client has sent what is no message.
+    Violated(Violation),
+    /// The server has closed, or sent what is no message.
+    ServerGone,
+    /// The session is ended from outside.
+    Ended(Box<Ending>),
+}
+
+/// A client and its server connection, while they are one session.
+pub(super) struct Relay<'a> {
+    line: &'a Line,
+    connection: &'a mut Connection,
+    session: &'a Session,
+    forbidden: &'a Forbidden,
+    up: Lane,
+    down: Lane,
+    frontend: frontend::Scanner,
+    backend: backend::Scanner,
+    expectations: Expectations,
+    statements: Statements,
+    /// Whether the server's answers have been those to what was asked, up to now.
+    in_step: bool,
+    /// Whether the server itself has told the client that it ends the session.
+    server_said_goodbye: bool,
+}
+
+impl<'a> Relay<'a> {
+    pub(super) fn new(
+        line: &'a Line,
+        connection: &'a mut Connection,
+        session: &'a Session,
+        forbidden: &'a Forbidden,
+    ) -> Self {
+        Self {
+            line,
+            connection,
+            session,
+            forbidden,
+            up: Lane::default(),
+            down: Lane::default(),
+            frontend: frontend::Scanner::default(),
+            backend: backend::Scanner::default(),
+            expectations: Expectations::default(),
+            statements: Statements::default(),
+            in_step: true,
+            server_said_goodbye: false,
+        }
+    }
+
+    /// Tells the client something before the server's first answer.
+    pub(super) fn tell(&mut self, messages: &[u8]) -> io::Result<()> {
+        self.down.send(messages, &self.line.socket)
+    }
+
+    /// Relays, beginning with `held`, which the client has sent already, until something ends it.
+    pub(super) async fn run(
+        &mut self,
+        held: &[u8],
+        ending: &mut oneshot::Receiver<Box<Ending>>,
+    ) -> Over {
+        if let Some(over) = self.from_client(held) {
+            return over;
+        }
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(Ok(ending)) = Pin::new(&mut *ending).poll(cx) {
+                return Poll::Ready(Over::Ended(ending));
+            }
+            if let Poll::Ready(over) = self.poll_up(cx) {
+                return Poll::Ready(over);
+            }
+            self.poll_down(cx)
+        })
+        .await
+    }
+
+    /// Goes on until the server has answered all, at most for `grace`. Nothing new is taken from
+    /// the client but the rows of a COPY that has begun.
+    pub(super) async fn finish(&mut self, grace: Duration) {
+        let work = std::future::poll_fn(|cx| {
+            let up_is_over = match self.expectations.in_copy() {
+                true => self.poll_up(cx).is_ready(),
+                false => {
+                    let sent = self.up.poll_flush(cx, self.connection.socket());
+                    matches!(sent, Poll::Ready(Err(_)))
+                }
+            };
+            if up_is_over || self.poll_down(cx).is_ready() || self.is_idle() {
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        });
+        let _ = tokio::time::timeout(grace, work).await;
+    }
+
+    /// Waits until the server has answered all that the client has asked, for at most `patience`;
+    /// the client is told nothing more. Answers whether the connection can be given back.
+    pub(super) async fn drain(&mut self, patience: Duration) -> bool {
+        // A COPY that is cut off is not repaired: its server waits for rows.
+        if self.expectations.in_copy() {
+            return false;
+        }
+        self.down.sink();
+        let work = std::future::poll_fn(|cx| {
+            loop {
+                if self.is_idle() {
+                    return Poll::Ready(true);
+                }
+                let sent = self.up.poll_flush(cx, self.connection.socket());
+                if matches!(sent, Poll::Ready(Err(_))) {
+                    return Poll::Ready(false);
+                }
+                // Ready means over; pending may have made it idle.
+                let read = self.poll_down(cx);
+                if read.is_ready() {
+                    return Poll::Ready(false);
+                }
+                if !self.is_idle() {
+                    return Poll::Pending;
+                }
+            }
+        });
+        tokio::time::timeout(patience, work).await.unwrap_or(false)
+    }
+
+    /// Tells the client why its session ends, if no message of the server's has begun. Waits, but
+    /// not for long, until the client has taken it.
+    pub(super) async fn say_goodbye(&mut self, report: &Report, patience: Duration) {
+        if !self.backend.at_boundary() || self.server_said_goodbye {
+            return;
+        }
+        let mut out = Vec::new();
+        report.encode(&mut out);
+        if self.tell(&out).is_ok() {
+            let flush = std::future::poll_fn(|cx| self.down.poll_flush(cx, &self.line.socket));
+            let _ = tokio::time::timeout(patience, flush).await;
+        }
+        self.line.socket.finish_writing();
+    }
+
+    /// Whether the server has answered all that was asked, and said nothing else.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_step
+            && self.expectations.is_idle()
+            && self.up.is_flushed()
+            && self.down.unscanned.is_empty()
+            && self.backend.at_boundary()
+    }
+
+    /// From the client to the server.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        loop {
+            if let Err(_broken) =
+                std::task::ready!(self.up.poll_flush(cx, self.connection.socket()))
+            {
+                // The server's last words, and its end, come the other way.
+                self.up.sink();
+            }
+            let line = self.line;
+            let over = line.scratch.with(|buffer| {
+                let kept = self.up.unscanned.len();
+                self.up.put_kept(buffer);
+                match self.line.socket.poll_read(cx, &mut buffer[kept..]) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Some(Over::Vanished)),
+                    Poll::Ready(Ok(read)) => Poll::Ready(self.from_client(&buffer[..kept + read])),
+                }
+            });
+            if let Some(over) = std::task::ready!(over) {
+                return Poll::Ready(over);
+            }
+        }
+    }
+
+    /// From the server to the client.
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        loop {
+            if let Err(_broken) = std::task::ready!(self.down.poll_flush(cx, &self.line.socket)) {
+                return Poll::Ready(Over::Vanished);
+            }
+            let line = self.line;
+            let over = line.scratch.with(|buffer| {
+                let kept = self.down.unscanned.len();
+                self.down.put_kept(buffer);
+                let socket = self.connection.socket();
+                match socket.poll_read(cx, &mut buffer[kept..]) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Some(Over::ServerGone)),
+                    Poll::Ready(Ok(read)) => Poll::Ready(self.from_server(&buffer[..kept + read])),
+                }
+            });
+            if let Some(over) = std::task::ready!(over) {
+                return Poll::Ready(over);
+            }
+        }
+    }
+
+    /// Scans and forwards what the client has sent.
+    fn from_client(&mut self, bytes: &[u8]) -> Option<Over> {
+        let mut seen = FromClient::default();
+        let fed = self.frontend.feed(bytes, &mut |event| {
+            seen.take(
+                event,
+                &mut self.expectations,
+                &mut self.statements,
+                self.forbidden,
+            );
+        });
+        if seen.works {
+            let statement = if seen.executed {
+                self.statements.current()
+            } else {
+                seen.sql
+            };
+            self.session.sent(seen.queries, statement);
+        }
+        let (whole, over) = match (fed, seen.terminated_at) {
+            (_, Some(at)) => (at, Some(Over::Terminated)),
+            (Ok(whole), None) => (whole, None),
+            // What came before it is done, as the server would have.
+            (Err(violation), None) => (seen.end.min(bytes.len()), Some(Over::Violated(violation))),
+        };
+        let to = self.connection.socket();
+        if self
+            .up
+            .forward(&bytes[..whole], &seen.replacements, to)
+            .is_err()
+        {
+            self.up.sink();
+        }
+        self.up
+            .keep(if over.is_none() { &bytes[whole..] } else { &[] });
+        over
+    }
+
+    /// Scans and forwards what the server has sent.
+    fn from_server(&mut self, bytes: &[u8]) -> Option<Over> {
+        let mut seen = FromServer::default();
+        let fed = self.backend.feed(bytes, &mut |event| {
+            seen.take(
+                event,
+                &mut self.expectations,
+                self.connection,
+                self.forbidden,
+            );
+        });
+        self.server_said_goodbye |= seen.fatal;
+        if seen.out_of_step && self.in_step {
+            self.in_step = false;
+            tracing::warn!(
+                session_id = self.session.id().0,
+                execution_id = %self.session.identity().execution,
+                "the server sent what nothing had asked for; its connection will be closed"
+            );
+        }
+        let Ok(whole) = fed else {
+            return Some(Over::ServerGone);
+        };
+        let (part, rest) = bytes.split_at(whole);
+        if self
+            .down
+            .forward(part, &seen.replacements, &self.line.socket)
+            .is_err()
+        {
+            return Some(Over::Vanished);
+        }
+        self.down.keep(rest);
+        if let Some(status) = seen.ready
+            && self.expectations.outstanding() == 0
+        {
+            self.session.transition(match status {
+                b'I' => State::Idle,
+                _ => State::InTransaction,
+            });
+        }
+        None
+    }
+}
+
+/// What one scan of the client's bytes has seen.
+#[derive(Default)]
+struct FromClient<'b> {
+    /// Whether the server has something to answer.
+    works: bool,
+    queries: u64,
+    /// The text of the last simple query.
+    sql: Option<&'b [u8]>,
+    /// Whether the last query was a prepared statement's.
+    executed: bool,
+    replacements: Vec<Replacement>,
+    terminated_at: Option<usize>,
+    /// Where the last message ends.
+    end: usize,
+}
+
+impl<'b> FromClient<'b> {
+    fn take(
+        &mut self,
+        event: frontend::Event<'b>,
+        expectations: &mut Expectations,
+        statements: &mut Statements,
+        forbidden: &Forbidden,
+    ) {
+        use frontend::Message as M;
+        if self.terminated_at.is_some() {
+            return;
+        }
+        self.end = event.range.end;
+        match event.message {
+            M::Terminate => self.terminated_at = Some(event.range.start),
+            M::Query { sql } => {
+                self.queries += 1;
+                (self.sql, self.executed) = (Some(sql), false);
+            }
+            M::Parse { name, sql } => statements.prepared(name, sql),
+            M::Bind { statement, .. } => statements.bound(statement),
+            M::Execute { .. } => {
+                self.queries += 1;
+                self.executed = true;
+            }
+            M::FunctionCall => self.queries += 1,
+            _ => {}
+        }
+        if let Some(sent) = Sent::of(&event.message) {
+            self.works = true;
+            expectations.sent(sent);
+        }
+        if let Some(by) = forbidden.in_place_of(&event.message) {
+            let range = event.range;
+            self.replacements.push(Replacement { range, by });
+        }
+    }
+}
+
+/// What one scan of the server's bytes has seen.
+#[derive(Default)]
+struct FromServer {
+    ready: Option<u8>,
+    fatal: bool,
+    out_of_step: bool,
+    replacements: Vec<Replacement>,
+}
+
+impl FromServer {
+    fn take(
+        &mut self,
+        event: backend::Event<'_>,
+        expectations: &mut Expectations,
+        connection: &mut Connection,
+        forbidden: &Forbidden,
+    ) {
+        use backend::Message as M;
+        match event.message {
+            M::ReadyForQuery { status } => {
+                connection.saw_ready(status);
+                self.ready = Some(status);
+            }
+            M::ParameterStatus { name, value } => connection.saw_report(name, value),
+            M::ErrorResponse { body } => {
+                self.fatal |= is_fatal(body);
+                if let Some(by) = forbidden.in_place_of_error(body) {
+                    let range = event.range.clone();
+                    self.replacements.push(Replacement { range, by });
+                }
+            }
+            _ => {}
+        }
+        if let Some(answer) = Answer::of(&event.message) {
+            self.out_of_step |= expectations.answered(answer).is_err();
+        }
+    }
+}
+
+/// Whether the server ends the session with this error.
+fn is_fatal(body: &[u8]) -> bool {
+    let severity = Fields::parse(body).and_then(|fields| fields.get(b'V'));
+    matches!(severity, Some(b"FATAL" | b"PANIC"))
+}

@@ -1,0 +1,195 @@
+//! Admission: which upstream, which execution, which key.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use crate::config;
+use crate::execution::Membership;
+use crate::pool::{Key, KeySpec, PoolId, Target, Upkeep, UpstreamNumber};
+use crate::protocol::message::Report;
+use crate::protocol::startup::{Parameters, Startup};
+use crate::server::Address;
+use crate::session::{Ending, Identity, table::Seat};
+
+use super::service::{Served, Service};
+use super::words;
+
+/// The process at the other end of a client's connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) uid: u32,
+    /// None where it lives in another PID namespace.
+    pub(super) pid: Option<i32>,
+}
+
+/// A session that may come in.
+pub(super) struct Admission {
+    pub(super) seat: Seat,
+    pub(super) membership: Membership,
+    pub(super) upstream: UpstreamNumber,
+    pub(super) pool: PoolId,
+    pub(super) key: Arc<Key>,
+}
+
+/// Lets a session in, or says why not. It is told at the receiver when it is to end.
+pub(super) fn admit(
+    service: &Service,
+    startup: &Startup,
+    peer: Peer,
+) -> Result<(Admission, oneshot::Receiver<Box<Ending>>), Report> {
+    let settings = service.settings();
+    if startup.replication {
+        return Err(words::replication());
+    }
+    if let Some(allowed) = &settings.allow_uids
+        && !allowed.contains(&peer.uid)
+    {
+        return Err(words::uid_not_allowed(peer.uid));
+    }
+    let served = choose(service.served(), startup)?;
+    let executions = service.executions();
+    if executions.sessions().len() >= settings.max_sessions as usize {
+        return Err(words::too_many_sessions(settings.max_sessions));
+    }
+    let naming = &startup.naming;
+    let mut membership = executions
+        .join(naming.execution_id.as_ref())
+        .map_err(|refused| refused.report())?;
+    let identity = identity(startup, &membership, served, peer);
+    let (seat, ending) = executions.sessions().open(identity, Instant::now());
+    membership.attach(seat.session());
+    let key = key(service, served, startup);
+    let admission = Admission {
+        seat,
+        pool: membership.pool(served.number),
+        membership,
+        upstream: served.number,
+        key,
+    };
+    Ok((admission, ending))
+}
+
+/// The upstream of that name, or else the one that takes every name.
+fn choose<'a>(served: &'a [Served], startup: &Startup) -> Result<&'a Served, Report> {
+    let named = |name: &str| served.iter().find(|served| &*served.name == name);
+    let found = named(&startup.database).or_else(|| named("*"));
+    let served = found.ok_or_else(|| {
+        let known: Vec<&str> = served.iter().map(|served| &*served.name).collect();
+        words::unknown_database(&startup.database, &known)
+    })?;
+    let user = &served.config.target.user;
+    if !served.config.any_user && startup.user != *user {
+        return Err(words::wrong_user(&startup.user, &served.name, user));
+    }
+    Ok(served)
+}
+
+fn identity(startup: &Startup, membership: &Membership, served: &Served, peer: Peer) -> Identity {
+    let name = startup.parameters.get("application_name");
+    Identity {
+        execution: membership.id().clone(),
+        upstream: Arc::clone(&served.name),
+        database: startup.database.clone(),
+        application_name: name.map(|name| String::from_utf8_lossy(name).into_owned()),
+        caller: startup.naming.caller.clone(),
+        label: startup.naming.label.clone(),
+        traceparent: startup.naming.traceparent.clone(),
+        uid: peer.uid,
+        pid: peer.pid,
+    }
+}
+
+/// The key of a session: its upstream's parameters with the client's over them.
+fn key(service: &Service, served: &Served, startup: &Startup) -> Arc<Key> {
+    let spec = KeySpec {
+        upstream: served.number,
+        database: match &*served.name {
+            "*" => startup.database.clone(),
+            _ => served.config.target.database.clone(),
+        },
+        parameters: merged(&served.config.target.parameters, &startup.parameters),
+    };
+    let (database, parameters) = (spec.database.clone(), spec.parameters.clone());
+    let lender = service.executions().lender();
+    lender.key(spec, || target(&served.config, database, parameters))
+}
+
+/// The URL's parameters, and the client's over them; options of both count, the client's last.
+fn merged(url: &[(String, String)], client: &Parameters) -> Parameters {
+    let mut all: Vec<(String, Vec<u8>)> = Vec::new();
+    for (name, value) in url {
+        let mut value = value.clone().into_bytes();
+        if name == "options"
+            && let Some(more) = client.get("options")
+        {
+            value.push(b' ');
+            value.extend_from_slice(more);
+        }
+        all.push((name.clone(), value));
+    }
+    for (name, value) in client.iter() {
+        let joined = name == "options" && all.iter().any(|(known, _)| known == name);
+        if !joined {
+            all.push((name.to_owned(), value.to_vec()));
+        }
+    }
+    Parameters::new(all)
+}
+
+fn target(upstream: &config::Upstream, database: String, parameters: Parameters) -> Target {
+    let pool = &upstream.pool;
+    Target {
+        addresses: upstream.target.hosts.iter().map(address).collect(),
+        user: upstream.target.user.clone(),
+        database,
+        password: upstream.target.password.clone(),
+        parameters,
+        connect_timeout: upstream.connect_timeout,
+        reset: pool.reset.clone(),
+        upkeep: Upkeep {
+            recycle: pool.recycle,
+            idle_timeout: pool.idle_timeout,
+            ping_after: pool.pre_ping.then_some(pool.ping_after),
+        },
+    }
+}
+
+fn address(host: &config::Host) -> Address {
+    match host {
+        config::Host::Tcp { host, port } => Address::Tcp {
+            host: host.clone(),
+            port: *port,
+        },
+        config::Host::Unix { dir, port } => Address::Unix {
+            dir: Path::new(dir).to_owned(),
+            port: *port,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_parameters_win_and_options_of_both_count() {
+        let url = [
+            ("application_name".to_owned(), "url".to_owned()),
+            ("options".to_owned(), "-c a.b=1".to_owned()),
+        ];
+        let client = Parameters::new(vec![
+            ("application_name".to_owned(), b"client".to_vec()),
+            ("options".to_owned(), b"-c c.d=2".to_vec()),
+        ]);
+        let all = merged(&url, &client);
+        assert_eq!(all.get("application_name"), Some(&b"client"[..]));
+        assert_eq!(all.get("options"), Some(&b"-c a.b=1 -c c.d=2"[..]));
+        let alone = merged(&url, &Parameters::default());
+        assert_eq!(alone.get("options"), Some(&b"-c a.b=1"[..]));
+        let other = merged(&[], &client);
+        assert_eq!(other.get("options"), Some(&b"-c c.d=2"[..]));
+    }
+}

@@ -1,0 +1,297 @@
+//! A session from its admission to its end.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::pool::{Checkout, Profile, WaiterId};
+use crate::protocol::frontend::Scanner;
+use crate::protocol::message::{
+    Severity, authentication_ok, backend_key_data, parameter_status, ready_for_query,
+};
+use crate::protocol::startup::Startup;
+use crate::session::{Ending, Session, State};
+
+use super::cancel::Registration;
+use super::line::Line;
+use super::parting::part;
+use super::refuse::Refusal;
+use super::relay::Relay;
+use super::service::Service;
+use super::startup::Admission;
+use super::wait::{Wait, Waited};
+use super::words;
+
+/// How much is read of a client before its first message is looked at, in bytes.
+const FIRST_READ: usize = 16 * 1024;
+
+/// A session that was let in.
+pub(super) struct Visit {
+    service: Arc<Service>,
+    line: Line,
+    admission: Admission,
+    ending: oneshot::Receiver<Box<Ending>>,
+    /// What the client has sent that nobody has looked at.
+    held: Vec<u8>,
+}
+
+/// What a session was told when it came in.
+struct Told {
+    profile: Arc<Profile>,
+    cancel: Registration,
+}
+
+/// Whether a session goes on.
+enum Next {
+    Stay,
+    Leave,
+}
+
+impl Visit {
+    pub(super) fn new(
+        service: Arc<Service>,
+        line: Line,
+        admission: Admission,
+        ending: oneshot::Receiver<Box<Ending>>,
+        held: Vec<u8>,
+    ) -> Self {
+        Self {
+            service,
+            line,
+            admission,
+            ending,
+            held,
+        }
+    }
+
+    /// The whole session.
+    pub(super) async fn run(mut self, startup: Box<Startup>) {
+        let opening = opening(&startup);
+        drop(startup);
+        if let Some(told) = self.come_in(opening).await {
+            while matches!(self.turn(&told).await, Next::Stay) {}
+        }
+        self.session().transition(State::Closing);
+        let lender = self.service.executions().lender();
+        let (pool, key) = (self.admission.pool, &self.admission.key);
+        lender.unpark(pool, key, WaiterId(self.session().id().0));
+    }
+
+    fn session(&self) -> &Arc<Session> {
+        self.admission.seat.session()
+    }
+
+    /// Answers the startup message: from a server connection where one is at hand, or where its
+    /// key has never connected, so that what is wrong is told where drivers expect it.
+    async fn come_in(&mut self, opening: Vec<u8>) -> Option<Told> {
+        let (pool, key) = (self.admission.pool, Arc::clone(&self.admission.key));
+        let lender = Arc::clone(self.service.executions().lender());
+        let known = key.profile();
+        if let Some(profile) = known
+            && !lender.has_at_once(pool, &key)
+        {
+            return self.answer(opening, profile, None).await;
+        }
+        let mut opening = Some(opening);
+        match self.wait(Severity::Fatal, &mut opening).await {
+            Waited::Got(checkout) => {
+                key.learn(checkout.reported());
+                let (profile, pid) = (key.profile()?, checkout.pid());
+                checkout.park(WaiterId(self.session().id().0));
+                self.answer(opening.unwrap_or_default(), profile, pid).await
+            }
+            Waited::Refused(error) => {
+                let _ = self.line.socket.try_write(&error);
+                None
+            }
+            Waited::Ended(ending) => {
+                self.line.say_goodbye(&ending.report);
+                None
+            }
+            Waited::Gone => None,
+        }
+    }
+
+    /// Tells the client that it is in.
+    async fn answer(
+        &mut self,
+        opening: Vec<u8>,
+        profile: Arc<Profile>,
+        pid: Option<i32>,
+    ) -> Option<Told> {
+        let session = self.session();
+        let registered = self.service.cancels().register(session, pid);
+        let cancel = match registered {
+            Ok(cancel) => cancel,
+            Err(error) => {
+                tracing::error!(%error, "the system has no random numbers for a cancel key");
+                return None;
+            }
+        };
+        let mut out = opening;
+        for (name, value) in profile.iter() {
+            parameter_status(name, value, &mut out);
+        }
+        backend_key_data(cancel.pid(), cancel.key(), &mut out);
+        ready_for_query(b'I', &mut out);
+        session.transition(State::Unbound);
+        self.write_or_end(&out).await.ok()?;
+        Some(Told { profile, cancel })
+    }
+
+    /// Waits until the client has sent something, gets it a server connection and relays. In
+    /// session mode a session that has had a server connection leaves with it.
+    async fn turn(&mut self, told: &Told) -> Next {
+        if let Next::Leave = self.listen().await {
+            return Next::Leave;
+        }
+        self.session().transition(State::Waiting);
+        match self.wait(Severity::Error, &mut None).await {
+            Waited::Got(checkout) => {
+                // Large, and there only while a server connection is held.
+                Box::pin(self.relay(checkout, told)).await;
+                Next::Leave
+            }
+            Waited::Refused(error) => {
+                self.session().transition(State::Unbound);
+                self.refuse(&error).await
+            }
+            Waited::Ended(ending) => self.end(&ending),
+            Waited::Gone => Next::Leave,
+        }
+    }
+
+    /// Waits for a message that needs a server.
+    async fn listen(&mut self) -> Next {
+        loop {
+            if self.held.first() == Some(&b'X') && self.held.len() >= 5 {
+                return Next::Leave;
+            }
+            // What can't be a message needs no server connection.
+            let scanned = Scanner::default().feed(&self.held, &mut |_| ());
+            if let Err(violation) = scanned {
+                self.line.say_goodbye(&words::violated(violation));
+                return Next::Leave;
+            }
+            if self.held.len() >= 5 {
+                return Next::Stay;
+            }
+            tokio::select! {
+                biased;
+                Ok(ending) = &mut self.ending => return self.end(&ending),
+                read = self.line.read(&mut self.held, FIRST_READ) => {
+                    if !matches!(read, Ok(1..)) {
+                        return Next::Leave;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn wait(&mut self, severity: Severity, opening: &mut Option<Vec<u8>>) -> Waited {
+        let wait = Wait {
+            service: &self.service,
+            line: &self.line,
+            admission: &self.admission,
+            severity,
+            opening,
+        };
+        Box::pin(wait.run(&mut self.held, &mut self.ending)).await
+    }
+
+    /// Relays until the session is over, and gives the server connection back or closes it.
+    async fn relay(&mut self, mut checkout: Checkout, told: &Told) {
+        let Some(pid) = checkout.pid() else {
+            return;
+        };
+        let canceller = checkout.canceller();
+        told.cancel.runs(canceller.clone());
+        self.session().bound(pid);
+        let session = Arc::clone(self.session());
+        let changed = differences(&told.profile, &checkout);
+        let Some(connection) = checkout.connection() else {
+            return;
+        };
+        let mut relay = Relay::new(&self.line, connection, &session, self.service.forbidden());
+        let held = std::mem::take(&mut self.held);
+        let mut is_clean = false;
+        if relay.tell(&changed).is_ok() {
+            let over = relay.run(&held, &mut self.ending).await;
+            drop(held);
+            session.transition(State::Closing);
+            let upstream = &self.service.served_by(self.admission.upstream).name;
+            is_clean = part(&mut relay, over, canceller.as_ref(), upstream).await;
+        }
+        drop(relay);
+        told.cancel.runs(None);
+        match is_clean {
+            true => checkout.give_back().await,
+            false => checkout.discard(),
+        }
+    }
+
+    /// Answers what was sent in vain, with one error for each segment.
+    async fn refuse(&mut self, error: &[u8]) -> Next {
+        let mut refusal = Refusal::default();
+        loop {
+            let mut out = Vec::new();
+            let fed = refusal.feed(&self.held, error, &mut out);
+            let fed = match fed {
+                Ok(fed) => fed,
+                Err(violation) => {
+                    self.line.say_goodbye(&words::violated(violation));
+                    return Next::Leave;
+                }
+            };
+            self.held.drain(..fed.taken);
+            if self.write_or_end(&out).await.is_err() || fed.terminated {
+                return Next::Leave;
+            }
+            if refusal.is_over() && self.held.is_empty() {
+                return Next::Stay;
+            }
+            tokio::select! {
+                biased;
+                Ok(ending) = &mut self.ending => return self.end(&ending),
+                read = self.line.read(&mut self.held, FIRST_READ) => {
+                    if !matches!(read, Ok(1..)) {
+                        return Next::Leave;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes to the client; an end of the session does not wait for a client that reads nothing.
+    async fn write_or_end(&mut self, bytes: &[u8]) -> Result<(), ()> {
+        tokio::select! {
+            written = self.line.write(bytes) => written.map_err(drop),
+            _ = &mut self.ending => Err(()),
+        }
+    }
+
+    fn end(&self, ending: &Ending) -> Next {
+        self.line.say_goodbye(&ending.report);
+        Next::Leave
+    }
+}
+
+/// What goes before everything else that a client is told: NegotiateProtocolVersion where it asked
+/// for something newer, and AuthenticationOk.
+fn opening(startup: &Startup) -> Vec<u8> {
+    let mut out = startup.negotiation().unwrap_or_default();
+    authentication_ok(&mut out);
+    out
+}
+
+/// ParameterStatus of what the server reports otherwise than the client was told.
+fn differences(told: &Profile, checkout: &Checkout) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in checkout.reported() {
+        let known = told.iter().find(|(known, _)| known == name);
+        if known.is_none_or(|(_, known)| known != value) {
+            parameter_status(name, value, &mut out);
+        }
+    }
+    out
+}

@@ -1,0 +1,164 @@
+//! The wait for a server connection, as the client sees it.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::pool::{Checkout, Refused, WaiterId};
+use crate::protocol::message::Severity;
+use crate::session::{Ending, Session};
+
+use super::line::Line;
+use super::service::Service;
+use super::startup::Admission;
+use super::words::{self, Wanting};
+
+/// How much is read of a client that waits, in bytes; then it is only noticed at the end of the
+/// wait if it goes.
+const MOST_HELD: usize = 64 * 1024;
+
+/// The message that ends a session.
+const TERMINATE: &[u8] = b"X\0\0\0\x04";
+
+/// How a wait ended.
+pub(super) enum Waited {
+    /// With a server connection.
+    Got(Checkout),
+    /// With an error, encoded.
+    Refused(Vec<u8>),
+    /// The session is ended from outside.
+    Ended(Box<Ending>),
+    /// The client has gone.
+    Gone,
+}
+
+/// A session that waits.
+pub(super) struct Wait<'a> {
+    pub(super) service: &'a Service,
+    pub(super) line: &'a Line,
+    pub(super) admission: &'a Admission,
+    /// How bad it is for the session to get nothing.
+    pub(super) severity: Severity,
+    /// What must be sent before the first notice, and is taken by it.
+    pub(super) opening: &'a mut Option<Vec<u8>>,
+}
+
+impl Wait<'_> {
+    /// Waits; what the client sends meanwhile goes onto the end of `held`.
+    pub(super) async fn run(
+        mut self,
+        held: &mut Vec<u8>,
+        ending: &mut oneshot::Receiver<Box<Ending>>,
+    ) -> Waited {
+        let begun = Instant::now();
+        let admission = self.admission;
+        let session = admission.seat.session();
+        let lender = self.service.executions().lender();
+        let pool = &self.service.served_by(admission.upstream).config.pool;
+        let checkout = lender.checkout(admission.pool, &admission.key, WaiterId(session.id().0));
+        let mut checkout = std::pin::pin!(checkout);
+        let mut timeout = std::pin::pin!(tokio::time::sleep(pool.timeout));
+        let mut notice = std::pin::pin!(tokio::time::sleep(pool.notice_after));
+        let mut noticed = pool.notice_after >= pool.timeout;
+        let mut hears = true;
+        loop {
+            tokio::select! {
+                biased;
+                Ok(ending) = &mut *ending => return Waited::Ended(ending),
+                checkout = &mut checkout => return self.answered(checkout, ending).await,
+                () = session.wait_cancelled() => {
+                    let report = words::cancelled_while_waiting(self.severity);
+                    return Waited::Refused(encoded(&report));
+                }
+                read = self.line.read(held, MOST_HELD - held.len()),
+                    if hears && held.len() < MOST_HELD =>
+                {
+                    hears = matches!(read, Ok(1..));
+                    // One that said goodbye behind its query wants it done all the same.
+                    if !hears && !held.ends_with(TERMINATE) {
+                        return Waited::Gone;
+                    }
+                }
+                () = &mut notice, if !noticed => {
+                    noticed = true;
+                    if self.notify(session, begun.elapsed()).await.is_err() {
+                        return Waited::Gone;
+                    }
+                }
+                () = &mut timeout => return Waited::Refused(self.in_vain(session, begun.elapsed())),
+            }
+        }
+    }
+
+    async fn answered(
+        &self,
+        checkout: Result<Checkout, Refused>,
+        ending: &mut oneshot::Receiver<Box<Ending>>,
+    ) -> Waited {
+        match checkout {
+            Ok(checkout) => Waited::Got(checkout),
+            Err(Refused::Dial(error)) => {
+                let upstream = &self.service.served_by(self.admission.upstream).name;
+                tracing::warn!(
+                    upstream = &**upstream,
+                    sqlstate = error.sqlstate().as_str(),
+                    %error,
+                    "no server connection could be opened"
+                );
+                Waited::Refused(error.to_client(self.severity))
+            }
+            // Who ends an execution tells its sessions first.
+            Err(Refused::Ended) => match ending.try_recv() {
+                Ok(ending) => Waited::Ended(ending),
+                Err(_) => Waited::Refused(encoded(&words::ended(self.admission.membership.id()))),
+            },
+        }
+    }
+
+    /// Tells the client that it waits.
+    async fn notify(&mut self, session: &Session, waited: Duration) -> std::io::Result<()> {
+        let mut out = self.opening.take().unwrap_or_default();
+        self.wanting(session, waited, |wanting| wanting.notice())
+            .encode(&mut out);
+        self.line.write(&out).await
+    }
+
+    /// Nothing came in time: the same sentence for the client and for the log.
+    fn in_vain(&self, session: &Session, waited: Duration) -> Vec<u8> {
+        let holders = self.service.settings().holders;
+        let sessions = self.service.executions().sessions();
+        let report = self.wanting(session, waited, |wanting| {
+            wanting.refusal(self.severity, sessions, holders)
+        });
+        tracing::warn!(
+            session_id = session.id().0,
+            execution_id = %session.identity().execution,
+            detail = report.detail.as_deref().unwrap_or_default(),
+            "{}", report.message
+        );
+        encoded(&report)
+    }
+
+    fn wanting<R>(
+        &self,
+        session: &Session,
+        waited: Duration,
+        tell: impl FnOnce(Wanting<'_>) -> R,
+    ) -> R {
+        let lender = self.service.executions().lender();
+        let shortage = lender.shortage(self.admission.pool, WaiterId(session.id().0));
+        let upstream = self.service.served_by(self.admission.upstream);
+        tell(Wanting {
+            execution: self.admission.membership.id(),
+            upstream: &upstream.name,
+            waited,
+            shortage: &shortage,
+        })
+    }
+}
+
+fn encoded(report: &crate::protocol::message::Report) -> Vec<u8> {
+    let mut out = Vec::new();
+    report.encode(&mut out);
+    out
+}

@@ -1,0 +1,288 @@
+//! What clients are told by us.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use crate::config::Holders;
+use crate::pool::{Limit, Shortage};
+use crate::protocol::frame::Violation;
+use crate::protocol::message::{Report, Severity, SqlState};
+use crate::protocol::startup::ExecutionId;
+use crate::protocol::statement;
+use crate::session::{Snapshot, Table};
+
+/// How much of a holder's statement is quoted, in characters.
+const QUOTED: usize = 120;
+/// How many holders are named.
+const NAMED: usize = 3;
+
+/// Who waits in vain, and for what.
+pub(super) struct Wanting<'a> {
+    pub(super) execution: &'a ExecutionId,
+    pub(super) upstream: &'a str,
+    pub(super) waited: Duration,
+    pub(super) shortage: &'a Shortage,
+}
+
+impl Wanting<'_> {
+    /// 53300: nothing came in time.
+    pub(super) fn refusal(&self, severity: Severity, sessions: &Table, tell: Holders) -> Report {
+        let message = format!(
+            "execpool: no server connection for execution {} within {}: {}",
+            self.execution,
+            seconds(self.waited),
+            self.reached()
+        );
+        let mut detail = self.use_of_pool_and_budget();
+        self.name_holders(sessions, tell, &mut detail);
+        Report::new(severity, SqlState::TOO_MANY_CONNECTIONS, message)
+            .with_detail(detail)
+            .with_hint(self.hint())
+    }
+
+    /// What a client is told that goes on waiting.
+    pub(super) fn notice(&self) -> Report {
+        let position = self.shortage.position.unwrap_or(1);
+        let message = format!(
+            "execpool: execution {} waits for a server connection, at position {position}: {}",
+            self.execution,
+            self.reached()
+        );
+        Report::new(Severity::Notice, SqlState::TOO_MANY_CONNECTIONS, message)
+            .with_detail(self.use_of_pool_and_budget())
+    }
+
+    /// Which limit it is.
+    fn reached(&self) -> String {
+        let budget = &self.shortage.budget;
+        match (self.shortage.limit, self.shortage.limits) {
+            (Limit::Pool, Some(limits)) => format!(
+                "its pool of {} is in use",
+                limits.size.saturating_add(limits.overflow)
+            ),
+            (Limit::Pool, None) => "its pool is in use".to_owned(),
+            (Limit::Budget, _) => format!("the pod's budget of {} is in use", budget.limit()),
+            (Limit::Database, _) => format!(
+                "the database takes no more than {} connections (limited_by_database)",
+                budget.effective()
+            ),
+            (Limit::Dialling, _) => "the database has not answered yet".to_owned(),
+        }
+    }
+
+    fn use_of_pool_and_budget(&self) -> String {
+        let Shortage {
+            counts,
+            limits,
+            budget,
+            queue,
+            ..
+        } = self.shortage;
+        let of = limits.map_or_else(String::new, |limits| {
+            format!(" of {}", limits.size.saturating_add(limits.overflow))
+        });
+        format!(
+            "Pool {}: {}{of} open, {} lent, {} waiting. Budget: {} of {} open.",
+            self.upstream,
+            counts.open(),
+            counts.lent,
+            queue.waiting,
+            budget.open(),
+            budget.limit(),
+        )
+    }
+
+    /// Names who has held connections for longest: of the execution where its own pool is full.
+    fn name_holders(&self, sessions: &Table, tell: Holders, out: &mut String) {
+        let of = match self.shortage.limit {
+            Limit::Pool => Some(self.execution),
+            Limit::Budget | Limit::Database | Limit::Dialling => None,
+        };
+        if tell == Holders::None {
+            return;
+        }
+        let holders = sessions.holders(of, NAMED, Instant::now());
+        if holders.is_empty() {
+            return;
+        }
+        out.push_str(" Longest holders: ");
+        for (place, holder) in holders.iter().enumerate() {
+            let before = if place == 0 { "" } else { "; " };
+            // Writing into a String does not fail.
+            let _ = write!(out, "{before}{}", described(holder, tell));
+        }
+        out.push('.');
+    }
+
+    fn hint(&self) -> &'static str {
+        match self.shortage.limit {
+            Limit::Pool => {
+                "Close connections that the execution no longer needs, give it fewer at once, or raise pool.size or pool.overflow. `execpool sessions` shows who holds what."
+            }
+            Limit::Budget => {
+                "End executions that are done, close connections across long waits, or raise budget.size or budget.overflow if the database has room. `execpool sessions` shows who holds what."
+            }
+            Limit::Database => {
+                "Others use the database's connections: raise its max_connections, or lower the budgets of what connects to it."
+            }
+            Limit::Dialling => {
+                "Check that the database is up and not overloaded: `execpool status` shows what it last answered."
+            }
+        }
+    }
+}
+
+/// A holder, as far as it is to be told.
+fn described(holder: &Snapshot, tell: Holders) -> String {
+    let id = &holder.identity;
+    let mut text = format!("execution {}", id.execution);
+    if tell != Holders::Full {
+        return text;
+    }
+    if let Some(caller) = &id.caller {
+        let _ = write!(text, ", opened at {caller}");
+    }
+    if let Some(label) = &id.label {
+        let _ = write!(text, ", label {label}");
+    }
+    let state = holder.state.as_str().replace('_', " ");
+    let held = seconds(holder.bound_age.unwrap_or_default());
+    let _ = write!(
+        text,
+        ", {state} for {}, held for {held}",
+        seconds(holder.state_age)
+    );
+    if !holder.statement.is_empty() {
+        let shown = statement::shown(&holder.statement, QUOTED);
+        let _ = write!(text, ", last statement: {shown}");
+    }
+    text
+}
+
+/// A time as people read it: tenths below ten seconds, whole seconds above.
+fn seconds(time: Duration) -> String {
+    match time.as_secs_f64() {
+        tenths if tenths < 9.95 => format!("{tenths:.1} s"),
+        whole => format!("{whole:.0} s"),
+    }
+}
+
+/// 57014: a cancel request freed the session from the queue.
+pub(super) fn cancelled_while_waiting(severity: Severity) -> Report {
+    Report::new(
+        severity,
+        SqlState::QUERY_CANCELED,
+        "canceling statement due to user request",
+    )
+    .with_detail("execpool: it was waiting for a server connection.")
+}
+
+/// 55000: the execution of a session has ended; why comes by its own way where it is known.
+pub(super) fn ended(execution: &ExecutionId) -> Report {
+    Report::new(
+        Severity::Fatal,
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("execpool: execution {execution} has ended"),
+    )
+}
+
+/// 08P01: what the client sent is no message.
+pub(super) fn violated(violation: Violation) -> Report {
+    Report::new(
+        Severity::Fatal,
+        violation.sqlstate(),
+        format!("execpool: {violation}"),
+    )
+    .with_hint("Does the client speak the PostgreSQL protocol?")
+}
+
+/// 08006: the server connection broke under a session.
+pub(super) fn server_gone(upstream: &str) -> Report {
+    Report::new(
+        Severity::Fatal,
+        SqlState::CONNECTION_FAILURE,
+        format!("execpool: the connection to the database of upstream {upstream} was lost"),
+    )
+    .with_hint("The database closed it, or cannot be reached. Connect again.")
+}
+
+/// 53300: the table of sessions is full.
+pub(super) fn too_many_sessions(most: u32) -> Report {
+    Report::new(
+        Severity::Fatal,
+        SqlState::TOO_MANY_CONNECTIONS,
+        format!("execpool: there are {most} sessions already, which is listen.max_sessions"),
+    )
+    .with_hint("Close connections that are not needed, or raise listen.max_sessions.")
+}
+
+/// 28000: this user of the system may not connect.
+pub(super) fn uid_not_allowed(uid: u32) -> Report {
+    Report::new(
+        Severity::Fatal,
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        format!("execpool: user id {uid} may not connect to this socket"),
+    )
+    .with_hint("Add it to listen.allow_uids.")
+}
+
+/// 0A000: a replication connection can't be pooled.
+pub(super) fn replication() -> Report {
+    Report::new(
+        Severity::Fatal,
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "execpool: replication connections are not pooled",
+    )
+    .with_hint("Connect to the database directly.")
+}
+
+/// 3D000: no upstream serves this database.
+pub(super) fn unknown_database(name: &str, known: &[&str]) -> Report {
+    Report::new(
+        Severity::Fatal,
+        SqlState::INVALID_CATALOG_NAME,
+        format!("execpool: no upstream serves database \"{name}\""),
+    )
+    .with_hint(format!("Those served here are: {}.", known.join(", ")))
+}
+
+/// 28000: the upstream connects as somebody else.
+pub(super) fn wrong_user(user: &str, upstream: &str, serves: &str) -> Report {
+    Report::new(
+        Severity::Fatal,
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        format!("execpool: upstream {upstream} serves user \"{serves}\", not \"{user}\""),
+    )
+    .with_hint(format!(
+        "Connect as {serves}, or set any_user: true for this upstream, which then ignores the name."
+    ))
+}
+
+/// Nobody says who he is within the time.
+pub(super) fn startup_timeout(after: Duration) -> Report {
+    Report::new(
+        Severity::Fatal,
+        SqlState::PROTOCOL_VIOLATION,
+        format!(
+            "execpool: no whole startup packet came within {} s",
+            after.as_secs()
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_as_people_read_them() {
+        for (millis, told) in [
+            (0, "0.0 s"),
+            (1234, "1.2 s"),
+            (9949, "9.9 s"),
+            (20_000, "20 s"),
+        ] {
+            assert_eq!(seconds(Duration::from_millis(millis)), told);
+        }
+    }
+}
