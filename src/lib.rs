@@ -5,6 +5,7 @@ pub mod budget;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod execution;
 pub mod listener;
 pub mod monitor;

@@ -120,10 +120,15 @@ fn rules(config: &Config) -> Rules {
 fn upstream(upstream: &config::Upstream) -> Upstream {
     Upstream {
         name: upstream.name.as_str().into(),
-        limits: PoolLimits {
-            size: upstream.pool.size as usize,
-            overflow: upstream.pool.overflow as usize,
-        },
+        limits: limits(upstream),
+    }
+}
+
+/// The limits of a pool that has none of its own.
+pub(super) fn limits(upstream: &config::Upstream) -> PoolLimits {
+    PoolLimits {
+        size: upstream.pool.size as usize,
+        overflow: upstream.pool.overflow as usize,
     }
 }
 

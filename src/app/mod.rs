@@ -20,9 +20,12 @@ mod stop;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 
 use crate::config::{Config, Loaded};
+use crate::control::{Control, Facts, UpstreamFacts};
 use crate::execution::Remote;
 use crate::listener::{Access, Directory};
 use crate::monitor::Monitor;
@@ -42,6 +45,7 @@ pub fn run(loaded: &Loaded) -> Result<(), StartError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    allow_all_descriptors();
     let directory = Directory::claim(&config.listen.dir)?;
     let access = Access {
         mode: config.listen.mode,
@@ -69,21 +73,67 @@ pub fn run(loaded: &Loaded) -> Result<(), StartError> {
 /// The main thread's part: looks at the data plane until a signal ends the process.
 async fn watch(
     config: &Config,
-    _control_socket: data::Bound,
+    (control_socket, _place): data::Bound,
     monitors: Vec<Arc<Monitor>>,
     data: DataPlane,
 ) {
     let remote = Remote::new(Arc::clone(data.executions()));
-    for monitor in monitors {
-        tokio::spawn(look_for(monitor));
+    for monitor in &monitors {
+        tokio::spawn(look_for(Arc::clone(monitor)));
     }
     let started = Instant::now();
+    let control = Control::new(remote.clone(), monitors, facts(config, started));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = match UnixListener::from_std(control_socket) {
+        Ok(listener) => tokio::spawn(control.serve(listener, async {
+            let _ = stopped.await;
+        })),
+        Err(error) => {
+            tracing::error!(%error, "cannot listen on the control socket");
+            return data.stop();
+        }
+    };
     if let Some(interval) = config.telemetry.status_log {
         tokio::spawn(status_log::run(remote.clone(), interval, started));
     }
     stop::wait(config, &remote).await;
+    drop(stop);
+    // Answers under way are finished, within a bound of its own; a panic in it was logged.
+    let _ = serving.await;
     data.stop();
     tracing::info!("execpool ends");
+}
+
+/// Each session needs a descriptor, each server connection another: the soft limit, often 1,024,
+/// is raised to the hard one.
+fn allow_all_descriptors() {
+    use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, setrlimit};
+    let raised =
+        getrlimit(RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open descriptors");
+    }
+}
+
+/// What the control API tells of the process.
+fn facts(config: &Config, started: Instant) -> Facts {
+    let upstreams = config.upstreams.iter();
+    Facts {
+        socket_dir: config.listen.dir.clone(),
+        port: config.listen.port,
+        upstreams: upstreams
+            .map(|upstream| UpstreamFacts {
+                name: upstream.name.clone(),
+                database: upstream.target.database.clone(),
+                user: upstream.target.user.clone(),
+                limits: data::limits(upstream),
+            })
+            .collect(),
+        version: env!("CARGO_PKG_VERSION"),
+        started,
+        admin: config.control.admin,
+        allow_uids: config.control.allow_uids.clone(),
+    }
 }
 
 /// Says once whether an upstream can be reached.

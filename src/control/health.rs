@@ -1,0 +1,198 @@
+//! How the databases are: as last seen, and `GET /v1/database/health`, which asks them now.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use tokio::task::JoinSet;
+
+use crate::monitor::Health;
+
+use super::Control;
+use super::query::Query;
+use super::router::{Answer, Asked, json};
+use super::types::{DatabaseHealth, Seconds, UpstreamHealth, UpstreamStatus};
+
+/// How often each database is asked in the background.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// What a monitor told, or why it told nothing.
+type Told = Result<Health, String>;
+
+/// What was last seen of a database.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    at: Instant,
+    told: Result<Duration, String>,
+}
+
+pub(super) async fn get(control: &Arc<Control>, asked: &Asked) -> Answer {
+    Query::parse(asked.query.as_deref(), &[])?;
+    let told = control.ask_all().await;
+    let ours = control
+        .remote
+        .ask(|executions| executions.connections())
+        .await?;
+    let upstreams: Vec<UpstreamHealth> = told
+        .into_iter()
+        .enumerate()
+        .map(|(number, told)| {
+            let ours = ours.get(number).map_or(0, |counts| counts.open());
+            // There are fewer than four billion.
+            upstream(
+                control.name(number),
+                told,
+                u32::try_from(ours).unwrap_or(u32::MAX),
+            )
+        })
+        .collect();
+    let status = match upstreams.iter().all(|upstream| upstream.reachable) {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    json(status, &DatabaseHealth { upstreams })
+}
+
+/// What is told of one database; of its connections, `pooled` are in our pools.
+fn upstream(name: &str, told: Told, pooled: u32) -> UpstreamHealth {
+    let name = name.to_owned();
+    let health = match told {
+        Ok(health) => health,
+        Err(error) => {
+            return UpstreamHealth {
+                name,
+                error: Some(error),
+                ..UpstreamHealth::default()
+            };
+        }
+    };
+    // And the monitor's own.
+    let ours = pooled.saturating_add(1).min(health.connections);
+    UpstreamHealth {
+        name,
+        reachable: true,
+        latency_seconds: Some(Seconds(health.latency)),
+        server_version: Some(health.server_version),
+        max_connections: Some(health.max_connections),
+        reserved: Some(health.reserved),
+        ours: Some(ours),
+        others: Some(health.connections - ours),
+        in_recovery: Some(health.in_recovery),
+        error: None,
+    }
+}
+
+impl Control {
+    /// Asks every database, all at once: as long as the slowest takes, which the monitors bound.
+    async fn ask_all(self: &Arc<Self>) -> Vec<Told> {
+        let mut asking = JoinSet::new();
+        for number in 0..self.monitors.len() {
+            let control = Arc::clone(self);
+            asking.spawn(async move { (number, control.ask_one(number).await) });
+        }
+        let mut told: Vec<Told> = vec![Err("it was not asked".to_owned()); self.monitors.len()];
+        while let Some(answer) = asking.join_next().await {
+            if let Ok((number, answer)) = answer {
+                told[number] = answer;
+            }
+        }
+        told
+    }
+
+    /// Asks one database, and remembers what was seen.
+    async fn ask_one(&self, number: usize) -> Told {
+        let health = self.monitors[number].health().await;
+        let told = health.map_err(|error| error.to_string());
+        let seen = Seen {
+            at: Instant::now(),
+            told: told
+                .as_ref()
+                .map(|health| health.latency)
+                .map_err(Clone::clone),
+        };
+        self.seen.lock()[number] = Some(seen);
+        told
+    }
+
+    /// Asks one database again and again.
+    pub(super) async fn watch(self: Arc<Self>, number: usize) {
+        let mut was_reachable = None;
+        loop {
+            let told = self.ask_one(number).await;
+            self.log_change(number, &told, was_reachable);
+            was_reachable = Some(told.is_ok());
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    fn log_change(&self, number: usize, told: &Told, was_reachable: Option<bool>) {
+        let upstream = self.name(number);
+        match (told, was_reachable) {
+            (Err(error), None | Some(true)) => tracing::warn!(upstream, %error, "no answer"),
+            (Ok(_), Some(false)) => tracing::info!(upstream, "the database answers again"),
+            _ => {}
+        }
+    }
+
+    /// What was last seen of each database.
+    pub(super) fn last_seen(&self, now: Instant) -> Vec<UpstreamStatus> {
+        let seen = self.seen.lock();
+        let all = seen.iter().enumerate();
+        all.map(|(number, seen)| {
+            let told = seen.as_ref().map(|seen| &seen.told);
+            UpstreamStatus {
+                name: self.name(number).to_owned(),
+                reachable: told.map(Result::is_ok),
+                latency_seconds: told
+                    .and_then(|told| told.as_ref().ok().copied())
+                    .map(Seconds),
+                checked_seconds_ago: seen
+                    .as_ref()
+                    .map(|seen| Seconds(now.saturating_duration_since(seen.at))),
+                error: told.and_then(|told| told.as_ref().err().cloned()),
+            }
+        })
+        .collect()
+    }
+
+    fn name(&self, number: usize) -> &str {
+        let monitor = self.monitors.get(number);
+        monitor.map_or("", |monitor| monitor.upstream())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health() -> Health {
+        Health {
+            latency: Duration::from_millis(2),
+            server_version: "16.4".to_owned(),
+            max_connections: 100,
+            reserved: 3,
+            connections: 10,
+            in_recovery: false,
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_the_others() {
+        let told = upstream("app", Ok(health()), 4);
+        assert_eq!((told.ours, told.others), (Some(5), Some(5)));
+        // Some of ours have gone between the two looks.
+        let told = upstream("app", Ok(health()), 40);
+        assert_eq!((told.ours, told.others), (Some(10), Some(0)));
+    }
+
+    #[test]
+    fn a_database_that_is_away_has_the_same_shape_and_an_error() {
+        let away = upstream("app", Err("away".to_owned()), 0);
+        let keys = |health: &UpstreamHealth| -> Vec<String> {
+            let value = serde_json::to_value(health).unwrap();
+            value.as_object().unwrap().keys().cloned().collect()
+        };
+        assert_eq!(keys(&away), keys(&upstream("app", Ok(health()), 0)));
+        assert!(!away.reachable && away.error.is_some());
+    }
+}

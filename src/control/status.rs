@@ -1,0 +1,124 @@
+//! `GET /v1/status`: never waits for a database or a pool.
+
+use std::time::Instant;
+
+use http::StatusCode;
+
+use crate::budget::Budget;
+use crate::execution::{Counts, Executions, Reason};
+use crate::pool::{Counts as PoolCounts, Queue};
+use crate::session::{Counts as SessionCounts, State};
+
+use super::Control;
+use super::query::Query;
+use super::router::{Answer, Asked, json};
+use super::types::{self, Memory, Seconds, Status};
+
+/// What the data plane tells, in one turn.
+struct Look {
+    budget: Budget,
+    queue: Queue,
+    connections: PoolCounts,
+    executions: Counts,
+    sessions: SessionCounts,
+}
+
+impl Look {
+    fn at(executions: &Executions) -> Self {
+        let (budget, queue) = executions.lender().budget();
+        let mut connections = PoolCounts::default();
+        for upstream in executions.connections() {
+            connections += upstream;
+        }
+        Self {
+            budget,
+            queue,
+            connections,
+            executions: executions.counts(),
+            sessions: executions.sessions().counts(),
+        }
+    }
+}
+
+pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
+    Query::parse(asked.query.as_deref(), &[])?;
+    let look = control
+        .remote
+        .ask(|executions| Look::at(executions))
+        .await?;
+    let status = Status {
+        version: control.facts.version,
+        uptime_seconds: Seconds(control.facts.started.elapsed()),
+        budget: budget(&look),
+        upstreams: control.last_seen(Instant::now()),
+        executions: execution_counts(&look.executions),
+        sessions: session_counts(&look.sessions),
+        memory: Memory {
+            resident_bytes: resident(),
+        },
+    };
+    json(StatusCode::OK, &status)
+}
+
+fn budget(look: &Look) -> types::Budget {
+    types::Budget {
+        size: look.budget.size(),
+        limit: look.budget.limit(),
+        effective: look.budget.effective(),
+        used: look.sessions.bound(),
+        open: look.budget.open(),
+        idle: look.connections.idle,
+        connecting: look.connections.connecting,
+        reserve: 0,
+        waiting: look.queue.waiting,
+        oldest_wait_seconds: Seconds(look.queue.oldest),
+        limited_by_database: look.budget.limited_by_database(),
+    }
+}
+
+fn execution_counts(counts: &Counts) -> types::ExecutionCounts {
+    let ended = Reason::ALL.map(|reason| (reason.as_str(), counts.ended[reason as usize]));
+    types::ExecutionCounts {
+        active: counts.active,
+        ending: counts.ending,
+        ended: ended.into_iter().collect(),
+    }
+}
+
+fn session_counts(counts: &SessionCounts) -> types::SessionCounts {
+    let by_state = State::ALL.map(|state| (state.as_str(), counts.of(state)));
+    types::SessionCounts {
+        total: counts.by_state.iter().sum(),
+        by_state: by_state.into_iter().collect(),
+        opened: counts.opened,
+        closed: counts.closed,
+    }
+}
+
+/// The process's resident memory, as the kernel tells it; a few lines, from memory.
+fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_and_every_state_is_counted_by_its_word() {
+        let ended = execution_counts(&Counts::default()).ended;
+        assert_eq!(ended.len(), Reason::ALL.len());
+        let sessions = session_counts(&SessionCounts::default());
+        assert_eq!(sessions.by_state.len(), State::ALL.len());
+    }
+
+    #[test]
+    fn resident_memory_is_told() {
+        assert!(resident().is_some_and(|bytes| bytes > 1 << 20));
+    }
+}

@@ -1,0 +1,417 @@
+//! What is answered. Durations are numbers of seconds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::execution::{Kind, PoolView, Summary, View};
+use crate::session::Totals;
+
+/// A duration, sent as a number of seconds down to the microsecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seconds(pub Duration);
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Exact up to 285 years.
+        serializer.serialize_f64(self.0.as_micros() as f64 / 1e6)
+    }
+}
+
+/// `GET /v1/status`.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The version of execpool.
+    pub version: &'static str,
+    /// How long the process has been there.
+    pub uptime_seconds: Seconds,
+    /// The pod's server connections.
+    pub budget: Budget,
+    /// The databases, as they were last seen.
+    pub upstreams: Vec<UpstreamStatus>,
+    /// How many executions there are and were.
+    pub executions: ExecutionCounts,
+    /// How many sessions there are and were.
+    pub sessions: SessionCounts,
+    /// The process's memory.
+    pub memory: Memory,
+}
+
+/// The pod's server connections.
+#[derive(Debug, Serialize)]
+pub struct Budget {
+    /// How many may stay open idle.
+    pub size: usize,
+    /// How many may be open.
+    pub limit: usize,
+    /// How many may be open now: less where the database allows less.
+    pub effective: usize,
+    /// Those lent to sessions that have queried.
+    pub used: usize,
+    /// All that are open.
+    pub open: usize,
+    /// Those in the pools.
+    pub idle: usize,
+    /// Those that are being opened.
+    pub connecting: usize,
+    /// Those in the reserve.
+    pub reserve: usize,
+    /// Checkouts that wait.
+    pub waiting: usize,
+    /// How long the first of these has waited.
+    pub oldest_wait_seconds: Seconds,
+    /// Whether the database allows less than is configured.
+    pub limited_by_database: bool,
+}
+
+/// A database as it was last seen.
+#[derive(Debug, Serialize)]
+pub struct UpstreamStatus {
+    /// The upstream's name.
+    pub name: String,
+    /// Whether it answered; null before the first answer.
+    pub reachable: Option<bool>,
+    /// The round trip of a trivial query.
+    pub latency_seconds: Option<Seconds>,
+    /// How long ago that was.
+    pub checked_seconds_ago: Option<Seconds>,
+    /// Why it did not answer.
+    pub error: Option<String>,
+}
+
+/// How many executions there are and were.
+#[derive(Debug, Serialize)]
+pub struct ExecutionCounts {
+    /// Sessions may join them.
+    pub active: usize,
+    /// They are on their way out.
+    pub ending: usize,
+    /// Ended since the start, by reason.
+    pub ended: BTreeMap<&'static str, u64>,
+}
+
+/// How many sessions there are and were.
+#[derive(Debug, Serialize)]
+pub struct SessionCounts {
+    /// All that are there.
+    pub total: usize,
+    /// Those in each state.
+    #[serde(flatten)]
+    pub by_state: BTreeMap<&'static str, usize>,
+    /// Ever opened.
+    pub opened: u64,
+    /// Ever closed.
+    pub closed: u64,
+}
+
+/// The process's memory.
+#[derive(Debug, Serialize)]
+pub struct Memory {
+    /// What is resident; null where the system does not tell.
+    pub resident_bytes: Option<u64>,
+}
+
+/// `POST /v1/executions`.
+#[derive(Debug, Serialize)]
+pub struct Created {
+    /// The execution's name.
+    pub id: String,
+    /// Which of that name, from 1.
+    pub generation: u64,
+    /// How it came to be.
+    pub kind: &'static str,
+    /// A PostgreSQL URL by which a driver joins it.
+    pub url: String,
+    /// The startup parameters that name it, for a driver that is given them apart from a URL.
+    pub parameters: BTreeMap<&'static str, String>,
+    /// The time until its deadline; null without one.
+    pub deadline_seconds: Option<Seconds>,
+}
+
+/// What the sessions of an execution, or one session, have done.
+#[derive(Debug, Serialize)]
+pub struct Work {
+    /// Queries.
+    pub queries: u64,
+    /// How long server connections were held.
+    pub held_seconds: Seconds,
+    /// How long of that they worked.
+    pub active_seconds: Seconds,
+    /// How long of that they waited inside a transaction.
+    pub idle_in_transaction_seconds: Seconds,
+    /// The share of work in the held time; null if nothing was held.
+    pub hold_efficiency: Option<f64>,
+}
+
+impl From<Totals> for Work {
+    fn from(totals: Totals) -> Self {
+        Self {
+            queries: totals.queries,
+            held_seconds: Seconds(totals.held.total()),
+            active_seconds: Seconds(totals.held.active),
+            idle_in_transaction_seconds: Seconds(totals.held.in_transaction),
+            hold_efficiency: totals.held.efficiency(),
+        }
+    }
+}
+
+/// An execution that has not ended.
+#[derive(Debug, Serialize)]
+pub struct Execution {
+    /// Its name.
+    pub id: String,
+    /// Which of that name, from 1.
+    pub generation: u64,
+    /// `active` or `ending`.
+    pub state: &'static str,
+    /// How it came to be: explicit, implicit, shared or session.
+    pub kind: &'static str,
+    /// Why it is ending; null while it is active.
+    pub reason: Option<&'static str>,
+    /// How long it has been there.
+    pub age_seconds: Seconds,
+    /// The time until its deadline; null without one.
+    pub deadline_seconds: Option<Seconds>,
+    /// Open streams that hold it.
+    pub holds: usize,
+    /// What the app wants to remember it by.
+    pub labels: BTreeMap<String, String>,
+    /// Sessions in it now.
+    pub sessions: usize,
+    /// Sessions that ever joined.
+    pub sessions_joined: u64,
+    /// What its sessions have done.
+    #[serde(flatten)]
+    pub work: Work,
+    /// Its pools that have been used.
+    pub pools: Vec<Pool>,
+}
+
+/// The server connections of an execution to one upstream.
+#[derive(Debug, Serialize)]
+pub struct Pool {
+    /// The upstream's name.
+    pub upstream: String,
+    /// How many may stay open idle; null where the budget alone limits it.
+    pub size: Option<usize>,
+    /// How many more while in use.
+    pub overflow: Option<usize>,
+    /// All that are open.
+    pub open: usize,
+    /// Those with a session.
+    pub lent: usize,
+    /// Those in the pool.
+    pub idle: usize,
+    /// Those that are being opened.
+    pub connecting: usize,
+    /// Those that are being closed.
+    pub closing: usize,
+    /// The most that were open at once.
+    pub peak: usize,
+    /// Checkouts that wait.
+    pub waiting: usize,
+    /// How long the first of these has waited.
+    pub oldest_wait_seconds: Seconds,
+    /// The backends.
+    pub server_pids: Vec<i32>,
+}
+
+/// An execution that has ended.
+#[derive(Debug, Serialize)]
+pub struct Ended {
+    /// Its name.
+    pub id: String,
+    /// Which of that name, from 1.
+    pub generation: u64,
+    /// `ended`; `ending` where its end was no longer waited for.
+    pub state: &'static str,
+    /// Why it ended.
+    pub reason: &'static str,
+    /// What the client gave as its reason.
+    pub reason_text: Option<String>,
+    /// From its beginning to its end.
+    pub duration_seconds: Seconds,
+    /// How long ago it ended; null where it has not.
+    pub ended_seconds_ago: Option<Seconds>,
+    /// Sessions that ever joined.
+    pub sessions_joined: u64,
+    /// What its sessions have done.
+    #[serde(flatten)]
+    pub work: Work,
+    /// The most server connections that it had at once, over its pools.
+    pub peak_connections: usize,
+    /// What was still there when it ended.
+    pub leftovers: usize,
+}
+
+/// `DELETE /v1/executions/{id}`.
+#[derive(Debug, Serialize)]
+pub struct Deleted {
+    /// What is kept of it.
+    #[serde(flatten)]
+    pub summary: Ended,
+    /// Whether nothing of it is left at the database.
+    pub complete: bool,
+    /// The backends that remain, as far as they are known; absent if it is complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining_pids: Option<Vec<i32>>,
+}
+
+/// One of the list of executions.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Listed {
+    /// It has not ended.
+    Alive(Box<Execution>),
+    /// It has ended.
+    Ended(Box<Ended>),
+}
+
+/// A session.
+#[derive(Debug, Serialize)]
+pub struct Session {
+    /// Its number.
+    pub id: u64,
+    /// Its execution's name.
+    pub execution: String,
+    /// The name of its upstream.
+    pub upstream: String,
+    /// The database that it named.
+    pub database: String,
+    /// Its `application_name`.
+    pub application_name: Option<String>,
+    /// Where it stands.
+    pub state: &'static str,
+    /// How long it has been there.
+    pub age_seconds: Seconds,
+    /// For how long it has stood there.
+    pub state_age_seconds: Seconds,
+    /// What it has done.
+    #[serde(flatten)]
+    pub work: Work,
+    /// Where it was opened in the app.
+    pub caller: Option<String>,
+    /// Free text of the app's.
+    pub label: Option<String>,
+    /// The trace that it belongs to.
+    pub traceparent: Option<String>,
+    /// The client's process.
+    pub peer: Peer,
+    /// The backend that it holds.
+    pub server_pid: Option<i32>,
+    /// Its last statement without literals; null before the first.
+    pub statement: Option<String>,
+}
+
+/// A client's process.
+#[derive(Debug, Serialize)]
+pub struct Peer {
+    /// Its user.
+    pub uid: u32,
+    /// Its number; null where it lives in another PID namespace.
+    pub pid: Option<i32>,
+}
+
+/// `GET /v1/database/health`.
+#[derive(Debug, Serialize)]
+pub struct DatabaseHealth {
+    /// One for each upstream, in the order of the configuration.
+    pub upstreams: Vec<UpstreamHealth>,
+}
+
+/// How a database is now.
+#[derive(Debug, Default, Serialize)]
+pub struct UpstreamHealth {
+    /// The upstream's name.
+    pub name: String,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// The round trip of a trivial query.
+    pub latency_seconds: Option<Seconds>,
+    /// The server's version, in its words.
+    pub server_version: Option<String>,
+    /// The server's limit of connections.
+    pub max_connections: Option<u32>,
+    /// How many of these ordinary roles may not use.
+    pub reserved: Option<u32>,
+    /// Those that execpool has for this upstream, its monitor's among them.
+    pub ours: Option<u32>,
+    /// All others of the server.
+    pub others: Option<u32>,
+    /// Whether it is a standby.
+    pub in_recovery: Option<bool>,
+    /// Why it did not answer.
+    pub error: Option<String>,
+}
+
+/// The word for a kind of execution.
+pub(super) fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Explicit => "explicit",
+        Kind::Implicit => "implicit",
+        Kind::Shared => "shared",
+        Kind::Session => "session",
+    }
+}
+
+impl From<View> for Execution {
+    fn from(view: View) -> Self {
+        Self {
+            id: view.id.to_string(),
+            generation: view.generation,
+            state: match view.ending {
+                None => "active",
+                Some(_) => "ending",
+            },
+            kind: kind(view.kind),
+            reason: view.ending.map(crate::execution::Reason::as_str),
+            age_seconds: Seconds(view.age),
+            deadline_seconds: view.deadline_in.map(Seconds),
+            holds: view.holds,
+            labels: view.labels,
+            sessions: view.sessions,
+            sessions_joined: view.joined,
+            work: view.totals.into(),
+            pools: view.pools.into_iter().map(Pool::from).collect(),
+        }
+    }
+}
+
+impl From<PoolView> for Pool {
+    fn from(pool: PoolView) -> Self {
+        Self {
+            upstream: pool.upstream.to_string(),
+            size: pool.limits.map(|limits| limits.size),
+            overflow: pool.limits.map(|limits| limits.overflow),
+            open: pool.counts.open(),
+            lent: pool.counts.lent,
+            idle: pool.counts.idle,
+            connecting: pool.counts.connecting,
+            closing: pool.counts.closing,
+            peak: pool.peak,
+            waiting: pool.queue.waiting,
+            oldest_wait_seconds: Seconds(pool.queue.oldest),
+            server_pids: pool.pids,
+        }
+    }
+}
+
+impl From<&Summary> for Ended {
+    fn from(summary: &Summary) -> Self {
+        let duration = summary.ended.saturating_duration_since(summary.started);
+        Self {
+            id: summary.id.to_string(),
+            generation: summary.generation,
+            state: "ended",
+            reason: summary.reason.as_str(),
+            reason_text: summary.text.as_ref().map(|text| text.as_str().to_owned()),
+            duration_seconds: Seconds(duration),
+            ended_seconds_ago: Some(Seconds(summary.ended.elapsed())),
+            sessions_joined: summary.sessions,
+            work: summary.remains.totals.into(),
+            peak_connections: summary.remains.peak,
+            leftovers: summary.remains.leftovers,
+        }
+    }
+}
