@@ -2,7 +2,7 @@
 # They find, or install, what they need: see scripts/setup.
 
 .DEFAULT_GOAL := help
-.PHONY: help test check mutants setup build clean
+.PHONY: help test check bench mutants setup build clean
 
 # A fresh shell often lacks cargo's directory.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -17,6 +17,10 @@ check: ## The quick loop: format, clippy with warnings as errors, unit tests
 	@cargo fmt --all --check
 	@cargo clippy --quiet --all-targets -- -D warnings
 	@cargo test --quiet --lib --bins
+
+bench: ## CPU, throughput and memory beside PgBouncer; ROUNDS=1 SECONDS=2 to try it, STRICT=1
+	@scripts/bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(SETTLE),--settle $(SETTLE)) $(if $(STRICT),--strict)
 
 mutants: setup ## Faults put in on purpose: each must make its test fail
 	@env=$$(scripts/setup --find) && eval "$$env" && scripts/mutants
