@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod execution;
 pub mod listener;
+pub mod metrics;
 pub mod monitor;
 pub mod pool;
 pub mod protocol;
