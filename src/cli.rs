@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::app;
 use crate::config::{self, Loaded, Sources};
 
 const DEFAULT_FILE: &str = "/etc/execpool/config.yaml";
@@ -21,6 +22,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the sidecar, in the foreground, until SIGTERM
+    #[command(after_help = "Examples:\n  \
+        DATABASE_URL=postgresql://app@db/app execpool run\n  \
+        execpool run --config config.yaml --set listen.dir=/tmp/pool\n\n\
+        Clients then connect to host=/run/execpool, as with any Unix socket of PostgreSQL's.\n\
+        Exit status: 0 ended by a signal, 1 could not start, 2 wrong usage.")]
+    Run(Layers),
     /// Validate the configuration; print each value and where it came from
     #[command(after_help = "Examples:\n  execpool check\n  \
         DATABASE_URL=postgresql://app@db/app execpool check\n  \
@@ -60,6 +68,7 @@ where
 {
     match Cli::try_parse_from(args) {
         Ok(cli) => match cli.command {
+            Command::Run(layers) => run_sidecar(layers, env),
             Command::Check(check) => run_check(check, env),
         },
         Err(usage) => {
@@ -71,15 +80,29 @@ where
     }
 }
 
+fn run_sidecar(layers: Layers, env: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
+    let complaints = match load(layers, env) {
+        Ok(loaded) => match app::run(&loaded) {
+            Ok(()) => return Ok(ExitCode::SUCCESS),
+            Err(error) => vec![error.to_string()],
+        },
+        Err(complaints) => complaints,
+    };
+    complain(&complaints)
+}
+
+/// Says what is wrong, a line each.
+fn complain(complaints: &[String]) -> anyhow::Result<ExitCode> {
+    for complaint in complaints {
+        writeln!(std::io::stderr(), "execpool: {complaint}")?;
+    }
+    Ok(ExitCode::FAILURE)
+}
+
 fn run_check(check: Check, env: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
     let loaded = match load(check.layers, env) {
         Ok(loaded) => loaded,
-        Err(complaints) => {
-            for complaint in complaints {
-                writeln!(std::io::stderr(), "execpool: {complaint}")?;
-            }
-            return Ok(ExitCode::FAILURE);
-        }
+        Err(complaints) => return complain(&complaints),
     };
     let mut out = std::io::stdout().lock();
     if check.json {

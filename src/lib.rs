@@ -1,5 +1,6 @@
 //! execpool: a PostgreSQL connection pool per execution, under one budget per pod.
 
+pub mod app;
 pub mod budget;
 pub mod cli;
 pub mod client;

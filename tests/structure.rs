@@ -16,7 +16,7 @@ const FLOORS: [(&str, u8); 22] = [
     ("main", 8),
     ("app", 7),
     ("ctl", 7),
-    ("cli", 7),
+    ("cli", 8),
     ("client", 6),
     ("control", 6),
     ("reactor", 6),

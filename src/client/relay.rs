@@ -90,7 +90,7 @@ impl<'a> Relay<'a> {
         held: &[u8],
         ending: &mut oneshot::Receiver<Box<Ending>>,
     ) -> Over {
-        if let Some(over) = self.from_client(held) {
+        if let Some(over) = self.pass_up(held) {
             return over;
         }
         std::future::poll_fn(|cx| {
@@ -194,7 +194,7 @@ impl<'a> Relay<'a> {
                 match self.line.socket.poll_read(cx, &mut buffer[kept..]) {
                     Poll::Pending => Poll::Pending,
                     Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Some(Over::Vanished)),
-                    Poll::Ready(Ok(read)) => Poll::Ready(self.from_client(&buffer[..kept + read])),
+                    Poll::Ready(Ok(read)) => Poll::Ready(self.pass_up(&buffer[..kept + read])),
                 }
             });
             if let Some(over) = std::task::ready!(over) {
@@ -217,7 +217,7 @@ impl<'a> Relay<'a> {
                 match socket.poll_read(cx, &mut buffer[kept..]) {
                     Poll::Pending => Poll::Pending,
                     Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Some(Over::ServerGone)),
-                    Poll::Ready(Ok(read)) => Poll::Ready(self.from_server(&buffer[..kept + read])),
+                    Poll::Ready(Ok(read)) => Poll::Ready(self.pass_down(&buffer[..kept + read])),
                 }
             });
             if let Some(over) = std::task::ready!(over) {
@@ -227,7 +227,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Scans and forwards what the client has sent.
-    fn from_client(&mut self, bytes: &[u8]) -> Option<Over> {
+    fn pass_up(&mut self, bytes: &[u8]) -> Option<Over> {
         let mut seen = FromClient::default();
         let fed = self.frontend.feed(bytes, &mut |event| {
             seen.take(
@@ -265,7 +265,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Scans and forwards what the server has sent.
-    fn from_server(&mut self, bytes: &[u8]) -> Option<Over> {
+    fn pass_down(&mut self, bytes: &[u8]) -> Option<Over> {
         let mut seen = FromServer::default();
         let fed = self.backend.feed(bytes, &mut |event| {
             seen.take(

@@ -149,7 +149,7 @@ impl Visit {
         match self.wait(Severity::Error, &mut None).await {
             Waited::Got(checkout) => {
                 // Large, and there only while a server connection is held.
-                Box::pin(self.relay(checkout, told)).await;
+                Box::pin(self.relay(*checkout, told)).await;
                 Next::Leave
             }
             Waited::Refused(error) => {

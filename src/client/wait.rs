@@ -23,7 +23,7 @@ const TERMINATE: &[u8] = b"X\0\0\0\x04";
 /// How a wait ended.
 pub(super) enum Waited {
     /// With a server connection.
-    Got(Checkout),
+    Got(Box<Checkout>),
     /// With an error, encoded.
     Refused(Vec<u8>),
     /// The session is ended from outside.
@@ -96,7 +96,7 @@ impl Wait<'_> {
         ending: &mut oneshot::Receiver<Box<Ending>>,
     ) -> Waited {
         match checkout {
-            Ok(checkout) => Waited::Got(checkout),
+            Ok(checkout) => Waited::Got(Box::new(checkout)),
             Err(Refused::Dial(error)) => {
                 let upstream = &self.service.served_by(self.admission.upstream).name;
                 tracing::warn!(

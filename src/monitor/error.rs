@@ -63,7 +63,7 @@ impl MonitorError {
             Problem::Ended(_) => ErrorKind::Broken,
             Problem::Failed(_) => ErrorKind::Failed,
             Problem::Connect(error) => match error {
-                ConnectError::Unreachable { .. } | ConnectError::NoAddress => {
+                ConnectError::NoAddress | ConnectError::Unreachable { .. } => {
                     ErrorKind::Unreachable
                 }
                 ConnectError::PasswordUnreadable(_) => ErrorKind::Password,

@@ -1,0 +1,20 @@
+//! Why the process does not start.
+
+use std::io;
+
+use crate::listener::ListenError;
+use crate::telemetry::LogError;
+
+/// Why the process does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log can't be written as configured.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A socket could not be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The operating system gives no event queue, or no thread.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(io::Error),
+}

@@ -1,0 +1,47 @@
+//! What time alone does on the data plane: ends, upkeep of idle connections, probes of a full
+//! database, the maintenance pass.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::execution::Executions;
+
+/// How often idle connections are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How often a full database is asked for one connection more, plus up to as much again.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// Runs for ever. Holds no lock while it waits.
+pub(super) async fn run(executions: Arc<Executions>, maintenance: Option<Duration>) {
+    let mut next_sweep = Instant::now();
+    let mut next_probe = Instant::now();
+    let mut next_pass = maintenance.map(|interval| Instant::now() + interval);
+    loop {
+        let now = Instant::now();
+        let next_end = executions.end_due(now);
+        if now >= next_sweep {
+            executions.lender().sweep(now);
+            next_sweep = now + SWEEP;
+        }
+        if now >= next_probe && executions.lender().budget().0.limited_by_database() {
+            executions.lender().probe();
+            next_probe = now + PROBE + jitter();
+        }
+        if let (Some(at), Some(interval)) = (next_pass, maintenance)
+            && now >= at
+        {
+            executions.maintain();
+            next_pass = Some(now + interval);
+        }
+        let wake = next_end.map_or(next_sweep, |end| end.min(next_sweep));
+        tokio::time::sleep_until(wake.into()).await;
+    }
+}
+
+/// Up to as much again as [`PROBE`], so that pods that share a database do not ask in step.
+fn jitter() -> Duration {
+    let mut random = [0; 2];
+    // Without random numbers there is no jitter, which is no fault.
+    let _ = getrandom::fill(&mut random);
+    PROBE.mul_f64(f64::from(u16::from_ne_bytes(random)) / f64::from(u16::MAX))
+}

@@ -1,0 +1,61 @@
+//! How everything is, into the log, every few minutes.
+
+use std::time::{Duration, Instant};
+
+use crate::execution::Remote;
+use crate::session::State;
+
+/// Logs the status every `interval`, until the data plane ends.
+pub(super) async fn run(remote: Remote, interval: Duration, started: Instant) {
+    let (mut opened_before, mut closed_before) = (0, 0);
+    loop {
+        tokio::time::sleep(interval).await;
+        let asked = remote
+            .ask(|executions| {
+                let holders = executions.sessions().holders(None, 1, Instant::now());
+                (
+                    executions.lender().budget(),
+                    executions.counts(),
+                    executions.sessions().counts(),
+                    holders.into_iter().next(),
+                )
+            })
+            .await;
+        let Ok(((budget, queue), executions, sessions, holder)) = asked else {
+            return;
+        };
+        let minutes = interval.as_secs_f64() / 60.0;
+        let per_minute = |now: u64, before: u64| (now - before) as f64 / minutes;
+        tracing::info!(
+            executions_active = executions.active,
+            sessions = sessions.by_state.iter().sum::<usize>(),
+            sessions_holding = sessions.bound(),
+            sessions_idle_in_transaction = sessions.of(State::InTransaction),
+            sessions_waiting = sessions.of(State::Waiting),
+            sessions_opened_per_minute = per_minute(sessions.opened, opened_before),
+            sessions_closed_per_minute = per_minute(sessions.closed, closed_before),
+            budget_open = budget.open(),
+            budget_effective = budget.effective(),
+            budget_limit = budget.limit(),
+            budget_waiting = queue.waiting,
+            oldest_wait_seconds = queue.oldest.as_secs_f64(),
+            oldest_held_seconds = holder
+                .as_ref()
+                .and_then(|holder| holder.bound_age)
+                .map(|age| age.as_secs_f64()),
+            oldest_holder = holder.map(|holder| holder.identity.execution.to_string()),
+            resident_bytes = resident_bytes(),
+            uptime_seconds = started.elapsed().as_secs(),
+            "status"
+        );
+        (opened_before, closed_before) = (sessions.opened, sessions.closed);
+    }
+}
+
+/// The process's own resident memory, in bytes; none where the system does not tell.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * u64::try_from(page).ok()?)
+}
