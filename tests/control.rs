@@ -542,7 +542,7 @@ async fn only_listed_users_may_ask() {
     let own = nix::unistd::getuid().as_raw();
     for (name, uids, expected) in [
         ("stranger", vec![own + 1], 403),
-        ("listed", vec![own + 1, own], 200),
+        ("own", vec![own + 1, own], 200),
     ] {
         let options = ApiOptions {
             allow_uids: Some(uids),
