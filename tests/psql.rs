@@ -1,4 +1,4 @@
-//! What psql sees at PostgreSQL - output, errors, exit status - is the same at every run.
+//! What psql sees at PostgreSQL - output, errors, exit status - is the same through execpool.
 //! The matrix is that of the drivers; each entry is a script of its own.
 
 #![allow(
@@ -129,14 +129,14 @@ const SCHEMA: &str = "
     CREATE TABLE copied (id int, name text);";
 
 #[tokio::test]
-async fn psql_sees_the_same_at_every_run() {
+async fn psql_sees_the_same_through_execpool() {
     let places = Places::fresh("psql").await;
-    let first = observe(&places.first_url(), &places.first).await;
-    let second = observe(&places.second_url(), &places.second).await;
+    let direct = observe(&places.direct_url(), &places.first).await;
+    let proxied = observe(&places.proxied_url(), &places.second).await;
     let left_out = ["pipeline_with_error", "default_pool"];
-    assert_complete(&first, &left_out[usize::from(has_pipelines())..]);
-    assert_shows_what_it_is_there_for(&first);
-    assert_same(&first, &second);
+    assert_complete(&direct, &left_out[usize::from(has_pipelines())..]);
+    assert_shows_what_it_is_there_for(&direct);
+    assert_same(&direct, &proxied);
 }
 
 async fn observe(url: &str, database: &Database) -> Observations {

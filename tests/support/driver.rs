@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::postgres::{Database, Postgres};
+use super::sidecar::Sidecar;
 use super::tools;
 
 /// What every driver is asked to do. A driver that can't says so in its observation.
@@ -36,38 +37,43 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// What a driver saw, by name, in the order in which it looked.
 pub(crate) type Observations = Vec<(String, Value)>;
 
-/// Two fresh databases for two runs of one program. What two runs see alike is what a
-/// run through execpool can be held against.
+/// Two fresh databases for two runs of one program: the first is reached directly, the second
+/// through execpool. What a driver sees of both must be the same.
 pub(crate) struct Places {
     pub(crate) first: Database,
     pub(crate) second: Database,
+    pub(crate) sidecar: Sidecar,
 }
 
 impl Places {
     pub(crate) async fn fresh(name: &str) -> Self {
         let postgres = Postgres::shared();
+        let second = postgres.database(&format!("{name}_proxied")).await;
         Self {
-            first: postgres.database(&format!("{name}_first")).await,
-            second: postgres.database(&format!("{name}_second")).await,
+            first: postgres.database(&format!("{name}_direct")).await,
+            sidecar: Sidecar::over(&second).await,
+            second,
         }
     }
 
-    pub(crate) fn first_url(&self) -> String {
+    pub(crate) fn direct_url(&self) -> String {
         format!("{}&application_name=matrix", self.first.url())
     }
 
-    pub(crate) fn second_url(&self) -> String {
-        format!("{}&application_name=matrix", self.second.url())
+    /// As an app that knows nothing of execpool but its URL.
+    pub(crate) fn proxied_url(&self) -> String {
+        let url = self.sidecar.url(&self.second.name);
+        format!("{url}&application_name=matrix")
     }
 }
 
 /// Runs `tests/drivers/{name}.py` in both places and compares.
 pub(crate) async fn program_sees_the_same(name: &str) {
     let places = Places::fresh(name).await;
-    let (first, second) = (places.first_url(), places.second_url());
-    let (first, second) = tokio::join!(run(name, &first), run(name, &second));
-    assert_complete(&first, &[]);
-    assert_same(&first, &second);
+    let (direct, proxied) = (places.direct_url(), places.proxied_url());
+    let (direct, proxied) = tokio::join!(run(name, &direct), run(name, &proxied));
+    assert_complete(&direct, &[]);
+    assert_same(&direct, &proxied);
 }
 
 /// An observation for what a driver has no means for.
