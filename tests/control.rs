@@ -9,6 +9,7 @@
 
 mod support;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ::http::header;
@@ -23,7 +24,7 @@ use tokio::net::UnixStream;
 const SOON: Duration = Duration::from_secs(10);
 
 /// What an answer that waits for nothing may take, on a busy machine.
-const AT_ONCE: Duration = Duration::from_millis(500);
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 async fn api(name: &str) -> (Api, Database) {
     with(name, ApiOptions::default()).await
@@ -362,33 +363,45 @@ async fn many_holds_keep_nobody_from_asking() {
 }
 
 #[tokio::test]
-async fn an_end_that_takes_too_long_tells_what_remains() {
-    let (api, database) = api("remains").await;
+async fn an_end_that_takes_too_long_tells_what_remains_and_a_cleanup_removes_it() {
+    let options = ApiOptions {
+        force: false,
+        ..ApiOptions::default()
+    };
+    let (api, database) = with("remains", options).await;
     create(&api, "stuck").await;
     let stuck = api.session(Some("stuck"), "SELECT 1", true).await;
-    // A session that keeps its connection, at a database that can't be told to end it: its
-    // role may not do without this one right.
-    let admin = Postgres::shared().admin().await;
+    let alive = api.session(Some("alive"), "SELECT 1", false).await;
     let start = Instant::now();
-    // The monitor's own role ends its backends, so the process is stopped instead.
-    let pid = nix::unistd::Pid::from_raw(stuck.pid);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
     let (status, ended) = api.ask("DELETE", "/v1/executions/stuck", None).await;
     let took = start.elapsed();
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
-    assert_eq!(
-        (status, &ended["complete"]),
-        (200, &json!(false)),
-        "{ended}"
-    );
-    assert_eq!(ended["remaining_pids"], json!([stuck.pid]), "{ended}");
     assert!(took < Duration::from_secs(6), "{took:?}");
-    eventually(SOON, "the backend goes once it can", async || {
+    assert_eq!((status, &ended["complete"]), (200, &json!(false)));
+    assert_eq!(ended["remaining_pids"], json!([stuck.pid]), "{ended}");
+
+    let concluded = eventually(SOON, "it is no longer waited for", async || {
+        let (_, again) = api.ask("DELETE", "/v1/executions/stuck", None).await;
+        (again["state"] == "ended")
+            .then_some(again.clone())
+            .ok_or(again)
+    });
+    let again = concluded.await;
+    assert_eq!(
+        (&again["complete"], &again["leftovers"]),
+        (&json!(false), &json!(1))
+    );
+    assert_eq!(pooled(&database).await, 2);
+
+    api.force.store(true, Ordering::Relaxed);
+    let cleanup = "/api/memory/debug/connections/cleanup";
+    assert_eq!(api.ask("POST", cleanup, None).await.0, 200);
+    eventually(SOON, "the leftover alone is removed", async || {
         let left = pooled(&database).await;
-        (left == 0).then_some(()).ok_or(left)
+        (left == 1).then_some(()).ok_or(left)
     })
     .await;
-    drop(admin);
+    let sessions = api.get("/v1/sessions?execution=alive").await;
+    assert_eq!(sessions[0]["server_pid"], alive.pid);
 }
 
 #[tokio::test]
@@ -466,11 +479,8 @@ async fn health_of_a_database_that_does_not_answer_is_503_in_bounded_time() {
     let api = Api::with(postgres, &database, options).await;
     let (status, health) = api.ask("GET", "/v1/database/health", None).await;
     assert_eq!(status, 200, "{health}");
-    for fault in [Fault::Freeze, Fault::Refuse] {
+    for fault in [Fault::Freeze, Fault::CutAfter(0)] {
         proxy.set(fault);
-        if fault == Fault::Refuse {
-            proxy.set(Fault::CutAfter(0));
-        }
         let start = Instant::now();
         let (status, health) = api.ask("GET", "/v1/database/health", None).await;
         assert_eq!(status, 503, "{health}");

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use execpool::budget::Budget;
@@ -45,6 +46,8 @@ pub(crate) struct ApiOptions {
     pub(crate) admin: bool,
     /// `control.allow_uids`.
     pub(crate) allow_uids: Option<Vec<u32>>,
+    /// Whether backends are ended by force from the start; later see [`Api::force`].
+    pub(crate) force: bool,
 }
 
 impl Default for ApiOptions {
@@ -54,6 +57,7 @@ impl Default for ApiOptions {
             monitored: None,
             admin: true,
             allow_uids: None,
+            force: true,
         }
     }
 }
@@ -62,6 +66,8 @@ impl Default for ApiOptions {
 pub(crate) struct Api {
     directory: TempDir,
     pub(crate) executions: Arc<Executions>,
+    /// Whether backends are ended by force.
+    pub(crate) force: Arc<AtomicBool>,
     target: Target,
     /// Ends it when it is sent.
     pub(crate) stop: Option<oneshot::Sender<()>>,
@@ -96,7 +102,8 @@ impl Api {
         let directory = guard::short_directory();
         let url = options.monitored.unwrap_or_else(|| database.url());
         let monitor = Arc::new(Monitor::new(&upstream(&url)));
-        let executions = executions(options.budget, &monitor);
+        let force = Arc::new(AtomicBool::new(options.force));
+        let executions = executions(options.budget, &monitor, &force);
         let facts = Facts {
             socket_dir: directory.path().to_owned(),
             port: 5432,
@@ -121,6 +128,7 @@ impl Api {
             clock: tokio::spawn(clock(Arc::clone(&executions))),
             directory,
             executions,
+            force,
             stop: Some(stop),
         }
     }
@@ -211,7 +219,11 @@ impl Drop for Api {
     }
 }
 
-fn executions(budget: (usize, usize), monitor: &Arc<Monitor>) -> Arc<Executions> {
+fn executions(
+    budget: (usize, usize),
+    monitor: &Arc<Monitor>,
+    force: &Arc<AtomicBool>,
+) -> Arc<Executions> {
     let rules = Rules {
         max_duration: Some(Duration::from_secs(1800)),
         idle_timeout: Duration::from_secs(60),
@@ -223,9 +235,12 @@ fn executions(budget: (usize, usize), monitor: &Arc<Monitor>) -> Arc<Executions>
         name: "app".into(),
         limits: LIMITS,
     }];
-    let monitor = Arc::clone(monitor);
+    let (monitor, force) = (Arc::clone(monitor), Arc::clone(force));
     let runtime = Handle::current();
     let terminate = move |_, pids: Vec<i32>| {
+        if !force.load(Ordering::Relaxed) {
+            return;
+        }
         let monitor = Arc::clone(&monitor);
         tokio::spawn(async move { monitor.terminate(&pids).await });
     };
