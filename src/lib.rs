@@ -9,6 +9,7 @@ pub mod control;
 pub mod ctl;
 pub mod execution;
 pub mod listener;
+pub mod metrics;
 pub mod monitor;
 pub mod pool;
 pub mod protocol;

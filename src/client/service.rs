@@ -35,6 +35,8 @@ pub struct Settings {
     pub allow_uids: Option<Vec<u32>>,
     /// How many sessions there may be at once.
     pub max_sessions: u32,
+    /// Whether connections may reach other executions by way of a reserve.
+    pub has_reserve: bool,
     /// What a session that gets nothing learns of those who have something.
     pub holders: Holders,
 }

@@ -19,6 +19,7 @@ use super::refuse::Refusal;
 use super::relay::Relay;
 use super::service::Service;
 use super::startup::Admission;
+use super::taint::Taint;
 use super::wait::{Wait, Waited};
 use super::words;
 
@@ -212,7 +213,9 @@ impl Visit {
         let Some(connection) = checkout.connection() else {
             return;
         };
-        let mut relay = Relay::new(&self.line, connection, &session, self.service.forbidden());
+        let taint = Taint::new(self.service.settings().has_reserve);
+        let forbidden = self.service.forbidden();
+        let mut relay = Relay::new(&self.line, connection, &session, forbidden, taint);
         let held = std::mem::take(&mut self.held);
         let mut is_clean = false;
         if relay.tell(&changed).is_ok() {
@@ -222,7 +225,11 @@ impl Visit {
             let upstream = &self.service.served_by(self.admission.upstream).name;
             is_clean = part(&mut relay, over, canceller.as_ref(), upstream).await;
         }
+        let is_tainted = relay.is_tainted();
         drop(relay);
+        if is_tainted {
+            checkout.taint();
+        }
         told.cancel.runs(None);
         match is_clean {
             true => checkout.give_back().await,

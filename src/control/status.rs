@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use crate::budget::Budget;
 use crate::execution::{Counts, Executions, Reason};
+use crate::metrics::resident_bytes;
 use crate::pool::{Counts as PoolCounts, Queue};
 use crate::session::{Counts as SessionCounts, State};
 
@@ -19,6 +20,7 @@ struct Look {
     budget: Budget,
     queue: Queue,
     connections: PoolCounts,
+    reserve: usize,
     executions: Counts,
     sessions: SessionCounts,
 }
@@ -34,6 +36,7 @@ impl Look {
             budget,
             queue,
             connections,
+            reserve: executions.lender().reserved(),
             executions: executions.counts(),
             sessions: executions.sessions().counts(),
         }
@@ -54,7 +57,7 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         executions: execution_counts(&look.executions),
         sessions: session_counts(&look.sessions),
         memory: Memory {
-            resident_bytes: resident(),
+            resident_bytes: resident_bytes(),
         },
     };
     json(StatusCode::OK, &status)
@@ -69,7 +72,7 @@ fn budget(look: &Look) -> types::Budget {
         open: look.budget.open(),
         idle: look.connections.idle,
         connecting: look.connections.connecting,
-        reserve: 0,
+        reserve: look.reserve,
         waiting: look.queue.waiting,
         oldest_wait_seconds: Seconds(look.queue.oldest),
         limited_by_database: look.budget.limited_by_database(),
@@ -93,16 +96,6 @@ fn session_counts(counts: &SessionCounts) -> types::SessionCounts {
         opened: counts.opened,
         closed: counts.closed,
     }
-}
-
-/// The process's resident memory, as the kernel tells it; a few lines, from memory.
-fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    kilobytes.checked_mul(1024)
 }
 
 #[cfg(test)]
