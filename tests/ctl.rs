@@ -234,11 +234,9 @@ async fn an_app_that_is_killed_takes_its_execution_with_it() {
     })
     .await;
     assert_eq!(pooled(&database).await, 0);
-    let late = sidecar
-        .client(&database.name, "run")
-        .await
-        .err()
-        .expect("it has ended");
+    let Err(late) = sidecar.client(&database.name, "run").await else {
+        panic!("it has ended");
+    };
     let state = &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
     assert_eq!(late.code(), Some(state), "{late}");
 }

@@ -112,6 +112,6 @@ mod tests {
 
     #[test]
     fn resident_memory_is_told() {
-        assert!(resident().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
     }
 }
