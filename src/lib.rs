@@ -6,6 +6,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod control;
+pub mod ctl;
 pub mod execution;
 pub mod listener;
 pub mod metrics;
