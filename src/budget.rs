@@ -11,6 +11,7 @@ use std::{
 pub struct Budget {
     size: usize,
     overflow: usize,
+    warm: usize,
     effective: usize,
     open: usize,
     closing: usize,
@@ -22,10 +23,22 @@ impl Budget {
         Self {
             size,
             overflow,
+            warm: 0,
             effective: size.saturating_add(overflow),
             open: 0,
             closing: 0,
         }
+    }
+
+    /// The same with a reserve of at most `warm` idle connections that belong to no execution.
+    #[must_use]
+    pub fn with_reserve(self, warm: usize) -> Self {
+        Self { warm, ..self }
+    }
+
+    /// How many idle connections may wait in the reserve; none: it is not used.
+    pub fn warm(&self) -> usize {
+        self.warm
     }
 
     /// How many connections may stay open idle.

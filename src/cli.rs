@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::app;
 use crate::config::{self, Loaded, Sources};
+use crate::ctl;
 
 const DEFAULT_FILE: &str = "/etc/execpool/config.yaml";
 
@@ -35,6 +36,8 @@ enum Command {
         execpool check --config config.yaml --set budget.size=30 --json\n\n\
         Exit status: 0 valid, 1 not valid, 2 wrong usage.")]
     Check(Check),
+    #[command(flatten)]
+    Control(ctl::Command),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +73,7 @@ where
         Ok(cli) => match cli.command {
             Command::Run(layers) => run_sidecar(layers, env),
             Command::Check(check) => run_check(check, env),
+            Command::Control(command) => ctl::run(command, &env),
         },
         Err(usage) => {
             usage.print()?;

@@ -99,7 +99,8 @@ fn serve(
 
 fn budget(config: &Config) -> Budget {
     // u32 fits into usize on every platform with sockets.
-    Budget::new(config.budget.size as usize, config.budget.overflow as usize)
+    let budget = &config.budget;
+    Budget::new(budget.size as usize, budget.overflow as usize).with_reserve(budget.warm as usize)
 }
 
 fn rules(config: &Config) -> Rules {
@@ -147,6 +148,7 @@ fn settings(config: &Config) -> Settings {
     Settings {
         allow_uids: config.listen.allow_uids.clone(),
         max_sessions: config.listen.max_sessions,
+        has_reserve: config.budget.warm > 0,
         holders: config.errors.holders,
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::execution::Remote;
+use crate::metrics::resident_bytes;
 use crate::session::State;
 
 /// Logs the status every `interval`, until the data plane ends.
@@ -50,12 +51,4 @@ pub(super) async fn run(remote: Remote, interval: Duration, started: Instant) {
         );
         (opened_before, closed_before) = (sessions.opened, sessions.closed);
     }
-}
-
-/// The process's own resident memory, in bytes; none where the system does not tell.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    Some(pages * u64::try_from(page).ok()?)
 }

@@ -16,6 +16,7 @@
 //! | `refuse` | errors for what was sent in vain, one for each segment |
 //! | `relay`, `lane` | both directions between two sockets |
 //! | `forbid` | `SET execpool.…` within a session |
+//! | `taint` | what a session leaves behind |
 //! | `remember` | the texts of prepared statements |
 //! | `parting` | what becomes of a server connection at the end |
 //! | `cancel` | cancel requests and their keys |
@@ -32,6 +33,7 @@ mod relay;
 mod remember;
 pub mod service;
 mod startup;
+mod taint;
 mod visit;
 mod wait;
 mod words;

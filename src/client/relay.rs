@@ -22,6 +22,7 @@ use super::forbid::Forbidden;
 use super::lane::{Lane, Replacement};
 use super::line::Line;
 use super::remember::Statements;
+use super::taint::Taint;
 
 /// Why a relay is over.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub(super) struct Relay<'a> {
     statements: Statements,
     /// Whether the server's answers have been those to what was asked, up to now.
     in_step: bool,
+    /// What a session may leave behind: looked for only where it matters.
+    taint: Taint,
     /// Whether the server itself has told the client that it ends the session.
     server_said_goodbye: bool,
 }
@@ -62,6 +65,7 @@ impl<'a> Relay<'a> {
         connection: &'a mut Connection,
         session: &'a Session,
         forbidden: &'a Forbidden,
+        taint: Taint,
     ) -> Self {
         Self {
             line,
@@ -75,8 +79,14 @@ impl<'a> Relay<'a> {
             expectations: Expectations::default(),
             statements: Statements::default(),
             in_step: true,
+            taint,
             server_said_goodbye: false,
         }
+    }
+
+    /// Whether the session has left something behind that a reset does not undo.
+    pub(super) fn is_tainted(&self) -> bool {
+        self.taint == Taint::Found
     }
 
     /// Tells the client something before the server's first answer.
@@ -230,6 +240,7 @@ impl<'a> Relay<'a> {
     fn pass_up(&mut self, bytes: &[u8]) -> Option<Over> {
         let mut seen = FromClient::default();
         let fed = self.frontend.feed(bytes, &mut |event| {
+            self.taint.look_at(&event);
             seen.take(
                 event,
                 &mut self.expectations,

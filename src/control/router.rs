@@ -286,6 +286,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_route_and_every_code_is_documented() {
+        let page = include_str!("../../docs/control-api.md");
+        for (path, _, methods) in ROUTES {
+            for method in methods.iter().filter(|method| **method != "HEAD") {
+                let route = format!("`{method} {path}");
+                assert!(page.contains(&route), "{route}");
+            }
+        }
+        for kind in Kind::ALL {
+            let row = format!("| {} |", kind.status().as_u16());
+            let row = page.lines().find(|line| line.starts_with(&row));
+            let code = format!("`{}`", kind.code());
+            assert!(row.is_some_and(|row| row.contains(&code)), "{code}");
+        }
+    }
+
     #[tokio::test]
     async fn a_panic_in_a_request_ends_that_request_alone() {
         let response = guarded(async { panic!("on purpose") }).await;

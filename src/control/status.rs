@@ -1,11 +1,13 @@
 //! `GET /v1/status`: never waits for a database or a pool.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use http::StatusCode;
 
 use crate::budget::Budget;
 use crate::execution::{Counts, Executions, Reason};
+use crate::metrics::resident_bytes;
 use crate::pool::{Counts as PoolCounts, Queue};
 use crate::session::{Counts as SessionCounts, State};
 
@@ -19,8 +21,10 @@ struct Look {
     budget: Budget,
     queue: Queue,
     connections: PoolCounts,
+    reserve: usize,
     executions: Counts,
     sessions: SessionCounts,
+    refused: BTreeMap<&'static str, u64>,
 }
 
 impl Look {
@@ -34,8 +38,10 @@ impl Look {
             budget,
             queue,
             connections,
+            reserve: executions.lender().reserved(),
             executions: executions.counts(),
             sessions: executions.sessions().counts(),
+            refused: executions.sessions().refusals(),
         }
     }
 }
@@ -52,9 +58,9 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         budget: budget(&look),
         upstreams: control.last_seen(Instant::now()),
         executions: execution_counts(&look.executions),
-        sessions: session_counts(&look.sessions),
+        sessions: session_counts(&look.sessions, look.refused),
         memory: Memory {
-            resident_bytes: resident(),
+            resident_bytes: resident_bytes(),
         },
     };
     json(StatusCode::OK, &status)
@@ -69,7 +75,7 @@ fn budget(look: &Look) -> types::Budget {
         open: look.budget.open(),
         idle: look.connections.idle,
         connecting: look.connections.connecting,
-        reserve: 0,
+        reserve: look.reserve,
         waiting: look.queue.waiting,
         oldest_wait_seconds: Seconds(look.queue.oldest),
         limited_by_database: look.budget.limited_by_database(),
@@ -85,24 +91,19 @@ fn execution_counts(counts: &Counts) -> types::ExecutionCounts {
     }
 }
 
-fn session_counts(counts: &SessionCounts) -> types::SessionCounts {
+fn session_counts(
+    counts: &SessionCounts,
+    refused: BTreeMap<&'static str, u64>,
+) -> types::SessionCounts {
     let by_state = State::ALL.map(|state| (state.as_str(), counts.of(state)));
     types::SessionCounts {
         total: counts.by_state.iter().sum(),
         by_state: by_state.into_iter().collect(),
         opened: counts.opened,
         closed: counts.closed,
+        refused,
+        panics: counts.panics,
     }
-}
-
-/// The process's resident memory, as the kernel tells it; a few lines, from memory.
-fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    kilobytes.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -113,12 +114,7 @@ mod tests {
     fn every_reason_and_every_state_is_counted_by_its_word() {
         let ended = execution_counts(&Counts::default()).ended;
         assert_eq!(ended.len(), Reason::ALL.len());
-        let sessions = session_counts(&SessionCounts::default());
+        let sessions = session_counts(&SessionCounts::default(), BTreeMap::new());
         assert_eq!(sessions.by_state.len(), State::ALL.len());
-    }
-
-    #[test]
-    fn resident_memory_is_told() {
-        assert!(resident().is_some_and(|bytes| bytes > 1 << 20));
     }
 }

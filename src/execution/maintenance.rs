@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::pool::UpstreamNumber;
+use crate::pool::{PoolId, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
 
 use super::Executions;
@@ -39,21 +39,27 @@ impl Inner {
 
 impl Executions {
     /// The maintenance pass over ended executions: their leftovers are ended by force, in the
-    /// background, and answered. It never touches what a live execution has: a process id that
-    /// has passed to one of its backends meanwhile is left alone.
+    /// background, and answered. It never touches what a live execution or the reserve has: a process
+    /// id that has passed to one of their backends meanwhile is left alone.
     pub fn maintain(&self) -> Vec<Leftover> {
-        let (mut leftovers, alive) = {
+        let (mut leftovers, pools) = {
             let mut inner = self.inner.lock();
-            let leftovers = std::mem::take(&mut inner.leftovers);
-            let pools = inner.rooms.values().flat_map(|room| &room.pools);
-            let alive: BTreeSet<(UpstreamNumber, i32)> = pools
-                .flat_map(|pool| {
-                    let pids = self.lender.pids(*pool).into_iter();
-                    pids.map(|pid| (pool.upstream, pid))
-                })
-                .collect();
-            (leftovers, alive)
+            let rooms = inner.rooms.values();
+            let pools: Vec<PoolId> = rooms.flat_map(|room| room.pools.iter().copied()).collect();
+            (std::mem::take(&mut inner.leftovers), pools)
         };
+        if leftovers.is_empty() {
+            return leftovers;
+        }
+        let reserves = (0..).map(|number| PoolId::reserve(UpstreamNumber(number)));
+        let reserves = reserves.take(self.upstreams.len());
+        let alive: BTreeSet<(UpstreamNumber, i32)> = reserves
+            .chain(pools)
+            .flat_map(|pool| {
+                let pids = self.lender.pids(pool).into_iter();
+                pids.map(move |pid| (pool.upstream, pid))
+            })
+            .collect();
         leftovers.retain(|leftover| !alive.contains(&(leftover.upstream, leftover.pid)));
         for leftover in &leftovers {
             tracing::warn!(

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::pool::{Counts as PoolCounts, ExecutionNumber, PoolId, PoolLimits, Queue};
+use crate::pool::{
+    Counts as PoolCounts, ExecutionNumber, PoolId, PoolLimits, Queue, UpstreamNumber,
+};
 use crate::protocol::startup::ExecutionId;
 use crate::session::Totals;
 
@@ -94,10 +96,14 @@ impl Executions {
         self.grace
     }
 
-    /// The server connections of all pools, for each upstream in the order of the configuration.
+    /// The server connections of all pools and of the reserve, for each upstream in the order of the configuration.
     #[must_use]
     pub fn connections(&self) -> Vec<PoolCounts> {
-        let mut sums = vec![PoolCounts::default(); self.upstreams.len()];
+        let reserves = (0..).map(|number| PoolId::reserve(UpstreamNumber(number)));
+        let mut sums: Vec<PoolCounts> = reserves
+            .take(self.upstreams.len())
+            .map(|reserve| self.lender.counts(reserve).unwrap_or_default())
+            .collect();
         let inner = self.inner.lock();
         for pool in inner.rooms.values().flat_map(|room| &room.pools) {
             let counts = self.lender.counts(*pool).unwrap_or_default();

@@ -108,6 +108,11 @@ impl Checkout {
         matches!(ping.await, Ok(Ok(())))
     }
 
+    /// A session has left something in it that a reset does not undo.
+    pub fn taint(&self) {
+        self.lender.taint(self.pool);
+    }
+
     /// The connection, for use: from here on it must be cleaned before anybody else gets it.
     pub fn connection(&mut self) -> Option<&mut Connection> {
         self.held = match std::mem::replace(&mut self.held, Held::Gone) {

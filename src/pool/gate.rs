@@ -46,6 +46,16 @@ pub enum Decision {
         /// Of which key.
         key: KeyId,
     },
+    /// Take the connection of the key that is idle longest over from one pool to another, one of
+    /// which is a reserve or whose budget is full. It is idle there.
+    Move {
+        /// Whose it was.
+        from: PoolId,
+        /// Whose it is.
+        to: PoolId,
+        /// Its key.
+        key: KeyId,
+    },
     /// Close the connection that this event returned or opened, and report [`Gate::closed`].
     CloseReturned {
         /// Whose it is.
@@ -184,6 +194,21 @@ impl Gate {
         self.settle(&mut None, Vec::new())
     }
 
+    /// A session of the pool has left something in its connection that a reset does not undo. From
+    /// now on none of the pool's connections is moved to another.
+    pub fn taint(&mut self, pool: PoolId) {
+        if let Some(members) = self.pools.get_mut(&pool) {
+            members.is_tainted = true;
+        }
+    }
+
+    /// How many connections wait in the reserve.
+    pub fn reserved(&self) -> usize {
+        self.pools_of(ExecutionNumber::RESERVE)
+            .map(|(_, members)| members.counts.idle)
+            .sum()
+    }
+
     /// A waiter gives up: disconnect, cancel or timeout. A dial that was for it goes on and serves
     /// whoever is next.
     pub fn leave(&mut self, waiter: WaiterId) -> Vec<Decision> {
@@ -283,7 +308,7 @@ impl Gate {
             decisions.push(Decision::Refuse { waiter });
         }
         while let Some(stamp) = self.pools.get(&pool).and_then(Members::longest_idle) {
-            self.evict(stamp, &mut None, &mut decisions);
+            self.dispose(stamp, &mut None, &mut decisions);
         }
         self.forget(pool);
         self.settle(&mut None, decisions)
@@ -301,7 +326,7 @@ impl Gate {
         });
         let stamp = above.and_then(|members| members.longest_idle_of(key));
         if let (Some(_), Some(stamp)) = (hand, stamp) {
-            self.evict(stamp, &mut hand, &mut decisions);
+            self.dispose(stamp, &mut hand, &mut decisions);
         }
         decisions
     }

@@ -20,7 +20,7 @@ use super::dialer::{Slot, Target};
 use super::gate::{Counts, Decision, Gate};
 use super::key::{Key, KeySpec, Keys};
 use super::shortage::{Queue, Shortage};
-use super::stock::{Place, Stock, Store, taken_out};
+use super::stock::{Place, Stock, Store, slot_out, taken_out};
 use super::{KeyId, PoolId, PoolLimits, WaiterId};
 
 /// How long the server's end of a closing connection is waited for; its permit is given
@@ -57,6 +57,8 @@ struct Inner {
     stock: Stock,
     waiting: HashMap<WaiterId, Waiter>,
     doors: HashMap<PoolId, Door>,
+    /// Pools that may have lost their last connection by the change under way.
+    maybe_gone: Vec<PoolId>,
 }
 
 /// Who waits for a checkout.
@@ -98,6 +100,7 @@ impl Lender {
                 stock: Stock::default(),
                 waiting: HashMap::new(),
                 doors: HashMap::new(),
+                maybe_gone: Vec::new(),
             }),
             runtime,
         })
@@ -127,9 +130,7 @@ impl Lender {
                 if let Some(door) = inner.doors.get(&pool) {
                     door.shutting.notify_waiters();
                 }
-                let decisions = inner.gate.shut(pool);
-                inner.forget_if_gone(pool);
-                decisions
+                inner.gone(pool, |gate| gate.shut(pool))
             },
             None,
         );
@@ -148,6 +149,18 @@ impl Lender {
         };
         // Dropped unsent, the pool is gone as well.
         let _ = told.await;
+    }
+
+    /// A session of the pool has left something in its connection that a reset does not undo: none
+    /// of the pool's connections reaches another execution from now on.
+    pub fn taint(&self, pool: PoolId) {
+        self.inner.lock().gate.taint(pool);
+    }
+
+    /// How many idle connections wait in the reserve.
+    #[must_use]
+    pub fn reserved(&self) -> usize {
+        self.inner.lock().gate.reserved()
     }
 
     /// Allows one connection more than the database last refused.
@@ -324,6 +337,7 @@ impl Lender {
             for decision in event(&mut inner) {
                 inner.carry_out(self, decision, &mut failed, &mut after);
             }
+            inner.forget_gone();
         }
         for (pool, key, store, shutting) in after.dials {
             self.dial(pool, key, store, shutting);
@@ -440,6 +454,7 @@ impl Inner {
                 let connection = self.stock.take_oldest(pool, key).and_then(taken_out);
                 after.closings.push((pool, key, connection));
             }
+            Decision::Move { from, to, key } => self.move_idle(from, to, key),
             Decision::Refuse { waiter } => {
                 let why = failed.take().map_or(Refused::Ended, Refused::Dial);
                 if let Some(waiter) = self.waiting.remove(&waiter) {
@@ -477,6 +492,24 @@ impl Inner {
         after.undelivered.extend(undelivered);
     }
 
+    /// Takes a connection over from pool to pool, its backend with it.
+    fn move_idle(&mut self, from: PoolId, to: PoolId, key: KeyId) {
+        let slot = self.stock.take_oldest(from, key).and_then(slot_out);
+        let (Some(slot), Some(key)) = (slot, self.keys.get(key).cloned()) else {
+            debug_assert!(false, "the gate counts what is not in stock");
+            return;
+        };
+        if let Some(pid) = slot.connection.as_ref().map(Connection::pid) {
+            if let Some(door) = self.doors.get_mut(&from) {
+                door.pids.remove(&pid);
+            }
+            self.doors.entry(to).or_default().pids.insert(pid);
+        }
+        // A store has room for all that the gate may ever let through.
+        let stored = self.stock.store(to, &key).add(slot);
+        debug_assert!(stored.is_ok());
+    }
+
     /// A closing connection's end was seen.
     fn closed(&mut self, pool: PoolId, key: KeyId, pid: Option<i32>) -> Vec<Decision> {
         if let (Some(door), Some(pid)) = (self.doors.get_mut(&pool), pid) {
@@ -495,17 +528,18 @@ impl Inner {
         pool: PoolId,
         event: impl FnOnce(&mut Gate) -> Vec<Decision>,
     ) -> Vec<Decision> {
-        let decisions = event(&mut self.gate);
-        self.forget_if_gone(pool);
-        decisions
+        self.maybe_gone.push(pool);
+        event(&mut self.gate)
     }
 
     /// What is kept of a pool goes with its last connection.
-    fn forget_if_gone(&mut self, pool: PoolId) {
-        if self.gate.counts(pool).is_none() {
-            self.stock.forget(pool);
-            // Dropping the senders tells who waits for it.
-            self.doors.remove(&pool);
+    fn forget_gone(&mut self) {
+        for pool in std::mem::take(&mut self.maybe_gone) {
+            if self.gate.counts(pool).is_none() {
+                self.stock.forget(pool);
+                // Dropping the senders tells who waits for it.
+                self.doors.remove(&pool);
+            }
         }
     }
 }

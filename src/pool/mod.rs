@@ -38,6 +38,29 @@ pub struct PoolId {
     pub upstream: UpstreamNumber,
 }
 
+impl ExecutionNumber {
+    /// Nobody's: executions are numbered from 1.
+    pub const RESERVE: Self = Self(0);
+}
+
+impl PoolId {
+    /// Where idle connections to an upstream wait for whoever needs one: they belong to no
+    /// execution.
+    #[must_use]
+    pub fn reserve(upstream: UpstreamNumber) -> Self {
+        Self {
+            execution: ExecutionNumber::RESERVE,
+            upstream,
+        }
+    }
+
+    /// Whether it is a reserve.
+    #[must_use]
+    pub fn is_reserve(&self) -> bool {
+        self.execution == ExecutionNumber::RESERVE
+    }
+}
+
 /// What makes server connections of a pool interchangeable: database and startup parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId(pub u32);

@@ -26,6 +26,15 @@ pub(super) fn taken_out(mut place: Place) -> Option<Connection> {
     slot.connection.take()
 }
 
+/// The same, with what is known of its age.
+pub(super) fn slot_out(mut place: Place) -> Option<Slot> {
+    let slot: &mut Slot = &mut place;
+    Some(Slot {
+        connection: Some(slot.connection.take()?),
+        ..*slot
+    })
+}
+
 /// What is idle of one key in one pool.
 #[derive(Debug)]
 struct Shelf {

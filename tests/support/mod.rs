@@ -6,6 +6,7 @@
 //! | [`postgres`] | a throw-away server per test program, a database per test |
 //! | [`connection_log`] | what that server logged about connections |
 //! | [`sidecar`] | the execpool binary with a socket directory of its own |
+//! | [`api`] | the control API in this process, with sessions that are played |
 //! | [`raw`] | a client that sends any bytes and shows each message |
 //! | [`proxy`] | a relay that freezes, cuts, delays and refuses |
 //! | [`driver`] | the driver programs, and the comparison of two runs |
@@ -25,6 +26,7 @@
     reason = "what fails here fails the test that asked for it"
 )]
 
+pub(crate) mod api;
 pub(crate) mod connection_log;
 pub(crate) mod driver;
 pub(crate) mod guard;

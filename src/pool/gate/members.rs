@@ -109,6 +109,9 @@ pub(super) struct Members {
     /// None: no limit but the budget's.
     pub(super) limits: Option<PoolLimits>,
     pub(super) door: Door,
+    /// Whether a session has left something in a connection that a reset does not undo: none of
+    /// the pool's connections reaches another execution then.
+    pub(super) is_tainted: bool,
     pub(super) counts: Counts,
     /// The most that were open at once.
     pub(super) peak: usize,
@@ -125,6 +128,7 @@ impl Members {
         Self {
             limits,
             door: Door::Open,
+            is_tainted: false,
             counts: Counts::default(),
             peak: 0,
             queue: BTreeMap::new(),

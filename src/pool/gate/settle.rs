@@ -80,6 +80,18 @@ impl Gate {
             }
             if self.awaits_a_dial(pool, waiting.key, deal) {
                 deal.from.insert(pool, place + 1);
+            } else if self.take_over(pool, waiting.key, deal, hand, decisions) {
+                deal.from.insert(pool, place + 1);
+                // The first in line gets it, even if a dial was for him: that is for this one now.
+                let first = self
+                    .pools
+                    .get(&pool)
+                    .and_then(|members| members.first(waiting.key));
+                let first = first.map_or(waiting.waiter, |(_, waiter)| waiter);
+                let lend = self.lend(pool, waiting.key, first);
+                self.turns.granted(execution);
+                decisions.push(lend);
+                return Turn::Had;
             } else if self.make_room(pool, deal, hand, decisions) {
                 deal.from.insert(pool, place + 1);
                 self.dial_or_promise(pool, waiting.key, deal, decisions);
@@ -167,9 +179,102 @@ impl Gate {
         }
     }
 
-    /// The stamp of the connection that is idle longest.
+    /// The stamp of the connection that is idle longest; those of nobody first.
     fn longest_idle(&self) -> Option<u64> {
-        self.idle.keys().next().copied()
+        let reserved = self.pools_of(ExecutionNumber::RESERVE);
+        let of_nobody = reserved.filter_map(|(_, members)| members.longest_idle());
+        of_nobody.min().or_else(|| self.idle.keys().next().copied())
+    }
+
+    /// Takes an idle connection of the key over from the reserve or, where the budget is full,
+    /// from another pool. Only where a reserve is allowed, and the pool has room.
+    fn take_over(
+        &mut self,
+        pool: PoolId,
+        key: KeyId,
+        deal: &Deal,
+        hand: &mut Option<(PoolId, KeyId)>,
+        decisions: &mut Vec<Decision>,
+    ) -> bool {
+        let promised = deal.promised.get(&pool).copied().unwrap_or(0);
+        let has_room = |members: &Members| members.counts.open() + promised < members.limit();
+        if self.budget.warm() == 0 || !self.pools.get(&pool).is_some_and(has_room) {
+            return false;
+        }
+        let reserve = PoolId::reserve(pool.upstream);
+        let in_reserve = self.pools.get(&reserve);
+        let from = if in_reserve.is_some_and(|members| members.idle(key) > 0) {
+            Some(reserve)
+        } else if self.budget.staying() + deal.promises >= self.budget.effective() {
+            self.longest_idle_elsewhere(pool, key)
+        } else {
+            None
+        };
+        if let Some(from) = from {
+            self.move_idle(from, pool, key, hand, decisions);
+        }
+        from.is_some()
+    }
+
+    /// The pool that has had an idle connection of the key for longest and may give it away.
+    fn longest_idle_elsewhere(&self, pool: PoolId, key: KeyId) -> Option<PoolId> {
+        let clean = |of: &PoolId| {
+            self.pools
+                .get(of)
+                .is_some_and(|members| !members.is_tainted)
+        };
+        let mut idle = self.idle.values();
+        let found = idle.find(|(of, its)| {
+            *its == key && of.upstream == pool.upstream && *of != pool && clean(of)
+        });
+        found.map(|(of, _)| *of)
+    }
+
+    /// An idle connection is not needed where it is: into the reserve with it, or closed.
+    pub(super) fn dispose(
+        &mut self,
+        stamp: u64,
+        hand: &mut Option<(PoolId, KeyId)>,
+        decisions: &mut Vec<Decision>,
+    ) {
+        let Some(&(pool, key)) = self.idle.get(&stamp) else {
+            return;
+        };
+        let clean = self
+            .pools
+            .get(&pool)
+            .is_some_and(|members| !members.is_tainted);
+        let has_room = self.reserved() < self.budget.warm()
+            && self.budget.staying() <= self.budget.size().min(self.budget.effective());
+        if clean && has_room && !pool.is_reserve() {
+            let reserve = PoolId::reserve(pool.upstream);
+            let members = self.pools.entry(reserve);
+            members.or_insert_with(|| Members::new(None));
+            self.move_idle(pool, reserve, key, hand, decisions);
+        } else {
+            self.evict(stamp, hand, decisions);
+        }
+    }
+
+    /// Moves the connection of the key that is idle longest from pool to pool.
+    fn move_idle(
+        &mut self,
+        from: PoolId,
+        to: PoolId,
+        key: KeyId,
+        hand: &mut Option<(PoolId, KeyId)>,
+        decisions: &mut Vec<Decision>,
+    ) {
+        if self
+            .pools
+            .get(&from)
+            .is_some_and(|members| members.idle(key) == 1)
+        {
+            hand.take_if(|held| *held == (from, key));
+        }
+        self.transition(from, key, Phase::Idle, Phase::Absent);
+        self.transition(to, key, Phase::Absent, Phase::Idle);
+        decisions.push(Decision::Move { from, to, key });
     }
 
     /// Closes the idle connection with this stamp, which is its key's longest idle one; if that is

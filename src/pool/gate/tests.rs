@@ -9,7 +9,7 @@ mod claims;
 
 fn pool(execution: u64, upstream: u32) -> PoolId {
     PoolId {
-        execution: ExecutionNumber(execution),
+        execution: ExecutionNumber(execution + 1),
         upstream: UpstreamNumber(upstream),
     }
 }
@@ -29,6 +29,7 @@ enum Act {
     Effective(usize),
     Probe,
     Shut(u64, u32),
+    Taint(u64, u32),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -46,6 +47,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..8usize).prop_map(Act::Effective),
         1 => Just(Act::Probe),
         1 => (0..4u64, 0..2u32).prop_map(|(e, u)| Act::Shut(e, u)),
+        1 => (0..4u64, 0..2u32).prop_map(|(e, u)| Act::Taint(e, u)),
     ]
 }
 
@@ -61,6 +63,7 @@ struct Model {
     lent: Vec<Connection>,
     closing: Vec<Connection>,
     shut: HashSet<PoolId>,
+    tainted: HashSet<PoolId>,
     limits: Vec<Option<PoolLimits>>,
     /// Executions in the order in which they were lent connections.
     grants: Vec<ExecutionNumber>,
@@ -76,8 +79,8 @@ fn take(of: &mut Vec<Connection>, which: Connection) {
 }
 
 impl Model {
-    fn new(size: usize, overflow: usize, limits: Vec<Option<PoolLimits>>) -> Self {
-        let mut gate = Gate::new(Budget::new(size, overflow));
+    fn new(budget: Budget, limits: Vec<Option<PoolLimits>>) -> Self {
+        let mut gate = Gate::new(budget);
         for (execution, limits) in (0..).zip(&limits) {
             for upstream in 0..2 {
                 assert_eq!(gate.admit(pool(execution, upstream), *limits), []);
@@ -92,6 +95,7 @@ impl Model {
             lent: Vec::new(),
             closing: Vec::new(),
             shut: HashSet::new(),
+            tainted: HashSet::new(),
             limits,
             grants: Vec::new(),
         }
@@ -152,6 +156,10 @@ impl Model {
                 let decisions = self.gate.probe();
                 self.carry_out(None, decisions);
             }
+            Act::Taint(e, u) => {
+                self.tainted.insert(pool(*e, *u));
+                self.gate.taint(pool(*e, *u));
+            }
             Act::Shut(e, u) => {
                 self.shut.insert(pool(*e, *u));
                 let decisions = self.gate.shut(pool(*e, *u));
@@ -202,6 +210,16 @@ impl Model {
                     take(&mut self.idle, (pool, key));
                     self.closing.push((pool, key));
                 }
+                Decision::Move { from, to, key } => {
+                    assert!(self.gate.budget.warm() > 0, "no reserve is allowed");
+                    assert!(
+                        !self.tainted.contains(&from),
+                        "what a session left is given away"
+                    );
+                    assert_eq!(from.upstream, to.upstream);
+                    take(&mut self.idle, (from, key));
+                    self.idle.push((to, key));
+                }
                 Decision::CloseReturned { pool, key } => assert_eq!(hand, Some((pool, key))),
                 Decision::Refuse { waiter } => self.waiting.retain(|(w, ..)| *w != waiter),
             }
@@ -236,6 +254,9 @@ impl Model {
                 "waits beside an idle connection"
             );
         }
+        assert!(self.gate.reserved() <= self.gate.budget.warm());
+        let reserved = self.idle.iter().filter(|c| c.0.is_reserve());
+        assert_eq!(self.gate.reserved(), reserved.count());
         let busy = self.dialling.len() + self.lent.len() + self.closing.len();
         assert!(
             self.waiting.is_empty() || busy > 0 || effective == 0,
@@ -260,7 +281,7 @@ impl Model {
         let room = |pool: &PoolId| {
             let limits = (0..)
                 .zip(&self.limits)
-                .find(|(e, _)| pool.execution.0 == *e);
+                .find(|(e, _)| pool.execution.0 == *e + 1);
             let most = limits
                 .and_then(|(_, l)| *l)
                 .map_or(usize::MAX, |l| l.size + l.overflow);
@@ -304,10 +325,12 @@ proptest! {
     fn nobody_is_lost_or_overtaken_and_no_limit_is_passed(
         size in 0..4usize,
         overflow in 1..4usize,
+        warm in 0..3usize,
         limits in limits(),
         acts in vec(act(), 1..150),
     ) {
-        let mut model = Model::new(size, overflow, limits);
+        let budget = Budget::new(size, overflow).with_reserve(warm.min(size));
+        let mut model = Model::new(budget, limits);
         for act in &acts {
             model.act(act);
         }
@@ -319,8 +342,9 @@ proptest! {
             model.act(&Act::Shut(execution, 1));
         }
         model.play_out();
-        prop_assert_eq!((model.gate.budget.open(), model.gate.budget.closing()), (0, 0));
-        prop_assert!(model.gate.pools.is_empty() && model.gate.waiters.is_empty());
+        prop_assert_eq!(model.gate.budget.open(), model.gate.reserved());
+        prop_assert!(model.gate.pools.keys().all(PoolId::is_reserve));
+        prop_assert!(model.gate.waiters.is_empty());
     }
 
     #[test]
@@ -329,7 +353,7 @@ proptest! {
         waiters in vec((0..4u64, 0..2u32), 40..120),
         returns in vec(any::<Index>(), 10..60),
     ) {
-        let mut model = Model::new(size, 0, vec![None; 4]);
+        let mut model = Model::new(Budget::new(size, 0), vec![None; 4]);
         for (execution, key) in &waiters {
             model.arrive(pool(*execution, 0), KeyId(*key));
         }
@@ -355,7 +379,7 @@ proptest! {
         limits in limits(),
         steps in vec((any::<bool>(), 0..4u64, 0..2u32, 0..2u32, any::<Index>()), 20..150),
     ) {
-        let mut model = Model::new(size, 0, limits);
+        let mut model = Model::new(Budget::new(size, 0), limits);
         let mut passed_over: HashMap<(ExecutionNumber, ExecutionNumber), usize> = HashMap::new();
         for (arrives, execution, upstream, key, index) in &steps {
             model.grants.clear();

@@ -1,0 +1,59 @@
+//! `execpool end`.
+
+use serde_json::Value;
+
+use super::page::{Page, count_of, text_of, time_of};
+
+/// Writes the answer of `DELETE /v1/executions/{id}`; whether nothing of it is left.
+pub(super) fn show(ended: &Value, page: &mut Page) -> bool {
+    let complete = ended["complete"] == true;
+    let (id, reason) = (text_of(ended, "id"), text_of(ended, "reason"));
+    page.line(&format!(
+        "{id} {} ({reason}) after {}: {} queries, held {}, at most {} connections",
+        if text_of(ended, "state") == "ended" {
+            "ended"
+        } else {
+            "is ending"
+        },
+        time_of(ended, "duration_seconds"),
+        count_of(ended, "queries"),
+        time_of(ended, "held_seconds"),
+        count_of(ended, "peak_connections"),
+    ));
+    if !complete {
+        let pids = ended["remaining_pids"].as_array().into_iter().flatten();
+        let pids: Vec<String> = pids.map(ToString::to_string).collect();
+        page.line(&format!(
+            "Backends remain at the database: {}. The maintenance pass ends them, or do it with \
+             pg_terminate_backend.",
+            if pids.is_empty() {
+                count_of(ended, "leftovers")
+            } else {
+                pids.join(", ")
+            },
+        ));
+    }
+    complete
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_remains_is_named_and_is_no_success() {
+        let mut ended = json!({"id": "run", "state": "ended", "reason": "deleted",
+            "duration_seconds": 61, "queries": 4, "held_seconds": 3, "peak_connections": 2,
+            "complete": true});
+        let mut page = Page::new(false);
+        assert!(show(&ended, &mut page));
+        let told = "run ended (deleted) after 1m01s: 4 queries, held 3s, at most 2 connections\n";
+        assert_eq!(page.finish(), told);
+        ended["complete"] = json!(false);
+        ended["remaining_pids"] = json!([7, 8]);
+        let mut page = Page::new(false);
+        assert!(!show(&ended, &mut page));
+        assert!(page.finish().contains("7, 8"));
+    }
+}

@@ -1,0 +1,322 @@
+//! The command line as a client of the control API: look at a running execpool, end an execution.
+//!
+//! | module | gives |
+//! |---|---|
+//! | `client` | one request over the control socket |
+//! | [`error`] | why there is no answer, and what to do |
+//! | `page` | what is printed: tables, words, colours on a terminal |
+//! | `status` `executions` `sessions` `end` | what each command prints |
+
+mod client;
+mod end;
+pub mod error;
+mod executions;
+mod page;
+mod sessions;
+mod status;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use client::Client;
+use error::CtlError;
+use page::Page;
+
+/// Where the sockets are unless something else is said.
+const DEFAULT_DIR: &str = "/run/execpool";
+
+/// The environment's word for it.
+const DIR_VARIABLE: &str = "EXECPOOL_LISTEN__DIR";
+
+/// The control socket's name in the directory.
+const SOCKET: &str = "control.sock";
+
+/// How long an answer may take that waits for nothing.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The commands that ask a running execpool.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show a running execpool: budget, databases, executions, sessions
+    #[command(after_help = "Examples:\n  execpool status\n  \
+        execpool status --json | jq .budget\n  \
+        execpool status --socket /tmp/pool/control.sock\n\n\
+        Exit status: 0 answered, 1 not answered, 2 wrong usage.")]
+    Status {
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// List executions, with what they hold
+    #[command(after_help = "Examples:\n  execpool executions\n  \
+        execpool executions --ended\n\n\
+        WAIT: checkouts that wait; HELD: how long server connections were held;\n\
+        BUSY: the share of that in which they worked.\n\
+        Exit status: 0 answered, 1 not answered, 2 wrong usage.")]
+    Executions {
+        /// With those that have ended, as far as they are remembered
+        #[arg(long)]
+        ended: bool,
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// List sessions: who holds what, since when and from which line
+    #[command(after_help = "Examples:\n  execpool sessions\n  \
+        execpool sessions --execution run-1\n  \
+        execpool sessions --state idle_in_transaction --older-than 1m30s\n\n\
+        FOR: how long it has been in that state; HELD and BUSY as in execpool executions;\n\
+        PID: the backend that it holds. Statements are shown without literals.\n\
+        Exit status: 0 answered, 1 not answered, 2 wrong usage.")]
+    Sessions {
+        /// Of this execution alone
+        #[arg(long, value_name = "ID")]
+        execution: Option<String>,
+        /// In this state alone, such as active, idle, idle_in_transaction or waiting
+        #[arg(long, value_name = "STATE")]
+        state: Option<String>,
+        /// At least that old, such as 30s or 5m
+        #[arg(long, value_name = "DURATION")]
+        older_than: Option<String>,
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// End an execution: cancel its queries, close its connections, wait until they are gone
+    #[command(after_help = "Examples:\n  execpool end run-1\n  \
+        execpool end run-1 --grace 20s --reason \"the user cancelled\"\n  \
+        execpool end shared        closes its sessions; it lives on\n\n\
+        Exit status: 0 nothing of it is left, 1 failed or backends remain, 2 wrong usage.")]
+    End {
+        /// Its name
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Why, for whoever reads its summary
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// How long running queries may go on, such as 20s
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        grace: Option<(String, Duration)>,
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+/// How to ask, and how to show the answer.
+#[derive(Debug, Args)]
+pub struct Ask {
+    /// Print the answer of the control API as JSON
+    #[arg(long)]
+    json: bool,
+    /// The control socket; by default control.sock in $EXECPOOL_LISTEN__DIR or /run/execpool
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+/// What one command asks, and how its answer is shown.
+struct Question {
+    method: &'static str,
+    path: String,
+    patience: Duration,
+    /// Writes the answer for people; whether all is well.
+    show: fn(&Value, &mut Page) -> bool,
+}
+
+/// Runs a command, and says how the process shall exit.
+///
+/// # Errors
+/// Standard output can't be written.
+pub fn run(command: Command, env: &[(String, String)]) -> anyhow::Result<ExitCode> {
+    let (question, ask) = question(command);
+    let socket = ask.socket.unwrap_or_else(|| default_socket(env));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let answer = runtime.block_on(Client::new(socket).ask(
+        question.method,
+        &question.path,
+        question.patience,
+    ));
+    let printed = match &answer {
+        Ok(answer) if ask.json => print(&format!("{answer:#}\n")).map(|()| is_done(answer)),
+        Ok(answer) => {
+            let mut page = Page::new(colours(env));
+            let well = (question.show)(answer, &mut page);
+            print(&page.finish()).map(|()| well)
+        }
+        Err(error) => complain(error, ask.json).map(|()| false),
+    };
+    match printed {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::FAILURE),
+        // As in `execpool sessions | head`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn question(command: Command) -> (Question, Ask) {
+    let get = |path: String, show| Question {
+        method: "GET",
+        path,
+        patience: PATIENCE,
+        show,
+    };
+    match command {
+        Command::Status { ask } => (get("/v1/status".to_owned(), status::show), ask),
+        Command::Executions { ended, ask } => {
+            let query = if ended { "?ended=true" } else { "" };
+            (get(format!("/v1/executions{query}"), executions::show), ask)
+        }
+        Command::Sessions {
+            execution,
+            state,
+            older_than,
+            ask,
+        } => {
+            let query = [
+                ("execution", execution),
+                ("state", state),
+                ("older_than", older_than),
+            ];
+            (
+                get(client::path("/v1/sessions", query), sessions::show),
+                ask,
+            )
+        }
+        Command::End {
+            id,
+            reason,
+            grace,
+            ask,
+        } => {
+            let (grace, wait) = grace.unzip();
+            let path = format!("/v1/executions/{}", client::encoded(&id));
+            let question = Question {
+                method: "DELETE",
+                path: client::path(&path, [("reason", reason), ("grace", grace)]),
+                // It answers after 5 s and the grace at the latest; a grace of the
+                // configuration's may be longer than we know.
+                patience: wait.map_or(Duration::from_secs(3600), |grace| grace + PATIENCE),
+                show: end::show,
+            };
+            (question, ask)
+        }
+    }
+}
+
+/// Whether an answer says of itself that something is left to do.
+fn is_done(answer: &Value) -> bool {
+    answer.get("complete") != Some(&Value::Bool(false))
+}
+
+fn default_socket(env: &[(String, String)]) -> PathBuf {
+    let dir = env.iter().find(|(name, _)| name == DIR_VARIABLE);
+    let dir = dir.map_or(DEFAULT_DIR, |(_, dir)| dir);
+    PathBuf::from(dir).join(SOCKET)
+}
+
+/// Colours are for terminals whose owner has not declined them (<https://no-color.org>).
+fn colours(env: &[(String, String)]) -> bool {
+    let declined = |(name, value): &(String, String)| {
+        (name == "NO_COLOR" && !value.is_empty()) || (name == "TERM" && value == "dumb")
+    };
+    io::stdout().is_terminal() && !env.iter().any(declined)
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Says why it failed; a program gets the problem as the API says it.
+fn complain(error: &CtlError, json: bool) -> io::Result<()> {
+    if let (true, CtlError::Refused(problem)) = (json, error) {
+        print(&format!("{:#}\n", problem.json))?;
+    }
+    let mut err = io::stderr().lock();
+    writeln!(err, "execpool: {error}")?;
+    writeln!(err, "{}", error.hint())
+}
+
+fn duration(text: &str) -> Result<(String, Duration), &'static str> {
+    let time = crate::config::duration(text);
+    let time = time.ok_or("a duration with its unit, such as 250ms, 20s or 1m30s")?;
+    Ok((text.to_owned(), time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    fn asked(line: &str) -> (&'static str, String) {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let (question, _) = question(cli.command);
+        (question.method, question.path)
+    }
+
+    #[test]
+    fn each_command_asks_its_route() {
+        for (line, method, path) in [
+            ("execpool status", "GET", "/v1/status"),
+            ("execpool executions", "GET", "/v1/executions"),
+            (
+                "execpool executions --ended",
+                "GET",
+                "/v1/executions?ended=true",
+            ),
+            ("execpool sessions", "GET", "/v1/sessions"),
+            (
+                "execpool sessions --state idle --older-than 1m --execution a@b",
+                "GET",
+                "/v1/sessions?execution=a%40b&state=idle&older_than=1m",
+            ),
+            ("execpool end a/b", "DELETE", "/v1/executions/a%2Fb"),
+            (
+                "execpool end a --grace 2s --reason x&y",
+                "DELETE",
+                "/v1/executions/a?reason=x%26y&grace=2s",
+            ),
+        ] {
+            assert_eq!(asked(line), (method, path.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_refused_before_anything_is_asked() {
+        for line in [
+            "execpool end",
+            "execpool end a --grace 2",
+            "execpool status x",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_socket_is_where_the_environment_says() {
+        let env = [(DIR_VARIABLE.to_owned(), "/tmp/pool".to_owned())];
+        assert_eq!(
+            default_socket(&env),
+            PathBuf::from("/tmp/pool/control.sock")
+        );
+        assert_eq!(
+            default_socket(&[]),
+            PathBuf::from("/run/execpool/control.sock")
+        );
+    }
+}

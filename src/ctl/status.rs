@@ -1,0 +1,156 @@
+//! `execpool status`.
+
+use serde_json::Value;
+
+use super::page::{Cell, Colour, Page, count_of, text_of, time, time_of};
+
+/// Writes `GET /v1/status`.
+pub(super) fn show(status: &Value, page: &mut Page) -> bool {
+    let version = text_of(status, "version");
+    let memory = status["memory"]["resident_bytes"].as_f64();
+    let memory = memory.map(|bytes| format!(", {:.1} MiB", bytes / f64::from(1 << 20)));
+    page.line(&format!(
+        "execpool {version}, up {}{}",
+        time_of(status, "uptime_seconds"),
+        memory.unwrap_or_default()
+    ));
+    let mut rows = vec![budget(&status["budget"])];
+    rows.extend(limited(&status["budget"]));
+    rows.extend(waits(&status["budget"]));
+    for upstream in status["upstreams"].as_array().into_iter().flatten() {
+        rows.push(database(upstream));
+    }
+    rows.push(executions(&status["executions"]));
+    rows.push(sessions(&status["sessions"]));
+    page.table(&["", ""], rows);
+    true
+}
+
+fn row(name: &str, text: impl AsRef<str>) -> Vec<Cell> {
+    vec![Cell::text(name), Cell::text(text)]
+}
+
+fn budget(budget: &Value) -> Vec<Cell> {
+    let text = format!(
+        "{} of {} used, {} open, {} idle, {} connecting",
+        count_of(budget, "used"),
+        count_of(budget, "limit"),
+        count_of(budget, "open"),
+        count_of(budget, "idle"),
+        count_of(budget, "connecting"),
+    );
+    row("budget", text)
+}
+
+fn limited(budget: &Value) -> Option<Vec<Cell>> {
+    let effective = count_of(budget, "effective");
+    let text = format!("the database allows {effective} for now");
+    let limited = budget["limited_by_database"] == true;
+    limited.then(|| vec![Cell::default(), Cell::text(text).in_colour(Colour::Red)])
+}
+
+fn waits(budget: &Value) -> Option<Vec<Cell>> {
+    let waiting = budget["waiting"].as_u64().filter(|waiting| *waiting > 0)?;
+    let oldest = time_of(budget, "oldest_wait_seconds");
+    let text = format!("{waiting} waiting, the first for {oldest}");
+    Some(vec![
+        Cell::default(),
+        Cell::text(text).in_colour(Colour::Yellow),
+    ])
+}
+
+fn database(upstream: &Value) -> Vec<Cell> {
+    let name = text_of(upstream, "name");
+    let ago = upstream["checked_seconds_ago"].as_f64();
+    let ago = ago
+        .map(|ago| format!(", {} ago", time(ago)))
+        .unwrap_or_default();
+    let (text, colour) = match upstream["reachable"].as_bool() {
+        Some(true) => {
+            let latency = time_of(upstream, "latency_seconds");
+            (format!("{name}: answered in {latency}{ago}"), Colour::Green)
+        }
+        Some(false) => {
+            let error = text_of(upstream, "error");
+            // It names its upstream as well.
+            let named = format!("upstream {name}: ");
+            let error = error.strip_prefix(&named).unwrap_or(error);
+            (format!("{name}: no answer{ago}: {error}"), Colour::Red)
+        }
+        None => (format!("{name}: not asked yet"), Colour::Plain),
+    };
+    vec![Cell::text("upstream"), Cell::text(text).in_colour(colour)]
+}
+
+fn executions(counts: &Value) -> Vec<Cell> {
+    let mut text = format!(
+        "{} active, {} ending",
+        count_of(counts, "active"),
+        count_of(counts, "ending")
+    );
+    let ended = above_zero(&counts["ended"], |_| true);
+    if !ended.is_empty() {
+        text.push_str(&format!("; ended: {ended}"));
+    }
+    row("executions", text)
+}
+
+fn sessions(counts: &Value) -> Vec<Cell> {
+    let is_state = |name: &str| !["total", "opened", "closed"].contains(&name);
+    let mut text = count_of(counts, "total");
+    let states = above_zero(counts, is_state);
+    if !states.is_empty() {
+        text.push_str(&format!(": {states}"));
+    }
+    text.push_str(&format!("; {} since the start", count_of(counts, "opened")));
+    row("sessions", text)
+}
+
+/// `2 deleted, 1 deadline`: the counts that are not zero.
+fn above_zero(counts: &Value, wanted: impl Fn(&str) -> bool) -> String {
+    let counts = counts.as_object().into_iter().flatten();
+    let some = counts.filter(|(name, count)| wanted(name) && count.as_u64() > Some(0));
+    let texts: Vec<String> = some
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    texts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_status_is_told_in_a_few_lines() {
+        let status = json!({
+            "version": "1.2.3", "uptime_seconds": 123.4, "memory": {"resident_bytes": 8_388_608},
+            "budget": {"size": 20, "limit": 30, "effective": 12, "used": 2, "open": 5, "idle": 3,
+                "connecting": 0, "waiting": 4, "oldest_wait_seconds": 2.5,
+                "limited_by_database": true},
+            "upstreams": [
+                {"name": "app", "reachable": true, "latency_seconds": 0.002,
+                    "checked_seconds_ago": 3.2, "error": null},
+                {"name": "log", "reachable": false, "checked_seconds_ago": 3.2, "error": "upstream log: away"},
+                {"name": "new", "reachable": null, "checked_seconds_ago": null},
+            ],
+            "executions": {"active": 3, "ending": 0, "ended": {"deleted": 2, "idle": 0}},
+            "sessions": {"total": 3, "idle": 2, "active": 1, "waiting": 0, "opened": 9,
+                "closed": 6},
+        });
+        let mut page = Page::new(false);
+        show(&status, &mut page);
+        assert_eq!(
+            page.finish(),
+            "execpool 1.2.3, up 2m03s, 8.0 MiB\n\
+             budget      2 of 30 used, 5 open, 3 idle, 0 connecting\n\
+             \u{20}           the database allows 12 for now\n\
+             \u{20}           4 waiting, the first for 2s\n\
+             upstream    app: answered in 2ms, 3s ago\n\
+             upstream    log: no answer, 3s ago: away\n\
+             upstream    new: not asked yet\n\
+             executions  3 active, 0 ending; ended: 2 deleted\n\
+             sessions    3: 1 active, 2 idle; 9 since the start\n"
+        );
+    }
+}

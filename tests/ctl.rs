@@ -1,0 +1,242 @@
+//! The control API and the command line over it, against the built execpool: what a person and
+//! an app see of executions that drivers are in.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
+mod support;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::sidecar::upstream;
+use support::{Database, Postgres, Sidecar, eventually};
+use tokio::process::Command;
+use tokio_postgres::NoTls;
+use tokio_postgres::error::SqlState;
+
+/// More than anything takes here.
+const SOON: Duration = Duration::from_secs(10);
+
+/// What a command has said: its exit code, standard output, standard error.
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// Runs `execpool` with nothing in its environment but the socket directory.
+async fn execpool(dir: &Path, args: &[&str]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_execpool"));
+    command
+        .args(args)
+        .env_clear()
+        .env("EXECPOOL_LISTEN__DIR", dir);
+    let output = tokio::time::timeout(SOON, command.output()).await;
+    let output = output.expect("in time").expect("the binary runs");
+    Said {
+        code: output.status.code().expect("it exits by itself"),
+        out: String::from_utf8(output.stdout).expect("UTF-8"),
+        err: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+async fn over(name: &str) -> (Sidecar, Database) {
+    let database = Postgres::shared().database(name).await;
+    (Sidecar::over(&database).await, database)
+}
+
+/// The backends of the pools in a database, by the server's word.
+async fn pooled(database: &Database) -> usize {
+    let filter = format!(
+        "datname = '{}' AND application_name NOT IN ('execpool monitor', 'execpool tests')",
+        database.name
+    );
+    Postgres::shared().activity(&filter).await.len()
+}
+
+#[tokio::test]
+async fn the_url_that_begins_an_execution_lets_a_driver_join_it() {
+    let (sidecar, database) = over("joins").await;
+    let body = json!({"id": "run@1.a", "deadline": "1m", "labels": {"agent": "a"}});
+    let (status, created) = sidecar.control("POST", "/v1/executions", Some(body)).await;
+    assert_eq!(status, 201, "{created}");
+    let url = created["url"].as_str().unwrap();
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    let driving = tokio::spawn(connection);
+    client.simple_query("SELECT 'secret'").await.unwrap();
+    let seen = sidecar.get("/v1/executions/run@1.a").await;
+    assert_eq!(
+        (&seen["kind"], &seen["sessions"]),
+        (&json!("explicit"), &json!(1))
+    );
+
+    let sessions = sidecar.get("/v1/sessions?execution=run%401.a").await;
+    let session = &sessions[0];
+    assert_eq!(session["statement"], "SELECT ?", "{session}");
+    assert_eq!(session["peer"]["pid"], std::process::id());
+    assert_eq!(
+        (&session["state"], &session["queries"]),
+        (&json!("idle"), &json!(1))
+    );
+
+    let (status, ended) = sidecar
+        .control("DELETE", "/v1/executions/run@1.a", None)
+        .await;
+    assert_eq!((status, &ended["complete"]), (200, &json!(true)), "{ended}");
+    assert_eq!(
+        pooled(&database).await,
+        0,
+        "nothing is left when it answers"
+    );
+    let end = driving.await.unwrap().unwrap_err();
+    assert_eq!(end.code(), Some(&SqlState::ADMIN_SHUTDOWN), "{end}");
+}
+
+#[tokio::test]
+async fn a_running_query_is_ended_with_its_execution_at_once() {
+    let (sidecar, database) = over("runs").await;
+    let client = sidecar.client(&database.name, "busy").await.unwrap();
+    let query = tokio::spawn(async move { client.simple_query("SELECT pg_sleep(60)").await });
+    eventually(SOON, "it runs", async || {
+        let sessions = sidecar.get("/v1/sessions?state=active").await;
+        (sessions.as_array().unwrap().len() == 1)
+            .then_some(())
+            .ok_or(sessions)
+    })
+    .await;
+    let start = Instant::now();
+    let said = execpool(sidecar.dir(), &["end", "busy", "--reason", "enough"]).await;
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(said.out.starts_with("busy ended (deleted)"), "{}", said.out);
+    assert_eq!(pooled(&database).await, 0);
+    query.await.unwrap().unwrap_err();
+}
+
+#[tokio::test]
+async fn status_answers_while_every_connection_is_lent_and_clients_wait() {
+    let database = Postgres::shared().database("full").await;
+    let yaml = upstream(&database.name, &database.url()) + "budget: {size: 2, overflow: 0}\n";
+    let sidecar = Sidecar::start(yaml).await;
+    let mut held = Vec::new();
+    for execution in ["a", "b"] {
+        let client = sidecar.client(&database.name, execution).await.unwrap();
+        client.simple_query("SELECT 1").await.unwrap();
+        held.push(client);
+    }
+    let third = sidecar.client(&database.name, "c").await.unwrap();
+    let waiting = tokio::spawn(async move { third.simple_query("SELECT 1").await });
+    eventually(SOON, "the third waits", async || {
+        let status = sidecar.get("/v1/status").await;
+        (status["budget"]["waiting"] == 1)
+            .then_some(())
+            .ok_or(status)
+    })
+    .await;
+    let said = execpool(sidecar.dir(), &["status"]).await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.out.contains("2 of 2 used"), "{}", said.out);
+    assert!(said.out.contains("1 waiting"), "{}", said.out);
+    drop(held);
+    waiting.await.unwrap().expect("it is its turn");
+}
+
+#[tokio::test]
+async fn people_get_tables_without_colours_in_a_pipe_and_programs_get_json() {
+    let (sidecar, database) = over("tables").await;
+    let client = sidecar.client(&database.name, "run").await.unwrap();
+    client.simple_query("SELECT 4711").await.unwrap();
+    for (command, told) in [
+        (&["status"][..], "upstream"),
+        (&["executions"], "run"),
+        (&["executions", "--ended"], "GEN"),
+        (&["sessions", "--execution", "run"], "SELECT ?"),
+    ] {
+        let said = execpool(sidecar.dir(), command).await;
+        assert_eq!(said.code, 0, "{command:?}: {}", said.err);
+        assert!(said.out.contains(told), "{command:?}: {}", said.out);
+        let forbidden = said.out.contains('\x1b') || said.out.contains("4711");
+        assert!(!forbidden, "{command:?}: {}", said.out);
+        let json = execpool(sidecar.dir(), &[command, &["--json"]].concat()).await;
+        let parsed: Result<Value, _> = serde_json::from_str(&json.out);
+        assert!(parsed.is_ok(), "{command:?}: {}", json.out);
+    }
+}
+
+#[tokio::test]
+async fn what_fails_says_what_to_do_and_exits_with_one() {
+    let (sidecar, _database) = over("fails").await;
+    let nowhere = tempfile::tempdir().unwrap();
+    let postgres = Postgres::shared().socket();
+    for (dir, args, told) in [
+        (sidecar.dir(), &["end", "nobody"][..], "no execution nobody"),
+        (
+            sidecar.dir(),
+            &["sessions", "--state", "busy"],
+            "idle_in_transaction",
+        ),
+        (nowhere.path(), &["status"], "Is execpool running"),
+        (
+            nowhere.path(),
+            &["status", "--socket", "/dev/null"],
+            "/dev/null",
+        ),
+        (
+            nowhere.path(),
+            &["status", "--socket", postgres.to_str().unwrap()],
+            "not execpool",
+        ),
+    ] {
+        let said = execpool(dir, args).await;
+        assert_eq!(said.code, 1, "{args:?}: {}", said.out);
+        assert!(said.err.contains(told), "{args:?}: {}", said.err);
+        assert!(said.out.is_empty(), "{args:?}: {}", said.out);
+    }
+    for usage in [
+        &["end"][..],
+        &["end", "a", "--grace", "5"],
+        &["status", "now"],
+    ] {
+        let said = execpool(sidecar.dir(), usage).await;
+        assert_eq!(said.code, 2, "{usage:?}");
+        assert!(!said.err.is_empty(), "{usage:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_is_killed_takes_its_execution_with_it() {
+    let database = Postgres::shared().database("killed").await;
+    let yaml = upstream(&database.name, &database.url()) + "hold: {grace: 200ms}\n";
+    let sidecar = Sidecar::start(yaml).await;
+    let body = json!({"id": "run"});
+    let (status, _) = sidecar.control("POST", "/v1/executions", Some(body)).await;
+    assert_eq!(status, 201);
+    let hold = sidecar.stream("/v1/executions/run/hold").await;
+    assert_eq!(hold.status(), 200);
+    let client = sidecar.client(&database.name, "run").await.unwrap();
+    client.simple_query("SELECT 1").await.unwrap();
+    assert_eq!(pooled(&database).await, 1);
+    drop(hold);
+    eventually(SOON, "its execution has ended", async || {
+        let seen = sidecar.get("/v1/executions/run").await;
+        (seen["reason"] == "hold_lost" && seen["state"] == "ended")
+            .then_some(())
+            .ok_or(seen)
+    })
+    .await;
+    assert_eq!(pooled(&database).await, 0);
+    let Err(late) = sidecar.client(&database.name, "run").await else {
+        panic!("it has ended");
+    };
+    let state = &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
+    assert_eq!(late.code(), Some(state), "{late}");
+}
