@@ -62,11 +62,16 @@ impl Lane {
     /// Puts the bytes that were kept before those that were just read into `buffer` behind
     /// `start`, for one scan.
     pub(super) fn put_kept(&self, buffer: &mut [u8]) {
-        buffer[..self.unscanned.len()].copy_from_slice(&self.unscanned);
+        if !self.unscanned.is_empty() {
+            buffer[..self.unscanned.len()].copy_from_slice(&self.unscanned);
+        }
     }
 
     /// Keeps what may not be forwarded yet.
     pub(super) fn keep(&mut self, rest: &[u8]) {
+        if rest.is_empty() && self.unscanned.is_empty() {
+            return;
+        }
         if rest.is_empty() && self.unscanned.capacity() > KEEP {
             self.unscanned = Vec::new();
         } else {
@@ -111,8 +116,18 @@ impl Lane {
         Ok(())
     }
 
-    /// Sends what is left, and waits until the socket takes it. Ready when nothing is left.
+    /// Sends what is left, and waits until the socket takes it. Ready when nothing is left, which is
+    /// nearly always so.
+    #[inline]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, to: &Socket) -> Poll<io::Result<()>> {
+        if self.unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_send(cx, to)
+    }
+
+    #[cold]
+    fn poll_send(&mut self, cx: &mut Context<'_>, to: &Socket) -> Poll<io::Result<()>> {
         while !self.is_flushed() {
             if let Some(writable) = &mut self.writable {
                 std::task::ready!(writable.as_mut().poll(cx))?;

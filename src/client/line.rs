@@ -3,8 +3,9 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::task::Poll;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::net::UnixStream;
 
 use crate::protocol::frame::LOOK;
@@ -24,9 +25,9 @@ impl Scratch {
         Self(Arc::new(Mutex::new(vec![0; LOOK + READ].into())))
     }
 
-    /// Lends the buffer for a piece of work that does not wait.
-    pub(super) fn with<R>(&self, work: impl FnOnce(&mut [u8]) -> R) -> R {
-        work(&mut self.0.lock())
+    /// Lends the buffer, for work that does not wait: the guard can't be kept across an await.
+    pub(super) fn lend(&self) -> MutexGuard<'_, Box<[u8]>> {
+        self.0.lock()
     }
 }
 
@@ -47,14 +48,15 @@ impl Line {
     /// safe.
     pub(super) async fn read(&self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
-            self.scratch.with(|buffer| {
+            loop {
+                let readable = std::task::ready!(self.socket.poll_readable(cx))?;
+                let mut buffer = self.scratch.lend();
                 let most = most.min(buffer.len());
-                let read = self.socket.poll_read(cx, &mut buffer[..most]);
-                if let std::task::Poll::Ready(Ok(count)) = &read {
-                    into.extend_from_slice(&buffer[..*count]);
+                if let Some(count) = readable.read(&mut buffer[..most])? {
+                    into.extend_from_slice(&buffer[..count]);
+                    return Poll::Ready(Ok(count));
                 }
-                read
-            })
+            }
         })
         .await
     }

@@ -198,16 +198,18 @@ impl<'a> Relay<'a> {
                 self.up.sink();
             }
             let line = self.line;
-            let over = line.scratch.with(|buffer| {
-                let kept = self.up.unscanned.len();
-                self.up.put_kept(buffer);
-                match self.line.socket.poll_read(cx, &mut buffer[kept..]) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Some(Over::Vanished)),
-                    Poll::Ready(Ok(read)) => Poll::Ready(self.pass_up(&buffer[..kept + read])),
-                }
-            });
-            if let Some(over) = std::task::ready!(over) {
+            let Ok(readable) = std::task::ready!(line.socket.poll_readable(cx)) else {
+                return Poll::Ready(Over::Vanished);
+            };
+            let mut buffer = line.scratch.lend();
+            let kept = self.up.unscanned.len();
+            self.up.put_kept(&mut buffer);
+            let over = match readable.read(&mut buffer[kept..]) {
+                Ok(None) => None,
+                Ok(Some(0)) | Err(_) => Some(Over::Vanished),
+                Ok(Some(read)) => self.pass_up(&buffer[..kept + read]),
+            };
+            if let Some(over) = over {
                 return Poll::Ready(over);
             }
         }
@@ -220,17 +222,18 @@ impl<'a> Relay<'a> {
                 return Poll::Ready(Over::Vanished);
             }
             let line = self.line;
-            let over = line.scratch.with(|buffer| {
-                let kept = self.down.unscanned.len();
-                self.down.put_kept(buffer);
-                let socket = self.connection.socket();
-                match socket.poll_read(cx, &mut buffer[kept..]) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Some(Over::ServerGone)),
-                    Poll::Ready(Ok(read)) => Poll::Ready(self.pass_down(&buffer[..kept + read])),
-                }
-            });
-            if let Some(over) = std::task::ready!(over) {
+            let Ok(readable) = std::task::ready!(self.connection.socket().poll_readable(cx)) else {
+                return Poll::Ready(Over::ServerGone);
+            };
+            let mut buffer = line.scratch.lend();
+            let kept = self.down.unscanned.len();
+            self.down.put_kept(&mut buffer);
+            let over = match readable.read(&mut buffer[kept..]) {
+                Ok(None) => None,
+                Ok(Some(0)) | Err(_) => Some(Over::ServerGone),
+                Ok(Some(read)) => self.pass_down(&buffer[..kept + read]),
+            };
+            if let Some(over) = over {
                 return Poll::Ready(over);
             }
         }

@@ -7,12 +7,12 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 /// A connected stream socket, non-blocking, of either family.
 #[derive(Debug)]
@@ -31,6 +31,36 @@ pub enum Pending {
     Closed,
 }
 
+/// A socket in which something may be there to read.
+#[derive(Debug)]
+pub struct Readable<'a>(AsyncFdReadyGuard<'a, OwnedFd>);
+
+impl Readable<'_> {
+    /// Reads what is there into `buf`; 0 is the end of the stream, `None` is nothing: the socket
+    /// must be waited for again.
+    ///
+    /// # Errors
+    /// Those of `recv(2)`.
+    pub fn read(mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        match recv(self.0.get_inner().as_raw_fd(), buf, MsgFlags::empty()) {
+            Ok(read) => {
+                // A short read has emptied the socket. Without this the next read is
+                // one that fails; an event that came since has a newer tick and stays.
+                if read > 0 && read < buf.len() {
+                    self.0.clear_ready();
+                }
+                Ok(Some(read))
+            }
+            Err(Errno::EAGAIN) => {
+                self.0.clear_ready();
+                Ok(None)
+            }
+            Err(Errno::EINTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 impl Socket {
     /// Takes over a connected, non-blocking stream socket.
     ///
@@ -42,24 +72,9 @@ impl Socket {
         })
     }
 
-    /// Reads what is there into `buf`; 0 is the end of the stream.
-    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        loop {
-            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            match recv(self.fd.as_raw_fd(), buf, MsgFlags::empty()) {
-                Ok(read) => {
-                    // A short read has emptied the socket. Without this the next read is
-                    // one that fails; an event that came since has a newer tick and stays.
-                    if read > 0 && read < buf.len() {
-                        guard.clear_ready();
-                    }
-                    return Poll::Ready(Ok(read));
-                }
-                Err(Errno::EAGAIN) => guard.clear_ready(),
-                Err(Errno::EINTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
-        }
+    /// Waits until something may be there to read. Whoever shares a buffer takes it only then.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<Readable<'_>>> {
+        self.fd.poll_read_ready(cx).map_ok(Readable)
     }
 
     /// Reads what is there, or waits for it. Cancel safe: nothing is read and then lost.
@@ -67,7 +82,12 @@ impl Socket {
     /// # Errors
     /// Those of `recv(2)`.
     pub async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        std::future::poll_fn(|cx| self.poll_read(cx, buf)).await
+        loop {
+            let readable = std::future::poll_fn(|cx| self.poll_readable(cx)).await?;
+            if let Some(read) = readable.read(buf)? {
+                return Ok(read);
+            }
+        }
     }
 
     /// Writes as much as the socket takes at once.
