@@ -242,12 +242,12 @@ impl Visit {
         if relay.tell(&changed).is_ok() {
             let over = relay.run(&held, &mut self.ending).await;
             drop(held);
-            session.transition(State::Closing);
             let upstream = &self.service.served_by(self.admission.upstream).name;
             is_clean = part(&mut relay, over, canceller.as_ref(), upstream).await;
         }
         let is_tainted = relay.is_tainted();
         drop(relay);
+        session.transition(State::Closing);
         if is_tainted {
             checkout.taint();
         }
