@@ -51,6 +51,7 @@ fn target(postgres: &Postgres, database: &Database) -> Target {
         password: PasswordSource::None,
         parameters: Parameters::new(vec![name]),
         connect_timeout: SOON,
+        keepalive: SOON,
         reset: "DISCARD ALL".to_owned(),
         upkeep: UPKEEP,
     }

@@ -52,6 +52,7 @@ async fn log_in(
         password: password.map(str::as_bytes),
         parameters: &Parameters::new(vec![name]),
         timeout: SOON,
+        keepalive: SOON,
     })
     .await
 }
@@ -166,6 +167,7 @@ async fn a_server_that_is_away_or_silent_is_told_apart() {
         password: None,
         parameters: &none,
         timeout: Duration::from_millis(200),
+        keepalive: SOON,
     };
     let late = Connection::connect(&login).await.unwrap_err();
     assert!(matches!(late, ConnectError::Timeout { .. }), "{late:?}");

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::pool::Canceller;
 use crate::session::{Session, State};
@@ -19,9 +20,13 @@ const FIRST_SYNTHETIC_PID: i32 = 4_194_305;
 /// one, until the second is over.
 const WRONG_KEYS: u32 = 10;
 
+/// How many cancel requests are seen through at once: each is a connection to the server.
+const AT_ONCE: usize = 64;
+
 /// All sessions that can be cancelled.
 #[derive(Debug)]
 pub(super) struct Cancels {
+    turns: Semaphore,
     next_pid: AtomicI32,
     by_pid: Mutex<HashMap<i32, Vec<Entry>>>,
 }
@@ -51,6 +56,7 @@ pub(super) struct Registration {
 impl Cancels {
     pub(super) fn new() -> Self {
         Self {
+            turns: Semaphore::new(AT_ONCE),
             next_pid: AtomicI32::new(FIRST_SYNTHETIC_PID),
             by_pid: Mutex::default(),
         }
@@ -105,6 +111,8 @@ impl Cancels {
             State::Waiting => session.cancel_wait(),
             // A server that waits for its client would ignore it; so the next query is safe.
             State::Active => {
+                // Never closed.
+                let _turn = self.turns.acquire().await;
                 let canceller = running.lock().clone();
                 if let Some(canceller) = canceller
                     && let Err(error) = canceller.cancel().await

@@ -1,7 +1,6 @@
 //! Everything that sessions share, and the loop that accepts them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::net::{UnixListener, UnixStream};
 
@@ -50,7 +49,6 @@ pub struct Service {
     cancels: Arc<Cancels>,
     forbidden: Forbidden,
     scratch: Scratch,
-    panics: AtomicU64,
 }
 
 impl Service {
@@ -64,7 +62,6 @@ impl Service {
             cancels: Arc::new(Cancels::new()),
             forbidden: Forbidden::new(),
             scratch: Scratch::new(),
-            panics: AtomicU64::new(0),
         })
     }
 
@@ -87,12 +84,6 @@ impl Service {
                 service.receive(stream).await;
             });
         }
-    }
-
-    /// How many sessions have ended by a fault of ours.
-    #[must_use]
-    pub fn panics(&self) -> u64 {
-        self.panics.load(Relaxed)
     }
 
     pub(super) fn executions(&self) -> &Arc<Executions> {
@@ -135,6 +126,7 @@ impl Service {
             Greeting::Gone => {}
             Greeting::Cancel { pid, key } => self.cancels.request(pid, key, peer.uid).await,
             Greeting::Refused(report, kind) => {
+                self.executions.sessions().refused(kind);
                 tracing::info!(kind, uid = peer.uid, pid = peer.pid, "{}", report.message);
                 line.say_goodbye(&report);
             }
@@ -145,6 +137,7 @@ impl Service {
                     Box::pin(visit.run(startup)).await;
                 }
                 Err(report) => {
+                    self.executions.sessions().refused("not_admitted");
                     let sqlstate = report.sqlstate.as_str();
                     tracing::info!(
                         sqlstate,
@@ -166,7 +159,7 @@ struct CountsPanic(Arc<Service>);
 impl Drop for CountsPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.panics.fetch_add(1, Relaxed);
+            self.0.executions.sessions().panicked();
         }
     }
 }

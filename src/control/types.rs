@@ -103,6 +103,10 @@ pub struct SessionCounts {
     pub opened: u64,
     /// Ever closed.
     pub closed: u64,
+    /// Connections that became no session, by why.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Ended by a fault of execpool's.
+    pub panics: u64,
 }
 
 /// The process's memory.

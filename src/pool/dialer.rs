@@ -24,6 +24,8 @@ pub struct Target {
     pub parameters: Parameters,
     /// How long reaching one address and logging in may take.
     pub connect_timeout: Duration,
+    /// The idleness of a TCP connection after which the kernel asks whether the server is there.
+    pub keepalive: Duration,
     /// The statement that undoes what a session set, such as `DISCARD ALL`.
     pub reset: String,
     /// When idle connections are looked after.
@@ -62,6 +64,7 @@ impl Dialer {
             password: password.as_ref().map(|secret| secret.expose().as_bytes()),
             parameters: &target.parameters,
             timeout: target.connect_timeout,
+            keepalive: target.keepalive,
         };
         Connection::connect(&login).await
     }
@@ -139,6 +142,7 @@ pub(super) mod tests {
             password: PasswordSource::None,
             parameters: Parameters::default(),
             connect_timeout: Duration::from_secs(5),
+            keepalive: Duration::from_secs(30),
             reset: "DISCARD ALL".to_owned(),
             upkeep: Upkeep {
                 recycle: Duration::from_secs(1800),

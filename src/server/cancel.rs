@@ -16,7 +16,7 @@ use super::{Address, ConnectError};
 /// # Errors
 /// The server could not be reached, or the connection broke.
 pub async fn cancel(address: &Address, pid: i32, key: [u8; 4]) -> Result<(), ConnectError> {
-    let socket = reach(address).await?;
+    let socket = reach(address, None).await?;
     let broken = |source: io::Error| ConnectError::Broken {
         address: address.clone(),
         source,

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::protocol::message::{Fields, SqlState};
@@ -31,6 +32,8 @@ pub struct Login<'a> {
     pub parameters: &'a Parameters,
     /// How long reaching the server and logging in may take together.
     pub timeout: Duration,
+    /// The idleness of a TCP connection after which the kernel asks whether the server is there.
+    pub keepalive: Duration,
 }
 
 /// A server connection that is logged in and between two sessions.
@@ -83,7 +86,7 @@ impl Connection {
     }
 
     async fn start(login: &Login<'_>) -> Result<Self, ConnectError> {
-        let socket = reach(login.address).await?;
+        let socket = reach(login.address, Some(login.keepalive)).await?;
         let mut connection = Self {
             socket,
             address: login.address.clone(),
@@ -304,10 +307,14 @@ impl Connection {
     }
 }
 
-/// Connects a socket to `address`; a name is resolved anew.
-pub(super) async fn reach(address: &Address) -> Result<Socket, ConnectError> {
+/// Connects a socket to `address`; a name is resolved anew. The kernel watches over a TCP
+/// connection that is to be kept.
+pub(super) async fn reach(
+    address: &Address,
+    keepalive: Option<Duration>,
+) -> Result<Socket, ConnectError> {
     let socket = match address {
-        Address::Tcp { host, port } => tcp(host, *port).await,
+        Address::Tcp { host, port } => tcp(host, *port, keepalive).await,
         Address::Unix { dir, port } => UnixStream::connect(dir.join(format!(".s.PGSQL.{port}")))
             .await
             .and_then(|stream| Socket::new(OwnedFd::from(stream.into_std()?))),
@@ -318,10 +325,27 @@ pub(super) async fn reach(address: &Address) -> Result<Socket, ConnectError> {
     })
 }
 
-async fn tcp(host: &str, port: u16) -> io::Result<Socket> {
+async fn tcp(host: &str, port: u16, keepalive: Option<Duration>) -> io::Result<Socket> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
+    if let Some(idle) = keepalive {
+        keep_alive(&stream, idle)?;
+    }
     Socket::new(OwnedFd::from(stream.into_std()?))
+}
+
+/// A peer that is silently gone is noticed after `idle` and three probes at a third of it each;
+/// the same goes for what was sent and is not acknowledged.
+fn keep_alive(stream: &TcpStream, idle: Duration) -> io::Result<()> {
+    // Below a second the kernel knows no idleness.
+    let seconds = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX).max(1);
+    let millis = seconds.saturating_mul(2_000);
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &seconds)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &seconds.div_ceil(3))?;
+    setsockopt(stream, sockopt::TcpKeepCount, &3)?;
+    setsockopt(stream, sockopt::TcpUserTimeout, &millis)?;
+    Ok(())
 }
 
 /// Takes the first message off `bytes` if it is whole.

@@ -21,6 +21,8 @@ pub struct Counts {
     pub opened: u64,
     /// Ever closed.
     pub closed: u64,
+    /// Ended by a fault of ours.
+    pub panics: u64,
 }
 
 impl Counts {
@@ -47,6 +49,7 @@ pub(super) struct Tally {
     by_state: [AtomicUsize; State::ALL.len()],
     opened: AtomicU64,
     closed: AtomicU64,
+    panics: AtomicU64,
 }
 
 impl Tally {
@@ -71,6 +74,8 @@ impl Tally {
 pub struct Table {
     tally: Arc<Tally>,
     next: AtomicU64,
+    /// Connections that became no session, by why: words out of a closed set.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
     sessions: Mutex<BTreeMap<SessionId, Arc<Session>>>,
 }
 
@@ -128,7 +133,24 @@ impl Table {
             by_state: std::array::from_fn(|at| self.tally.by_state[at].load(Relaxed)),
             opened: self.tally.opened.load(Relaxed),
             closed: self.tally.closed.load(Relaxed),
+            panics: self.tally.panics.load(Relaxed),
         }
+    }
+
+    /// A connection became no session, for this reason.
+    pub fn refused(&self, why: &'static str) {
+        *self.refused.lock().entry(why).or_default() += 1;
+    }
+
+    /// How many connections became no session, by why.
+    #[must_use]
+    pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
+        self.refused.lock().clone()
+    }
+
+    /// A session has ended by a fault of ours.
+    pub fn panicked(&self) {
+        self.tally.panics.fetch_add(1, Relaxed);
     }
 
     /// The session of this number.

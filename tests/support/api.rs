@@ -286,6 +286,7 @@ fn target(postgres: &Postgres, database: &Database) -> Target {
         password: PasswordSource::None,
         parameters: Parameters::new(vec![("application_name".to_owned(), POOLED.into())]),
         connect_timeout: Duration::from_secs(20),
+        keepalive: Duration::from_secs(30),
         reset: "DISCARD ALL".to_owned(),
         upkeep: Upkeep {
             recycle: Duration::from_secs(1800),
