@@ -16,6 +16,7 @@ test: ## Every test, over real sockets against a real PostgreSQL
 check: ## The quick loop: format, clippy with warnings as errors, unit tests
 	@cargo fmt --all --check
 	@cargo clippy --quiet --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 	@cargo test --quiet --lib --bins
 
 mutants: setup ## Faults put in on purpose: each must make its test fail
