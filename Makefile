@@ -16,6 +16,7 @@ test: ## Every test, over real sockets against a real PostgreSQL
 check: ## The quick loop: format, clippy with warnings as errors, unit tests
 	@cargo fmt --all --check
 	@cargo clippy --quiet --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 	@cargo test --quiet --lib --bins
 
 bench: ## CPU, throughput and memory beside PgBouncer; ROUNDS=1 SECONDS=2 to try it, STRICT=1

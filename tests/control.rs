@@ -636,6 +636,24 @@ async fn clients_that_dawdle_harm_nobody_and_are_cut_off() {
 }
 
 #[tokio::test]
+async fn however_many_clients_are_silent_the_next_one_is_served() {
+    let (api, _database) = api("silent").await;
+    let mut silent = Vec::new();
+    for _ in 0..600 {
+        silent.push(UnixStream::connect(api.socket()).await.unwrap());
+        tokio::task::yield_now().await;
+    }
+    drop(silent.split_off(300));
+    let start = Instant::now();
+    api.get("/v1/status").await;
+    assert!(
+        start.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
 async fn shutting_down_finishes_the_answer_under_way_and_waits_a_second_at_most() {
     let (mut api, _database) = api("shutdown").await;
     create(&api, "held").await;

@@ -240,3 +240,43 @@ async fn an_app_that_is_killed_takes_its_execution_with_it() {
     let state = &SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
     assert_eq!(late.code(), Some(state), "{late}");
 }
+
+#[tokio::test]
+async fn without_descriptors_the_control_socket_waits_for_some_and_does_not_spin() {
+    let (sidecar, _database) = over("descriptors").await;
+    let pid = sidecar.pid().to_string();
+    let limit = async |count: usize| {
+        let limit = format!("--nofile={count}:1024");
+        let mut set = Command::new("prlimit");
+        set.args(["--pid", &pid, &limit]);
+        assert!(set.status().await.expect("prlimit runs").success());
+    };
+    let before = sidecar.descriptors();
+    limit(before + 5).await;
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        let socket = sidecar.control_socket();
+        open.push(tokio::net::UnixStream::connect(socket).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let start = cpu(&pid);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let used = cpu(&pid) - start;
+    assert!(used < 50, "{used} hundredths of a second in two");
+    drop(open);
+    let status = sidecar.get("/v1/status").await;
+    assert_eq!(status["sessions"]["total"], 0, "{status}");
+    let log = sidecar.log().join("\n");
+    assert!(log.contains("cannot accept"), "{log}");
+}
+
+/// The processor time of a process, in hundredths of a second.
+fn cpu(pid: &str) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<u64> = fields
+        .split(' ')
+        .map(|it| it.parse().unwrap_or(0))
+        .collect();
+    fields[11] + fields[12]
+}

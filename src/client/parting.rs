@@ -10,56 +10,61 @@ use super::words;
 /// How long a query may go on after its client has said goodbye, as PostgreSQL would let it, or
 /// after it was cancelled.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long a cancel request may take, and a client to take its last message.
-const BRIEFLY: Duration = Duration::from_secs(1);
+/// How long a cancel request may take.
+const CANCEL: Duration = Duration::from_secs(1);
+/// How long a client may take to accept its last message: nobody waits for one that reads nothing.
+const GOODBYE: Duration = Duration::from_millis(200);
 
 /// Ends a relay in the way that its end demands. Answers whether the server connection can be
-/// given back; if not, it is to be closed.
+/// given back; if not, it is to be closed, and what it did is cancelled.
 pub(super) async fn part(
     relay: &mut Relay<'_>,
     over: Over,
     canceller: Option<&Canceller>,
     upstream: &str,
 ) -> bool {
-    match over {
+    let is_clean = match over {
         Over::Terminated => relay.drain(DRAIN).await,
         Over::Violated(violation) => {
             relay
-                .say_goodbye(&words::violated(violation), BRIEFLY)
+                .say_goodbye(&words::violated(violation), GOODBYE)
                 .await;
             relay.drain(DRAIN).await
         }
         Over::Vanished if relay.is_idle() => true,
         Over::Vanished => {
             cancel(canceller).await;
-            relay.drain(DRAIN).await
+            return relay.drain(DRAIN).await;
         }
         Over::ServerGone => {
-            relay
-                .say_goodbye(&words::server_gone(upstream), BRIEFLY)
-                .await;
-            false
+            let report = words::server_gone(upstream);
+            relay.say_goodbye(&report, GOODBYE).await;
+            return false;
         }
         Over::Ended(ending) => {
             if !relay.is_idle() && !ending.grace.is_zero() {
                 relay.finish(ending.grace).await;
             }
             let is_working = !relay.is_idle();
-            let goodbye = relay.say_goodbye(&ending.report, BRIEFLY);
+            let goodbye = relay.say_goodbye(&ending.report, GOODBYE);
             if is_working {
                 tokio::join!(goodbye, cancel(canceller));
             } else {
                 goodbye.await;
             }
-            false
+            return false;
         }
+    };
+    if !is_clean {
+        cancel(canceller).await;
     }
+    is_clean
 }
 
 /// Asks the server to stop what it does. That it can't be asked is noticed by who waits for its
 /// answer.
 async fn cancel(canceller: Option<&Canceller>) {
     if let Some(canceller) = canceller {
-        let _ = tokio::time::timeout(BRIEFLY, canceller.cancel()).await;
+        let _ = tokio::time::timeout(CANCEL, canceller.cancel()).await;
     }
 }

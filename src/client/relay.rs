@@ -137,8 +137,10 @@ impl<'a> Relay<'a> {
     /// Waits until the server has answered all that the client has asked, for at most `patience`;
     /// the client is told nothing more. Answers whether the connection can be given back.
     pub(super) async fn drain(&mut self, patience: Duration) -> bool {
-        // A COPY that is cut off is not repaired: its server waits for rows.
-        if self.expectations.in_copy() {
+        // A COPY that is cut off is not repaired, as its server waits for rows; nor is a batch that
+        // no Sync has ended, which the server would give up with its connection.
+        let is_cut_off = self.expectations.outstanding() == 0 && !self.is_idle();
+        if self.expectations.in_copy() || is_cut_off {
             return false;
         }
         self.down.sink();

@@ -198,14 +198,8 @@ impl Visit {
             if self.held.len() >= 5 {
                 return Next::Stay;
             }
-            tokio::select! {
-                biased;
-                Ok(ending) = &mut self.ending => return self.end(&ending),
-                read = self.line.read(&mut self.held, FIRST_READ) => {
-                    if !matches!(read, Ok(1..)) {
-                        return Next::Leave;
-                    }
-                }
+            if let Next::Leave = self.read_more().await {
+                return Next::Leave;
             }
         }
     }
@@ -242,12 +236,12 @@ impl Visit {
         if relay.tell(&changed).is_ok() {
             let over = relay.run(&held, &mut self.ending).await;
             drop(held);
-            session.transition(State::Closing);
             let upstream = &self.service.served_by(self.admission.upstream).name;
             is_clean = part(&mut relay, over, canceller.as_ref(), upstream).await;
         }
         let is_tainted = relay.is_tainted();
         drop(relay);
+        session.transition(State::Closing);
         if is_tainted {
             checkout.taint();
         }
@@ -280,15 +274,21 @@ impl Visit {
                 self.held = Vec::new();
                 return Next::Stay;
             }
-            tokio::select! {
-                biased;
-                Ok(ending) = &mut self.ending => return self.end(&ending),
-                read = self.line.read(&mut self.held, FIRST_READ) => {
-                    if !matches!(read, Ok(1..)) {
-                        return Next::Leave;
-                    }
-                }
+            if let Next::Leave = self.read_more().await {
+                return Next::Leave;
             }
+        }
+    }
+
+    /// Reads what the client sends next, unless it leaves or its session is ended.
+    async fn read_more(&mut self) -> Next {
+        tokio::select! {
+            biased;
+            Ok(ending) = &mut self.ending => self.end(&ending),
+            read = self.line.read(&mut self.held, FIRST_READ) => match read {
+                Ok(1..) => Next::Stay,
+                Ok(0) | Err(_) => Next::Leave,
+            },
         }
     }
 

@@ -4,16 +4,14 @@ use super::{KNOBS, Knob, UPSTREAM_KNOBS};
 
 /// The table of `docs/configuration.md`.
 pub fn knobs_markdown() -> String {
-    let mut text = String::from(
-        "| knob | default | takes | a reload applies it | meaning |\n|---|---|---|---|---|\n",
-    );
+    let mut text = String::from("| knob | default | takes | meaning |\n|---|---|---|---|\n");
     for knob in KNOBS {
         text.push_str(&row("", knob));
     }
     for knob in UPSTREAM_KNOBS {
         text.push_str(&row("upstreams[].", knob));
     }
-    text.push_str("| `upstreams[].pool.…` | the global `pool.…` | the same | the same | any `pool` knob, for this upstream |\n");
+    text.push_str("| `upstreams[].pool.…` | the global `pool.…` | the same | any `pool` knob, for this upstream |\n");
     text
 }
 
@@ -23,9 +21,8 @@ fn row(before: &str, knob: &Knob) -> String {
     } else {
         format!("`{}`", knob.default)
     };
-    let reload = if knob.reload { "yes" } else { "restart" };
     format!(
-        "| `{before}{}` | {default} | {} | {reload} | {} |\n",
+        "| `{before}{}` | {default} | {} | {} |\n",
         knob.path,
         knob.kind.allowed(),
         knob.meaning

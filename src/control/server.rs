@@ -1,15 +1,17 @@
 //! Connections of the control socket: who may ask, how many at once, and how long each may take.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::listener;
@@ -30,6 +32,12 @@ const LARGEST_HEAD: usize = 64 << 10;
 /// How long answers that are under way may take once the process ends.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// How long a connection may keep its place without a whole head, once all places are taken.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// A connection's place among those that may ask, and who is at its other end.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -37,9 +45,24 @@ pub(super) struct Place {
     uid: Option<u32>,
     /// None for one that has left.
     permit: Mutex<Option<OwnedSemaphorePermit>>,
+    since: Instant,
+    /// Whether it has sent the head of a request.
+    heard: AtomicBool,
+    /// Told to make room.
+    evicted: Notify,
 }
 
 impl Place {
+    fn new(uid: Option<u32>, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self {
+            uid,
+            permit: Mutex::new(permit),
+            since: Instant::now(),
+            heard: AtomicBool::new(false),
+            evicted: Notify::new(),
+        }
+    }
+
     /// The connection asks nothing more: somebody else may.
     pub(super) fn leave(&self) {
         drop(self.permit.lock().take());
@@ -80,15 +103,15 @@ impl Control {
             watching.spawn(Arc::clone(&self).watch(number));
         }
         let (stop, stopped) = watch::channel(());
-        let doors = Doors::at(listener);
+        let mut doors = Doors::at(listener);
         let mut connections = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                (stream, permit) = doors.next() => {
+                (stream, place) = doors.next() => {
                     let control = Arc::clone(&self);
-                    connections.spawn(control.serve_one(stream, permit, stopped.clone()));
+                    connections.spawn(control.serve_one(stream, place, stopped.clone()));
                 }
                 Some(_) = connections.join_next() => {}
             }
@@ -103,14 +126,11 @@ impl Control {
     async fn serve_one(
         self: Arc<Self>,
         stream: UnixStream,
-        permit: OwnedSemaphorePermit,
+        place: Arc<Place>,
         mut stopped: watch::Receiver<()>,
     ) {
-        let place = Arc::new(Place {
-            uid: stream.peer_cred().ok().map(|peer| peer.uid()),
-            permit: Mutex::new(Some(permit)),
-        });
         let service = service_fn(|request| {
+            place.heard.store(true, Relaxed);
             let (control, place) = (Arc::clone(&self), Arc::clone(&place));
             async move { Ok::<_, Infallible>(control.answer(request, &place).await) }
         });
@@ -122,6 +142,7 @@ impl Control {
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = &mut connection => ended,
+            () = place.evicted.notified() => return,
             _ = stopped.changed() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -137,6 +158,10 @@ impl Control {
 struct Doors {
     listener: UnixListener,
     places: Arc<Semaphore>,
+    /// Has come in and waits for a place.
+    newcomer: Option<UnixStream>,
+    /// Those that had said nothing when they were last looked at, the oldest first.
+    silent: VecDeque<Weak<Place>>,
 }
 
 impl Doors {
@@ -144,17 +169,59 @@ impl Doors {
         Self {
             listener,
             places: Arc::new(Semaphore::new(CONNECTIONS)),
+            newcomer: None,
+            silent: VecDeque::new(),
         }
     }
 
-    /// The next connection and its place, for which it waits in the kernel's queue. Cancel safe.
-    async fn next(&self) -> (UnixStream, OwnedSemaphorePermit) {
-        // Never closed.
-        let Ok(permit) = Arc::clone(&self.places).acquire_owned().await else {
-            return std::future::pending().await;
-        };
-        (listener::accept(&self.listener).await, permit)
+    /// The next connection with its place. Others wait in the kernel's queue. Cancel safe.
+    async fn next(&mut self) -> (UnixStream, Arc<Place>) {
+        loop {
+            if self.newcomer.is_none() {
+                self.newcomer = Some(listener::accept(&self.listener).await);
+            }
+            let permit = self.permit().await;
+            if let Some(stream) = self.newcomer.take() {
+                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+                let place = Arc::new(Place::new(uid, Some(permit)));
+                self.silent.push_back(Arc::downgrade(&place));
+                return (stream, place);
+            }
+        }
     }
+
+    /// Room for one more; made, where there is none, by whoever has been silent for longest.
+    async fn permit(&mut self) -> OwnedSemaphorePermit {
+        self.silent.retain(|place| is_silent(place).is_some());
+        loop {
+            let places = Arc::clone(&self.places);
+            if let Ok(permit) = places.try_acquire_owned() {
+                return permit;
+            }
+            self.evict();
+            let free = Arc::clone(&self.places).acquire_owned();
+            // The semaphore is never closed.
+            if let Ok(Ok(permit)) = tokio::time::timeout(LOOK, free).await {
+                return permit;
+            }
+        }
+    }
+
+    fn evict(&mut self) {
+        let is_due = |place: &Arc<Place>| place.since.elapsed() >= SILENCE;
+        while let Some(oldest) = self.silent.pop_front() {
+            match is_silent(&oldest) {
+                None => {}
+                Some(place) if is_due(&place) => return place.evicted.notify_one(),
+                Some(_) => return self.silent.push_front(oldest),
+            }
+        }
+    }
+}
+
+/// The place, if its connection is still there and has sent no head.
+fn is_silent(place: &Weak<Place>) -> Option<Arc<Place>> {
+    place.upgrade().filter(|place| !place.heard.load(Relaxed))
 }
 
 #[cfg(test)]
@@ -163,10 +230,7 @@ mod tests {
 
     #[test]
     fn only_listed_users_may_ask_where_there_is_a_list() {
-        let place = |uid| Place {
-            uid,
-            permit: Mutex::new(None),
-        };
+        let place = |uid| Place::new(uid, None);
         assert_eq!(place(None).may_ask(None), Ok(()));
         assert_eq!(place(Some(7)).may_ask(Some(&[5, 7])), Ok(()));
         for uid in [Some(8), None] {

@@ -96,13 +96,17 @@ fn executions(counts: &Value) -> Vec<Cell> {
 }
 
 fn sessions(counts: &Value) -> Vec<Cell> {
-    let is_state = |name: &str| !["total", "opened", "closed"].contains(&name);
+    let is_state = |name: &str| !["total", "opened", "closed", "panics"].contains(&name);
     let mut text = count_of(counts, "total");
     let states = above_zero(counts, is_state);
     if !states.is_empty() {
         text.push_str(&format!(": {states}"));
     }
     text.push_str(&format!("; {} since the start", count_of(counts, "opened")));
+    let refused = above_zero(&counts["refused"], |_| true);
+    if !refused.is_empty() {
+        text.push_str(&format!("; refused: {refused}"));
+    }
     row("sessions", text)
 }
 
@@ -136,7 +140,7 @@ mod tests {
             ],
             "executions": {"active": 3, "ending": 0, "ended": {"deleted": 2, "idle": 0}},
             "sessions": {"total": 3, "idle": 2, "active": 1, "waiting": 0, "opened": 9,
-                "closed": 6},
+                "closed": 6, "refused": {"untagged": 2}, "panics": 0},
         });
         let mut page = Page::new(false);
         show(&status, &mut page);
@@ -150,7 +154,7 @@ mod tests {
              upstream    log: no answer, 3s ago: away\n\
              upstream    new: not asked yet\n\
              executions  3 active, 0 ending; ended: 2 deleted\n\
-             sessions    3: 1 active, 2 idle; 9 since the start\n"
+             sessions    3: 1 active, 2 idle; 9 since the start; refused: 2 untagged\n"
         );
     }
 }

@@ -3,7 +3,7 @@
 //! | module | gives |
 //! |---|---|
 //! | [`directory`] | the socket directory, claimed for one process, and the sockets in it |
-//! | [`accept`] | accepting that survives a lack of descriptors |
+//! | [`mod@accept`] | accepting that survives a lack of descriptors |
 //! | [`error`] | why a socket could not be had |
 
 pub mod accept;

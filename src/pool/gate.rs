@@ -76,6 +76,9 @@ pub enum Decision {
 pub struct Gate {
     budget: Budget,
     turns: Turns<ExecutionNumber>,
+    /// Executions that had their turn and wait for the room that a closing will make, the first
+    /// first: once for each such turn.
+    owed: Vec<ExecutionNumber>,
     pools: BTreeMap<PoolId, Members>,
     waiters: HashMap<WaiterId, (PoolId, u64)>,
     /// Idle connections by stamp, the longest idle first.
@@ -90,6 +93,7 @@ impl Gate {
         Self {
             budget,
             turns: Turns::default(),
+            owed: Vec::new(),
             pools: BTreeMap::new(),
             waiters: HashMap::new(),
             idle: BTreeMap::new(),
@@ -428,6 +432,7 @@ impl Gate {
                 members.dials.values().sum::<usize>() == members.counts.connecting
                     && members.idle.values().map(|s| s.len()).sum::<usize>() == members.counts.idle
             })
+            && self.owed.len() <= self.budget.closing()
             && self.turns.iter().all(|execution| {
                 self.pools_of(execution)
                     .any(|(_, members)| !members.queue.is_empty())

@@ -279,6 +279,7 @@ impl Lender {
             |inner| {
                 let since = Instant::now();
                 inner.waiting.insert(waiter, Waiter { answer, since });
+                trace(pool, waiter, "waits");
                 inner.gate.arrive(pool, key.id(), waiter)
             },
             None,
@@ -439,7 +440,6 @@ impl Inner {
         match decision {
             Decision::Lend { waiter, pool, key } => self.lend(lender, waiter, pool, key, after),
             Decision::Dial { pool, key } => {
-                tracing::debug!(execution = pool.execution.0, "may dial");
                 let known = self.keys.get(key).cloned();
                 let door = self.doors.get(&pool);
                 if let (Some(key), Some(door)) = (known, door) {
@@ -457,9 +457,10 @@ impl Inner {
             Decision::Move { from, to, key } => self.move_idle(from, to, key),
             Decision::Refuse { waiter } => {
                 let why = failed.take().map_or(Refused::Ended, Refused::Dial);
-                if let Some(waiter) = self.waiting.remove(&waiter) {
+                if let Some(waiting) = self.waiting.remove(&waiter) {
+                    tracing::debug!(session = waiter.0, "refused");
                     // A waiter that has gone needs no answer.
-                    let _ = waiter.answer.send(Err(why));
+                    let _ = waiting.answer.send(Err(why));
                 }
             }
         }
@@ -478,12 +479,7 @@ impl Inner {
             debug_assert!(false, "the gate counts what is not in stock");
             return;
         };
-        tracing::debug!(
-            execution = pool.execution.0,
-            session = waiter.0,
-            waiting = self.gate.waiting(pool),
-            "lent"
-        );
+        trace(pool, waiter, "lent");
         let checkout = Checkout::new(Arc::clone(lender), pool, key, place);
         let undelivered = match self.waiting.remove(&waiter) {
             Some(waiter) => waiter.answer.send(Ok(checkout)).err().and_then(Result::ok),
@@ -544,6 +540,17 @@ impl Inner {
     }
 }
 
+/// Tells the log what becomes of a waiter. Together with the gate's turns these events show who
+/// was served before whom.
+fn trace(pool: PoolId, waiter: WaiterId, what: &'static str) {
+    tracing::debug!(
+        execution = pool.execution.0,
+        upstream = pool.upstream.0,
+        session = waiter.0,
+        "{what}"
+    );
+}
+
 /// A waiter's place in the queue: given up when it is dropped.
 struct InQueue {
     lender: Arc<Lender>,
@@ -555,7 +562,10 @@ impl Drop for InQueue {
         let waiter = self.waiter;
         self.lender.change(
             |inner| match inner.waiting.remove(&waiter) {
-                Some(_) => inner.gate.leave(waiter),
+                Some(_) => {
+                    tracing::debug!(session = waiter.0, "gave up");
+                    inner.gate.leave(waiter)
+                }
                 None => Vec::new(),
             },
             None,

@@ -255,7 +255,8 @@ impl Connection {
                 }
                 b'E' => return Err(Unclean::Failed(said(&body))),
                 b'S' => self.report(&body),
-                b'N' => {}
+                // Notices, and what the session still listened to.
+                b'N' | b'A' => {}
                 kind if answers(kind) && !answered => answered = true,
                 other => return Err(Unclean::Unexpected(char::from(other))),
             }

@@ -20,6 +20,8 @@ struct Deal {
 enum Turn {
     /// Something was dealt: the execution may have another turn after the others.
     Had,
+    /// Room was promised that a closing will make: likewise, and it is owed until then.
+    Promised,
     /// Nobody of it can be helped further now.
     Over,
 }
@@ -35,12 +37,23 @@ impl Gate {
     ) -> Vec<Decision> {
         self.drain(hand, &mut decisions);
         let mut deal = Deal::default();
+        // Those whose turn it was already, and who wait for the room.
+        for execution in std::mem::take(&mut self.owed) {
+            match self.turn(execution, &mut deal, hand, &mut decisions) {
+                Turn::Promised => self.owed.push(execution),
+                Turn::Had | Turn::Over => {}
+            }
+        }
         let mut round: VecDeque<ExecutionNumber> = self.turns.iter().collect();
         while let Some(execution) = round.pop_front() {
             match self.turn(execution, &mut deal, hand, &mut decisions) {
-                Turn::Had => round.push_back(execution),
-                Turn::Over => {}
+                Turn::Had => {}
+                Turn::Promised => self.owed.push(execution),
+                Turn::Over => continue,
             }
+            tracing::debug!(execution = execution.0, "turn");
+            self.turns.granted(execution);
+            round.push_back(execution);
         }
         debug_assert!(self.consistent(), "{self:?}");
         decisions
@@ -74,7 +87,6 @@ impl Gate {
                 let lend = self.lend(pool, waiting.key, waiting.waiter);
                 // The newest is lent first: the one in the hand is gone.
                 hand.take_if(|held| *held == (pool, waiting.key));
-                self.turns.granted(execution);
                 decisions.push(lend);
                 return Turn::Had;
             }
@@ -94,8 +106,7 @@ impl Gate {
                 return Turn::Had;
             } else if self.make_room(pool, deal, hand, decisions) {
                 deal.from.insert(pool, place + 1);
-                self.dial_or_promise(pool, waiting.key, deal, decisions);
-                return Turn::Had;
+                return self.dial_or_promise(pool, waiting.key, deal, decisions);
             } else {
                 // Nothing can be had for this pool, and no connection in it is idle (else room
                 // could be made): who is behind could not be helped either.
@@ -166,16 +177,17 @@ impl Gate {
         key: KeyId,
         deal: &mut Deal,
         decisions: &mut Vec<Decision>,
-    ) {
+    ) -> Turn {
         let slot = |members: &Members| members.counts.open() < members.limit();
         if self.budget.room() > 0 && self.pools.get(&pool).is_some_and(slot) {
             self.transition(pool, key, Phase::Absent, Phase::Connecting);
-            self.turns.granted(pool.execution);
             *deal.awaited.entry((pool, key)).or_default() += 1;
             decisions.push(Decision::Dial { pool, key });
+            Turn::Had
         } else {
             *deal.promised.entry(pool).or_default() += 1;
             deal.promises += 1;
+            Turn::Promised
         }
     }
 

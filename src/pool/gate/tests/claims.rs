@@ -224,6 +224,27 @@ fn a_dial_whose_waiter_left_serves_the_next_or_stays() {
 }
 
 #[test]
+fn room_that_a_closing_will_make_is_a_turn_when_it_is_promised() {
+    let mut gate = gate(3, 0, 3);
+    for waiter in 1..=3 {
+        lent(&mut gate, p(1), A, waiter);
+    }
+    for (execution, waiter) in [(2, 4), (2, 5), (1, 6), (1, 7)] {
+        gate.arrive(p(execution), A, WaiterId(waiter));
+    }
+    let close = CloseReturned { pool: p(1), key: A };
+    assert_eq!(gate.returned(p(1), A), [close]);
+    let lend = Lend {
+        waiter: WaiterId(6),
+        pool: p(1),
+        key: A,
+    };
+    assert_eq!(gate.returned(p(1), A), [lend]);
+    // While the first still closes: it is the other's turn again.
+    assert_eq!(gate.returned(p(1), A), [close]);
+}
+
+#[test]
 fn an_execution_whose_pool_is_full_does_not_hold_up_the_ring() {
     let mut gate = gate(2, 0, 1);
     lent(&mut gate, p(1), A, 1);
