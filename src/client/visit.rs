@@ -26,6 +26,9 @@ use super::words;
 /// How much is read of a client before its first message is looked at, in bytes.
 const FIRST_READ: usize = 16 * 1024;
 
+/// How much of a refusal is put together before the client is told it, in bytes.
+const TOLD_AT_ONCE: usize = 64 * 1024;
+
 /// A session that was let in.
 pub(super) struct Visit {
     service: Arc<Service>,
@@ -252,22 +255,31 @@ impl Visit {
         }
     }
 
-    /// Answers what was sent in vain, with one error for each segment.
+    /// Answers what was sent in vain, with one error for each segment. All that can be read by
+    /// now has waited; so it is read before the client is told anything, which it may answer.
     async fn refuse(&mut self, error: &[u8]) -> Next {
         let mut refusal = Refusal::default();
+        let mut out = Vec::new();
         loop {
-            let mut out = Vec::new();
-            let fed = refusal.feed(&self.held, error, &mut out);
-            let fed = match fed {
+            let fed = match refusal.feed(&self.held, error, &mut out) {
                 Ok(fed) => fed,
                 Err(violation) => {
-                    self.line.say_goodbye(&words::violated(violation));
+                    words::violated(violation).encode(&mut out);
+                    let _ = self.line.socket.try_write(&out);
                     return Next::Leave;
                 }
             };
             self.held.drain(..fed.taken);
+            let is_much = out.len() >= TOLD_AT_ONCE;
+            if !fed.terminated && !is_much && self.sent_more().await {
+                continue;
+            }
             if self.write_or_end(&out).await.is_err() || fed.terminated {
                 return Next::Leave;
+            }
+            out.clear();
+            if is_much {
+                continue;
             }
             if refusal.is_over() && self.held.is_empty() {
                 // What it sent may have been long, and it may sit here for hours.
@@ -289,6 +301,15 @@ impl Visit {
                 Ok(1..) => Next::Stay,
                 Ok(0) | Err(_) => Next::Leave,
             },
+        }
+    }
+
+    /// Reads more of what the client has sent already; false where that is nothing.
+    async fn sent_more(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            read = self.line.read(&mut self.held, FIRST_READ) => matches!(read, Ok(1..)),
+            () = std::future::ready(()) => false,
         }
     }
 

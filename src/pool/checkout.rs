@@ -91,21 +91,27 @@ impl Checkout {
     }
 
     /// Asks the server, if its connection was idle for so long that its silence proves
-    /// nothing. False: it must be discarded. Not cancel safe, as a ping is not.
+    /// nothing. False: it must be discarded. Dropped amid that, the checkout closes its
+    /// connection: the answer is still to come.
     pub(super) async fn answers(&mut self) -> bool {
         let target = Arc::clone(self.key.target());
-        let (Held::Clean(place) | Held::Used(place)) = &mut self.held else {
+        let Some(idle_since) = self.held.place().map(|place| place.idle_since) else {
             return false;
         };
         let asked_from = target.upkeep.ping_after;
-        if asked_from.is_none_or(|after| place.idle_since.elapsed() <= after) {
+        if asked_from.is_none_or(|after| idle_since.elapsed() <= after) {
             return true;
         }
-        let Some(connection) = place.connection.as_mut() else {
+        // Used from here on, until it has answered.
+        let Some(connection) = self.connection() else {
             return false;
         };
         let ping = tokio::time::timeout(target.connect_timeout, connection.ping());
-        matches!(ping.await, Ok(Ok(())))
+        let answered = matches!(ping.await, Ok(Ok(())));
+        if answered {
+            self.cleaned();
+        }
+        answered
     }
 
     /// A session has left something in it that a reset does not undo.
@@ -147,12 +153,17 @@ impl Checkout {
             let reset = &self.key.target().reset;
             let cleaned = tokio::time::timeout(CLEANING, connection.clean(reset)).await;
             if matches!(cleaned, Ok(Ok(()))) {
-                self.held = match std::mem::replace(&mut self.held, Held::Gone) {
-                    Held::Used(place) => Held::Clean(place),
-                    other => other,
-                };
+                self.cleaned();
             }
         }
+    }
+
+    /// Its connection is as it came: anybody may have it.
+    fn cleaned(&mut self) {
+        self.held = match std::mem::replace(&mut self.held, Held::Gone) {
+            Held::Used(place) => Held::Clean(place),
+            other => other,
+        };
     }
 
     /// Closes the connection instead of returning it.

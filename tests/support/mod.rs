@@ -8,6 +8,7 @@
 //! | [`sidecar`] | the execpool binary with a socket directory of its own |
 //! | [`api`] | the control API in this process, with sessions that are played |
 //! | [`raw`] | a client that sends any bytes and shows each message |
+//! | [`session`] | sessions over `raw`, and what they are told |
 //! | [`proxy`] | a relay that freezes, cuts, delays and refuses |
 //! | [`driver`] | the driver programs, and the comparison of two runs |
 //! | [`wait`] | polling for something to become true |
@@ -34,6 +35,7 @@ pub(crate) mod http;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod session;
 pub(crate) mod sidecar;
 mod template;
 pub(crate) mod tools;
