@@ -389,6 +389,16 @@ impl Lender {
                     if let (Some(door), Some(pid)) = (inner.doors.get_mut(&pool), pid) {
                         door.pids.insert(pid);
                     }
+                    let PoolId {
+                        execution,
+                        upstream,
+                    } = pool;
+                    tracing::debug!(
+                        execution = execution.0,
+                        upstream = upstream.0,
+                        pid,
+                        "opened"
+                    );
                     inner.gate.opened(pool, key)
                 },
                 None,
