@@ -2,13 +2,18 @@
 # They find, or install, what they need: see scripts/setup.
 
 .DEFAULT_GOAL := help
-.PHONY: help test check bench mutants setup build clean
+.PHONY: help demo test check bench mutants setup build clean
 
 # A fresh shell often lacks cargo's directory.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The debug build: what is shown are counts, and `make test` has built most of it.
+demo: ## A dozen agents through execpool, live, and straight at PostgreSQL
+	@env=$$(scripts/setup) && eval "$$env" && cargo build --quiet --locked && \
+		exec cargo run --quiet --locked -- demo
 
 test: ## Every test, over real sockets against a real PostgreSQL
 	@scripts/test

@@ -19,7 +19,7 @@
 //!
 //! Beside that path, on a thread of its own: the [`control`] API, which looks and ends, the
 //! [`monitor`], which asks the databases, and the log ([`telemetry`]). [`app`] wires it all; `cli` and
-//! `ctl` are the command line.
+//! `ctl` are the command line, `demo` shows all of it at work.
 
 pub mod app;
 pub mod budget;
@@ -28,6 +28,7 @@ pub mod client;
 pub mod config;
 pub mod control;
 pub mod ctl;
+pub mod demo;
 pub mod execution;
 pub mod listener;
 pub mod metrics;

@@ -12,10 +12,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms and their floors.
-const FLOORS: [(&str, u8); 22] = [
+const FLOORS: [(&str, u8); 23] = [
     ("main", 8),
     ("app", 7),
     ("ctl", 7),
+    ("demo", 7),
     ("cli", 8),
     ("client", 6),
     ("control", 6),
