@@ -129,7 +129,11 @@ impl Visit {
         }
         let checkout = lender.checkout(pool, key, WaiterId(self.session().id().0));
         let patience = key.target().connect_timeout;
-        match tokio::time::timeout(patience, checkout).await.ok()? {
+        // Large, and there for a moment: a session must not carry it along.
+        match tokio::time::timeout(patience, Box::pin(checkout))
+            .await
+            .ok()?
+        {
             Ok(checkout) => Some(Waited::Got(Box::new(checkout))),
             Err(Refused::Dial(error)) => Some(Waited::Refused(error.to_client(Severity::Fatal))),
             // Its session is told why, at the next turn.
