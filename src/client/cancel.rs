@@ -106,8 +106,13 @@ impl Cancels {
         let Some((session, running)) = self.find(pid, u32::from_ne_bytes(key), uid) else {
             return;
         };
-        tracing::debug!(session_id = session.id().0, "cancel requested");
-        match session.state() {
+        let state = session.state();
+        tracing::debug!(
+            session_id = session.id().0,
+            state = state.as_str(),
+            "cancel requested"
+        );
+        match state {
             State::Waiting => session.cancel_wait(),
             // A server that waits for its client would ignore it; so the next query is safe.
             State::Active => {
@@ -128,19 +133,20 @@ impl Cancels {
         let mut by_pid = self.by_pid.lock();
         let entries = by_pid.get_mut(&pid)?;
         let now = Instant::now();
-        let mut found = None;
-        for entry in entries {
+        for entry in entries.iter_mut() {
             if now.saturating_duration_since(entry.wrong_since) >= Duration::from_secs(1) {
                 (entry.wrong, entry.wrong_since) = (0, now);
             }
-            // One comparison of a word takes the same time wherever the difference is.
-            if entry.key != key || entry.uid != uid {
-                entry.wrong = entry.wrong.saturating_add(1);
-            } else if entry.wrong < WRONG_KEYS {
-                found = Some((Arc::clone(&entry.session), Arc::clone(&entry.running)));
-            }
         }
-        found
+        // One comparison of a word takes the same time wherever the difference is.
+        let Some(entry) = entries.iter().find(|e| e.key == key && e.uid == uid) else {
+            for entry in entries {
+                entry.wrong = entry.wrong.saturating_add(1);
+            }
+            return None;
+        };
+        let found = (Arc::clone(&entry.session), Arc::clone(&entry.running));
+        (entry.wrong < WRONG_KEYS).then_some(found)
     }
 }
 
@@ -209,6 +215,18 @@ mod tests {
         assert!(cancels.find(5, key, 7).is_none(), "gone");
         drop(two);
         assert!(cancels.by_pid.lock().is_empty());
+    }
+
+    #[test]
+    fn a_session_s_own_key_is_no_guess_at_another_s_of_the_same_pid() {
+        let cancels = Arc::new(Cancels::new());
+        let (first, second) = (session(), session());
+        let one = cancels.register(&first, Some(5)).unwrap();
+        let two = cancels.register(&second, Some(5)).unwrap();
+        for _ in 0..2 * WRONG_KEYS {
+            assert!(cancels.find(5, one.key, 7).is_some());
+        }
+        assert!(cancels.find(5, two.key, 7).is_some());
     }
 
     #[test]

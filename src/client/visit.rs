@@ -20,7 +20,7 @@ use super::relay::Relay;
 use super::service::Service;
 use super::startup::Admission;
 use super::taint::Taint;
-use super::wait::{Wait, Waited};
+use super::wait::{TERMINATE, Wait, Waited};
 use super::words;
 
 /// How much is read of a client before its first message is looked at, in bytes.
@@ -193,7 +193,7 @@ impl Visit {
     /// Waits for a message that needs a server.
     async fn listen(&mut self) -> Next {
         loop {
-            if self.held.first() == Some(&b'X') && self.held.len() >= 5 {
+            if self.held.starts_with(TERMINATE) {
                 return Next::Leave;
             }
             // What can't be a message needs no server connection.

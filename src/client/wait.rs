@@ -18,7 +18,7 @@ use super::words::{self, Wanting};
 const MOST_HELD: usize = 64 * 1024;
 
 /// The message that ends a session.
-const TERMINATE: &[u8] = b"X\0\0\0\x04";
+pub(super) const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
 /// How a wait ended.
 pub(super) enum Waited {

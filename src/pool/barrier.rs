@@ -58,6 +58,7 @@ impl Canceller {
     /// The server could not be reached, or the connection broke.
     pub async fn cancel(&self) -> Result<Cancelled, ConnectError> {
         let Some(_under_way) = self.begin() else {
+            tracing::debug!(pid = self.pid, "cancel request is too late");
             return Ok(Cancelled::TooLate);
         };
         cancel(&self.address, self.pid, self.key).await?;
@@ -81,6 +82,9 @@ impl Canceller {
         let mut changes = self.requests.subscribe();
         self.requests.send_modify(|requests| {
             if let Requests::Taken { under_way } = *requests {
+                if under_way > 0 {
+                    tracing::debug!(pid = self.pid, under_way, "waits for cancel requests");
+                }
                 *requests = Requests::Refused { under_way };
             }
         });

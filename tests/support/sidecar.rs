@@ -32,6 +32,7 @@ pub(crate) struct SidecarOptions {
 
 /// A running sidecar. Dropping it ends it, and prints its log if the test panics.
 pub(crate) struct Sidecar {
+    options: SidecarOptions,
     directory: TempDir,
     child: Child,
     log: Log,
@@ -80,7 +81,10 @@ impl SidecarOptions {
 
     /// The same where the start is expected to fail.
     pub(crate) async fn try_start(self) -> Result<Sidecar, Refused> {
-        let directory = guard::short_directory();
+        self.start_in(guard::short_directory()).await
+    }
+
+    async fn start_in(self, directory: TempDir) -> Result<Sidecar, Refused> {
         let mut sidecar = self.spawn(directory);
         let start = Instant::now();
         loop {
@@ -116,7 +120,7 @@ impl SidecarOptions {
         let mut child = command
             .args(&self.flags)
             .env("EXECPOOL_LISTEN__DIR", directory.path())
-            .envs(self.environment)
+            .envs(self.environment.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -131,6 +135,7 @@ impl SidecarOptions {
                 directory.path(),
             )),
             log: Log::of(stderr),
+            options: self,
             directory,
             child,
         }
@@ -151,6 +156,22 @@ impl Sidecar {
     /// In front of one database, with every default.
     pub(crate) async fn over(database: &Database) -> Self {
         Self::start(upstream(&database.name, &database.url())).await
+    }
+
+    /// Kills it, and starts another one like it in its directory, as it was left.
+    pub(crate) async fn replaced(mut self) -> Self {
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.disarm();
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let directory = std::mem::replace(&mut self.directory, guard::short_directory());
+        match self.options.clone().start_in(directory).await {
+            Ok(sidecar) => sidecar,
+            Err(Refused { status, log }) => {
+                panic!("execpool does not start again: {status}\n{log}")
+            }
+        }
     }
 
     /// Where the sockets are: the `host` of a connection.
