@@ -1,0 +1,393 @@
+//! Whatever an execution is in the middle of, its end leaves nothing of it: no backend, no permit,
+//! no session; and it touches nobody else.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use postgres_protocol::message::frontend;
+use serde_json::{Value, json};
+use support::session::{assert_in, error};
+use support::sidecar::upstream;
+use support::{Database, Fault, Postgres, Proxy, Raw, Sidecar, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A sidecar with pools of 1 + 1, and a session of another execution that must not notice.
+struct Place {
+    database: Database,
+    sidecar: Sidecar,
+    neighbour: Raw,
+}
+
+impl Place {
+    async fn new(name: &str) -> Self {
+        Self::with(name, "").await
+    }
+
+    async fn with(name: &str, more: &str) -> Self {
+        let database = Postgres::shared().database(name).await;
+        let yaml = upstream("app", &database.url()) + "pool: {size: 1, overflow: 1}\n" + more;
+        let sidecar = Sidecar::start(yaml).await;
+        let mut neighbour = sidecar.session("app", "neighbour").await;
+        assert_eq!(neighbour.ask("SELECT 'unharmed'").await, "unharmed");
+        Self {
+            database,
+            sidecar,
+            neighbour,
+        }
+    }
+
+    /// A session of the execution that is to end, known to the server by the name `doomed`.
+    async fn doomed(&self) -> Raw {
+        let named = [
+            ("execpool.execution_id", "doomed"),
+            ("application_name", "doomed"),
+        ];
+        let (raw, told) = self.sidecar.started("app", &named).await;
+        assert_in(&told);
+        raw
+    }
+
+    /// Backends of the execution, as the server sees them.
+    async fn left(&self) -> usize {
+        let filter = format!(
+            "datname = '{}' AND application_name = 'doomed'",
+            self.database.name
+        );
+        Postgres::shared().activity(&filter).await.len()
+    }
+
+    async fn server_waits_for(&self, event: &str) {
+        let filter = format!(
+            "datname = '{}' AND application_name = 'doomed' AND wait_event = '{event}'",
+            self.database.name
+        );
+        eventually(SOON, event, async || {
+            let found = Postgres::shared().activity(&filter).await;
+            if found.is_empty() { Err(()) } else { Ok(()) }
+        })
+        .await;
+    }
+
+    /// Ends the execution; asserts that nothing of it is left when that is answered, that all
+    /// permits but the neighbour's are back, and that it can't be brought back by a straggler.
+    async fn ends_whole(&mut self) -> Value {
+        let started = Instant::now();
+        let (status, ended) = self
+            .sidecar
+            .control("DELETE", "/v1/executions/doomed?reason=test", None)
+            .await;
+        let took = started.elapsed();
+        assert_eq!(self.left().await, 0, "{ended}");
+        println!("answered after {took:?}");
+        assert_eq!((status, &ended["complete"]), (200, &json!(true)), "{ended}");
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert_eq!(ended["reason"], "deleted", "{ended}");
+        let budget = &self.sidecar.get("/v1/status").await["budget"];
+        assert_eq!(
+            (&budget["open"], &budget["reserve"], &budget["waiting"]),
+            (&json!(1), &json!(0), &json!(0)),
+            "{budget}"
+        );
+        let named = [("execpool.execution_id", "doomed")];
+        let (_, told) = self.sidecar.started("app", &named).await;
+        assert_eq!(error(&told)[&'C'], "55000");
+        assert_eq!(self.neighbour.ask("SELECT 'unharmed'").await, "unharmed");
+        ended
+    }
+}
+
+/// The session is told why, and then closed.
+async fn is_told(raw: &mut Raw) {
+    let fields = raw.expect_error().await;
+    assert_eq!(
+        (fields[&'S'].as_str(), fields[&'C'].as_str()),
+        ("FATAL", "57P01")
+    );
+    let message = &fields[&'M'];
+    assert!(
+        message.contains("execution doomed has ended") && message.contains("control API"),
+        "{message}"
+    );
+    raw.expect_closed().await;
+}
+
+async fn send_query(raw: &mut Raw, sql: &str) {
+    raw.send_with(|out| frontend::query(sql, out).unwrap())
+        .await;
+}
+
+#[tokio::test]
+async fn ended_in_a_query_that_sleeps() {
+    let mut place = Place::new("sleeps").await;
+    let mut raw = place.doomed().await;
+    assert_eq!(raw.ask("SELECT 1").await, "1");
+    send_query(&mut raw, "SELECT pg_sleep(60)").await;
+    place.server_waits_for("PgSleep").await;
+    let ended = place.ends_whole().await;
+    is_told(&mut raw).await;
+    assert_eq!(
+        (&ended["queries"], &ended["sessions_joined"]),
+        (&json!(2), &json!(1)),
+        "{ended}"
+    );
+    assert_eq!(ended["peak_connections"], 1, "{ended}");
+    let (held, active) = (&ended["held_seconds"], &ended["active_seconds"]);
+    assert!(
+        held.as_f64() > Some(0.0) && held.as_f64() >= active.as_f64(),
+        "{ended}"
+    );
+}
+
+#[tokio::test]
+async fn ended_in_a_transaction() {
+    let mut place = Place::new("in_transaction").await;
+    let mut raw = place.doomed().await;
+    raw.query("CREATE TABLE kept ()").await;
+    raw.query("BEGIN").await;
+    raw.query("DROP TABLE kept").await;
+    place.ends_whole().await;
+    is_told(&mut raw).await;
+    assert_eq!(place.neighbour.ask("SELECT count(*) FROM kept").await, "0");
+}
+
+#[tokio::test]
+async fn ended_while_it_copies_in() {
+    let mut place = Place::new("copies_in").await;
+    let mut raw = place.doomed().await;
+    raw.query("CREATE TABLE copied (x text)").await;
+    send_query(&mut raw, "COPY copied FROM STDIN").await;
+    assert_eq!(raw.read().await.unwrap().kind, b'G');
+    raw.send_with(|out| {
+        frontend::CopyData::new(bytes::Bytes::from_static(b"row\n"))
+            .unwrap()
+            .write(out);
+    })
+    .await;
+    place.ends_whole().await;
+    is_told(&mut raw).await;
+    assert_eq!(
+        place.neighbour.ask("SELECT count(*) FROM copied").await,
+        "0"
+    );
+}
+
+#[tokio::test]
+async fn ended_while_it_copies_out_to_a_client_that_reads_nothing() {
+    let mut place = Place::new("copies_out").await;
+    let mut raw = place.doomed().await;
+    let sql = "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 1000000)) TO STDOUT";
+    send_query(&mut raw, sql).await;
+    place.server_waits_for("ClientWrite").await;
+    place.ends_whole().await;
+    // In the middle of a message nothing can be said: it is cut off.
+    while raw.read().await.is_some() {}
+}
+
+#[tokio::test]
+async fn ended_in_the_middle_of_an_upload() {
+    let mut place = Place::new("uploads").await;
+    let mut raw = place.doomed().await;
+    assert_eq!(raw.ask("SELECT 1").await, "1");
+    let head = [&b"Q"[..], &50_000_000u32.to_be_bytes(), b"SELECT '"].concat();
+    raw.send(&head).await;
+    raw.send(&vec![b'x'; 3_000_000]).await;
+    place.ends_whole().await;
+    is_told(&mut raw).await;
+}
+
+#[tokio::test]
+async fn ended_while_it_waits() {
+    let mut place = Place::new("waits").await;
+    let mut holders = Vec::new();
+    for _ in 0..2 {
+        let mut raw = place.doomed().await;
+        raw.query("BEGIN").await;
+        holders.push(raw);
+    }
+    let mut waiting = place.doomed().await;
+    send_query(&mut waiting, "SELECT 1").await;
+    place.sidecar.session_is("doomed", "waiting").await;
+    place.ends_whole().await;
+    is_told(&mut waiting).await;
+    for mut holder in holders {
+        is_told(&mut holder).await;
+    }
+}
+
+#[tokio::test]
+async fn ended_while_it_has_not_queried() {
+    let mut place = Place::new("unbound").await;
+    let mut raw = place.doomed().await;
+    place.sidecar.session_is("doomed", "unbound").await;
+    place.ends_whole().await;
+    is_told(&mut raw).await;
+}
+
+#[tokio::test]
+async fn ended_while_it_connects() {
+    let postgres = Postgres::shared();
+    let database = postgres.database("connects").await;
+    let proxy = Proxy::unix(postgres).await;
+    let yaml = upstream("app", &proxy.url(&database)) + "pool: {size: 1, overflow: 1}\n";
+    let sidecar = Sidecar::start(yaml).await;
+    let mut first = sidecar.session("app", "doomed").await;
+    assert_eq!(first.ask("SELECT 1").await, "1");
+    proxy.set(Fault::Freeze);
+    let mut connecting = sidecar.session("app", "doomed").await;
+    send_query(&mut connecting, "SELECT 1").await;
+    sidecar.session_is("doomed", "waiting").await;
+    let ended = async {
+        let path = "/v1/executions/doomed";
+        sidecar.control("DELETE", path, None).await
+    };
+    let (thawed, (status, ended)) = tokio::join!(
+        async {
+            tokio::time::sleep(Duration::from_millis(800)).await;
+            proxy.set(Fault::None);
+        },
+        ended
+    );
+    let () = thawed;
+    assert_eq!((status, &ended["complete"]), (200, &json!(true)), "{ended}");
+    is_told(&mut connecting).await;
+    is_told(&mut first).await;
+    let budget = &sidecar.get("/v1/status").await["budget"];
+    assert_eq!(budget["open"], 0, "{budget}");
+    eventually(SOON, "no backend is left", async || {
+        let filter = "datname = 'connects' AND application_name <> 'execpool monitor'";
+        let left = postgres.activity(filter).await;
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    })
+    .await;
+}
+
+/// Goes on with a stopped process when it is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(pid: i32) -> Self {
+        let pid = Pid::from_raw(pid);
+        kill(pid, Signal::SIGSTOP).expect("a backend can be stopped");
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_ended_is_told_in_bounded_time_and_keeps_its_permit() {
+    let place = Place::new("stopped").await;
+    let mut raw = place.doomed().await;
+    let pid = raw.backend().await;
+    let stopped = Stopped::new(pid);
+    let started = Instant::now();
+    let (status, ended) = place
+        .sidecar
+        .control("DELETE", "/v1/executions/doomed", None)
+        .await;
+    assert_eq!(
+        (status, &ended["complete"]),
+        (200, &json!(false)),
+        "{ended}"
+    );
+    assert_eq!(ended["remaining_pids"], json!([pid]), "{ended}");
+    assert!(
+        started.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        started.elapsed()
+    );
+    is_told(&mut raw).await;
+    drop(stopped);
+    eventually(SOON, "it is gone once it can be", async || {
+        match place.left().await {
+            0 => Ok(()),
+            left => Err(left),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_grace_lets_a_running_query_finish_and_no_other_begin() {
+    let place = Place::new("graceful").await;
+    let mut running = place.doomed().await;
+    assert_eq!(running.ask("SELECT 1").await, "1");
+    send_query(&mut running, "SELECT 'done' FROM pg_sleep(1)").await;
+    place.server_waits_for("PgSleep").await;
+    let mut idle = place.doomed().await;
+    let path = "/v1/executions/doomed?grace=10s";
+    let started = Instant::now();
+    let (answer, ()) = tokio::join!(place.sidecar.control("DELETE", path, None), async {
+        is_told(&mut idle).await;
+        let row = running.read_until(b'D').await;
+        assert_eq!(row.last().unwrap().columns(), [Some("done".to_owned())]);
+        is_told(&mut running).await;
+    });
+    assert_eq!(
+        (answer.0, &answer.1["complete"]),
+        (200, &json!(true)),
+        "{}",
+        answer.1
+    );
+    let took = started.elapsed();
+    assert!(
+        took < Duration::from_secs(5),
+        "the grace is not waited out: {took:?}"
+    );
+}
+
+#[tokio::test]
+async fn shared_is_emptied_and_lives_on() {
+    let place = Place::new("shared").await;
+    let (mut raw, told) = place.sidecar.started("app", &[]).await;
+    assert_in(&told);
+    assert_eq!(raw.ask("SELECT 1").await, "1");
+    let (status, ended) = place
+        .sidecar
+        .control("DELETE", "/v1/executions/shared", None)
+        .await;
+    assert_eq!((status, &ended["complete"]), (200, &json!(true)), "{ended}");
+    assert_eq!(raw.expect_error().await[&'C'], "57P01");
+    let (mut raw, told) = place.sidecar.started("app", &[]).await;
+    assert_in(&told);
+    assert_eq!(raw.ask("SELECT 2").await, "2");
+}
+
+#[tokio::test]
+async fn a_hundred_ends_at_once_are_all_complete() {
+    let more = "budget: {size: 60, overflow: 50}\n";
+    let mut place = Place::with("hundred", more).await;
+    let mut sessions = Vec::new();
+    for number in 0..100 {
+        let mut raw = place.sidecar.session("app", &format!("e{number}")).await;
+        assert_eq!(raw.ask("SELECT 1").await, "1");
+        if number % 2 == 0 {
+            send_query(&mut raw, "SELECT pg_sleep(60)").await;
+        }
+        sessions.push(raw);
+    }
+    let ends = (0..100).map(|number| {
+        let (sidecar, path) = (&place.sidecar, format!("/v1/executions/e{number}"));
+        async move { sidecar.control("DELETE", &path, None).await }
+    });
+    for (status, ended) in futures_util::future::join_all(ends).await {
+        assert_eq!((status, &ended["complete"]), (200, &json!(true)), "{ended}");
+    }
+    let budget = &place.sidecar.get("/v1/status").await["budget"];
+    assert_eq!(budget["open"], 1, "{budget}");
+    assert_eq!(place.neighbour.ask("SELECT 'unharmed'").await, "unharmed");
+}
