@@ -180,7 +180,8 @@ async fn a_frozen_server_is_given_up_in_time_and_leaves_no_connection_behind() {
     proxy.set(Fault::Freeze);
     for _ in 0..2 {
         let start = Instant::now();
-        let (first, second) = tokio::join!(monitor.health(), monitor.terminate(&[1]));
+        let (first, second) =
+            tokio::join!(monitor.health(), monitor.terminate(&[1], Duration::ZERO));
         let (first, second) = (first.unwrap_err(), second.unwrap_err());
         assert_eq!(first.kind(), ErrorKind::Timeout, "{first}");
         assert_eq!(second.kind(), ErrorKind::Timeout, "{second}");
@@ -331,11 +332,11 @@ async fn terminate_ends_a_backend_that_is_busy() {
     })
     .await;
 
-    assert_eq!(monitor.terminate(&[pid]).await.unwrap(), 1);
+    assert_eq!(monitor.terminate(&[pid], Duration::ZERO).await.unwrap(), 1);
     let ended = sleeping.await.unwrap().unwrap_err();
     assert_eq!(ended.code().unwrap().code(), "57P01");
     eventually(SOON, "it is nobody any more", async || {
-        let signalled = monitor.terminate(&[pid]).await.unwrap();
+        let signalled = monitor.terminate(&[pid], Duration::ZERO).await.unwrap();
         (signalled == 0).then_some(()).ok_or(signalled)
     })
     .await;
@@ -368,8 +369,12 @@ async fn terminate_leaves_others_and_itself_alone() {
             let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
             pids.push(value(postgres, sql).await);
         }
-        assert_eq!(monitor.terminate(&pids).await.unwrap(), 0, "{user}");
-        assert_eq!(monitor.terminate(&[]).await.unwrap(), 0);
+        assert_eq!(
+            monitor.terminate(&pids, Duration::ZERO).await.unwrap(),
+            0,
+            "{user}"
+        );
+        assert_eq!(monitor.terminate(&[], Duration::ZERO).await.unwrap(), 0);
         drop(monitor);
         has_own(postgres, &database, 0).await;
     }

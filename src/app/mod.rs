@@ -168,15 +168,19 @@ fn names(config: &Config) -> String {
 /// What `pg_terminate_backend` does, asked from the data plane and done on the main thread.
 fn terminate(monitors: &[Arc<Monitor>], runtime: &Handle) -> crate::execution::Terminate {
     let (monitors, runtime) = (monitors.to_vec(), runtime.clone());
-    Box::new(move |upstream, pids| {
-        let Some(monitor) = monitors.get(upstream.0 as usize).cloned() else {
-            return;
-        };
-        runtime.spawn(async move {
-            match monitor.terminate(&pids).await {
-                Ok(count) => tracing::info!(count, ?pids, "backends ended by force"),
-                Err(error) => tracing::warn!(%error, ?pids, "backends could not be ended"),
-            }
-        });
+    Box::new(move |upstream, pids, older_than| {
+        let (tell, asked) = oneshot::channel();
+        if let Some(monitor) = monitors.get(upstream.0 as usize).cloned() {
+            runtime.spawn(async move {
+                let ended = monitor.terminate(&pids, older_than).await;
+                match &ended {
+                    Ok(count) => tracing::info!(count, ?pids, "backends ended by force"),
+                    Err(error) => tracing::warn!(%error, ?pids, "backends could not be ended"),
+                }
+                // Who asked may not want to know.
+                let _ = tell.send(ended.is_ok());
+            });
+        }
+        asked
     })
 }

@@ -74,8 +74,9 @@ pub(super) async fn delete(control: &Control, asked: &Asked) -> Answer {
         return ended_before(control, id).await;
     };
     let wait = PATIENCE + grace.unwrap_or(usual);
-    let ended = tokio::time::timeout(wait, told.wait_for(Option::is_some)).await;
-    let ended = ended.ok().and_then(Result::ok).and_then(|it| it.clone());
+    // What it has told by then counts, whether that came in time or with the timeout.
+    let _ = tokio::time::timeout(wait, told.wait_for(Option::is_some)).await;
+    let ended = told.borrow().clone();
     match ended {
         Some(ended) => json(StatusCode::OK, &deleted(&ended)),
         None => still_ending(control, id).await,

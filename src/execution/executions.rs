@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::pool::{ExecutionNumber, Lender, PoolId, PoolLimits, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
@@ -25,8 +25,10 @@ pub struct Upstream {
     pub limits: PoolLimits,
 }
 
-/// Ends backends of an upstream by force, in the background: what `pg_terminate_backend` does.
-pub type Terminate = Box<dyn Fn(UpstreamNumber, Vec<i32>) + Send + Sync>;
+/// Ends backends of an upstream by force, in the background: what `pg_terminate_backend` does to
+/// those of the process ids that are at least so old. Tells whether the server could be asked.
+pub type Terminate =
+    Box<dyn Fn(UpstreamNumber, Vec<i32>, Duration) -> oneshot::Receiver<bool> + Send + Sync>;
 
 /// What is asked for with a new execution.
 #[derive(Debug, Clone, Default)]

@@ -1,6 +1,10 @@
 //! What is done about what an end has left behind.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
 
 use crate::pool::{PoolId, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
@@ -21,6 +25,8 @@ pub struct Leftover {
     pub upstream: UpstreamNumber,
     /// The backend.
     pub pid: i32,
+    /// When it was no longer waited for.
+    pub since: Instant,
 }
 
 impl Inner {
@@ -30,8 +36,13 @@ impl Inner {
             execution: id.clone(),
             upstream: *upstream,
             pid: *pid,
+            since: Instant::now(),
         });
-        self.leftovers.extend(left);
+        self.remember(left);
+    }
+
+    fn remember(&mut self, leftovers: impl IntoIterator<Item = Leftover>) {
+        self.leftovers.extend(leftovers);
         let too_many = self.leftovers.len().saturating_sub(MOST);
         self.leftovers.drain(..too_many);
     }
@@ -40,8 +51,9 @@ impl Inner {
 impl Executions {
     /// The maintenance pass over ended executions: their leftovers are ended by force, in the
     /// background, and answered. It never touches what a live execution or the reserve has: a process
-    /// id that has passed to one of their backends meanwhile is left alone.
-    pub fn maintain(&self) -> Vec<Leftover> {
+    /// id that has passed to one of their backends meanwhile is left alone. What the server could
+    /// not be asked for is remembered for the next pass.
+    pub fn maintain(self: &Arc<Self>) -> Vec<Leftover> {
         let (mut leftovers, pools) = {
             let mut inner = self.inner.lock();
             let rooms = inner.rooms.values();
@@ -67,8 +79,20 @@ impl Executions {
                 server_pid = leftover.pid,
                 "a backend of an ended execution is ended by force"
             );
-            (self.terminate)(leftover.upstream, vec![leftover.pid]);
+            let age = leftover.since.elapsed();
+            let asked = (self.terminate)(leftover.upstream, vec![leftover.pid], age);
+            self.remember_unless(asked, leftover.clone());
         }
         leftovers
+    }
+
+    /// Remembers a leftover again, unless its server could be asked to end it.
+    fn remember_unless(self: &Arc<Self>, asked: oneshot::Receiver<bool>, leftover: Leftover) {
+        let executions = Arc::clone(self);
+        self.runtime.spawn(async move {
+            if !asked.await.unwrap_or(false) {
+                executions.inner.lock().remember([leftover]);
+            }
+        });
     }
 }

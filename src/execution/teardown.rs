@@ -14,11 +14,12 @@ use super::{Executions, Reason, Remains, Summary};
 /// sending to its client looks at no cancel request.
 const FORCE_AFTER: Duration = Duration::from_secs(1);
 
-/// How long the end of an execution is waited for in all, beyond its grace.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long connections are waited for, beyond the grace. With the farewells it is less than the
+/// 5 s after which whoever asked for the end is answered.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// How long sessions may take to tell their clients, once their connections are gone.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// An execution that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +120,8 @@ impl Executions {
         for pool in pools {
             let pids = self.lender.pids(*pool);
             if !pids.is_empty() {
-                (self.terminate)(pool.upstream, pids);
+                // Whether it could be asked shows by what remains.
+                drop((self.terminate)(pool.upstream, pids, Duration::ZERO));
             }
         }
         let _ = tokio::time::timeout(PATIENCE - FORCE_AFTER, all).await;

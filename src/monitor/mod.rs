@@ -95,18 +95,22 @@ impl Monitor {
         self.ask(&HowAreYou).await
     }
 
-    /// Ends those of `pids` that are still backends of this upstream's user, and answers how
-    /// many were signalled. A backend notices the signal a little later.
+    /// Ends those of `pids` that are still backends of this upstream's user and at least so old, and
+    /// answers how many were signalled. A backend notices the signal a little later.
     ///
     /// Cancel safe: the backends may have been signalled all the same.
     ///
     /// # Errors
     /// See [`MonitorError`].
-    pub async fn terminate(&self, pids: &[i32]) -> Result<usize, MonitorError> {
+    pub async fn terminate(
+        &self,
+        pids: &[i32],
+        older_than: Duration,
+    ) -> Result<usize, MonitorError> {
         if pids.is_empty() {
             return Ok(0);
         }
-        self.ask(&Terminate(pids)).await
+        self.ask(&Terminate { pids, older_than }).await
     }
 
     async fn ask<Q: Question>(&self, question: &Q) -> Result<Q::Answer, MonitorError> {

@@ -1,29 +1,42 @@
 //! Ending backends of one's own user.
 
+use std::time::Duration;
+
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 use super::Question;
 
-/// Signals the clients' backends with these process ids. A number may have passed to another
-/// user's backend meanwhile, or to no client's. They are chosen before any is signalled: as
+/// Signals the clients' backends with these process ids that are at least so old. A number may
+/// have passed to another backend meanwhile, to another user's, or to no client's. They are chosen before any is signalled: as
 /// one more condition, the planner could put the signal before the others.
 const SIGNAL: &str = "
     WITH chosen AS MATERIALIZED (
         SELECT pid FROM pg_catalog.pg_stat_activity
-         WHERE pid = ANY ($1) AND pid <> pg_catalog.pg_backend_pid()
+         WHERE pid = ANY ($1) AND backend_start <= now() - $2 * interval '1 second'
+           AND pid <> pg_catalog.pg_backend_pid()
            AND usename = session_user AND backend_type = 'client backend')
     SELECT pid FROM chosen WHERE pg_catalog.pg_terminate_backend(pid)";
 
 /// The demand that these backends end; answered by how many were signalled.
-pub(super) struct Terminate<'a>(pub(super) &'a [i32]);
+pub(super) struct Terminate<'a> {
+    pub(super) pids: &'a [i32],
+    /// Those that have begun since are others.
+    pub(super) older_than: Duration,
+}
 
 impl Question for Terminate<'_> {
     type Answer = usize;
 
     async fn put(&self, client: &Client) -> Result<usize, Error> {
         let signalled = client
-            .query_typed(SIGNAL, &[(&self.0, Type::INT4_ARRAY)])
+            .query_typed(
+                SIGNAL,
+                &[
+                    (&self.pids, Type::INT4_ARRAY),
+                    (&self.older_than.as_secs_f64(), Type::FLOAT8),
+                ],
+            )
             .await?;
         Ok(signalled.len())
     }

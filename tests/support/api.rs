@@ -237,12 +237,17 @@ fn executions(
     }];
     let (monitor, force) = (Arc::clone(monitor), Arc::clone(force));
     let runtime = Handle::current();
-    let terminate = move |_, pids: Vec<i32>| {
+    let terminate = move |_, pids: Vec<i32>, older_than| {
+        let (tell, asked) = tokio::sync::oneshot::channel();
         if !force.load(Ordering::Relaxed) {
-            return;
+            return asked;
         }
         let monitor = Arc::clone(&monitor);
-        tokio::spawn(async move { monitor.terminate(&pids).await });
+        tokio::spawn(async move {
+            let ended = monitor.terminate(&pids, older_than).await;
+            let _ = tell.send(ended.is_ok());
+        });
+        asked
     };
     Executions::new(
         rules,

@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     None,
     /// Passes nothing on and closes nothing; goes on when the fault is lifted.
     Freeze,
+    /// The same for connections that are open when it is set; new ones pass.
+    FreezeOld,
     /// Closes a connection after so many more bytes from the server.
     CutAfter(usize),
     /// Holds back every read for so long.
@@ -205,9 +207,10 @@ async fn relay(client: Box<dyn Stream>, lines: Lines) {
     let (from_client, to_client) = tokio::io::split(client);
     let (from_server, to_server) = tokio::io::split(server);
     let mut watched = lines.fault.clone();
+    let is_new = *watched.borrow() == Fault::FreezeOld;
     tokio::select! {
-        () = copy(from_client, to_server, lines.fault.clone(), false) => {}
-        () = copy(from_server, to_client, lines.fault.clone(), true) => {}
+        () = copy(from_client, to_server, lines.fault.clone(), false, is_new) => {}
+        () = copy(from_server, to_client, lines.fault.clone(), true, is_new) => {}
         // A direction may be stuck in writing.
         () = async { while watched.changed().await.is_ok() {} } => {}
     }
@@ -221,6 +224,7 @@ async fn copy(
     mut to: impl AsyncWrite + Unpin,
     mut fault: watch::Receiver<Fault>,
     from_server: bool,
+    is_new: bool,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     let mut passed = 0;
@@ -234,7 +238,7 @@ async fn copy(
                 }
                 limit = limit.min(count - passed);
             }
-            Fault::Freeze => {
+            Fault::Freeze | Fault::FreezeOld if now == Fault::Freeze || !is_new => {
                 if fault.changed().await.is_err() {
                     return;
                 }

@@ -1,0 +1,189 @@
+//! What time and the maintenance pass do: leftovers of ended executions are ended, idle connections
+//! are looked after, and the status is logged.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::sidecar::upstream;
+use support::{Database, Fault, Postgres, Proxy, Sidecar, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn pooled(database: &Database) -> usize {
+    let filter = format!(
+        "datname = '{}' AND application_name <> 'execpool monitor'",
+        database.name
+    );
+    Postgres::shared().activity(&filter).await.len()
+}
+
+async fn settles_at(database: &Database, wanted: usize, claim: &str) {
+    eventually(SOON, claim, async || match pooled(database).await {
+        found if found == wanted => Ok(()),
+        found => Err(found),
+    })
+    .await;
+}
+
+/// A partition of the network: what is open now passes nothing on any more, in either direction,
+/// and its server is not told; new connections pass.
+#[tokio::test]
+async fn the_pass_ends_what_a_partition_has_kept_from_ending() {
+    let postgres = Postgres::shared();
+    let database = postgres.database("partition").await;
+    let proxy = Proxy::tcp(postgres).await;
+    let yaml = upstream("app", &proxy.url(&database)) + "maintenance: {interval: 1s}\n";
+    let sidecar = Sidecar::start(yaml).await;
+    let mut doomed = sidecar.session("app", "doomed").await;
+    let pid = doomed.backend().await;
+    let mut living = sidecar.session("app", "living").await;
+    living.query("BEGIN").await;
+
+    proxy.set(Fault::FreezeOld);
+    let (status, ended) = sidecar
+        .control("DELETE", "/v1/executions/doomed", None)
+        .await;
+    assert_eq!(
+        (status, &ended["remaining_pids"]),
+        (200, &json!([pid])),
+        "{ended}"
+    );
+    assert_eq!(ended["complete"], false, "{ended}");
+    settles_at(&database, 1, "the pass ends the leftover and nothing else").await;
+    let forced = "a backend of an ended execution is ended by force";
+    eventually(SOON, "the log tells", async || {
+        let log = sidecar.log();
+        let told = log
+            .iter()
+            .any(|line| line.contains(forced) && line.contains("doomed"));
+        told.then_some(()).ok_or(log)
+    })
+    .await;
+    let filter = "datname = 'partition' AND state = 'idle in transaction'";
+    assert_eq!(postgres.activity(filter).await.len(), 1, "the living one's");
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_when_they_are_idle_for_too_long_or_too_old() {
+    for (name, knob) in [
+        ("idle_too_long", "idle_timeout: 1s"),
+        ("too_old", "recycle: 1s"),
+    ] {
+        let database = Postgres::shared().database(name).await;
+        let yaml = upstream("app", &database.url()) + &format!("pool: {{{knob}}}\n");
+        let sidecar = Sidecar::start(yaml).await;
+        let mut raw = sidecar.session("app", "a").await;
+        assert_eq!(raw.ask("SELECT 1").await, "1");
+        let mut busy = sidecar.session("app", "a").await;
+        assert_eq!(busy.ask("SELECT 1").await, "1");
+        drop(raw);
+        settles_at(&database, 1, name).await;
+        assert_eq!(busy.ask("SELECT 2").await, "2", "one that is lent stays");
+        drop(busy);
+        settles_at(&database, 0, name).await;
+    }
+}
+
+#[tokio::test]
+async fn above_the_pools_size_a_returned_connection_is_closed() {
+    let database = Postgres::shared().database("above_size").await;
+    let sidecar = Sidecar::over(&database).await;
+    let mut sessions = Vec::new();
+    for _ in 0..5 {
+        let mut raw = sidecar.session("above_size", "a").await;
+        assert_eq!(raw.ask("SELECT 1").await, "1");
+        sessions.push(raw);
+    }
+    assert_eq!(pooled(&database).await, 5);
+    drop(sessions);
+    settles_at(&database, 2, "two stay").await;
+    sidecar.settles().await;
+}
+
+/// The events named `status` in a log of JSON lines.
+fn statuses(log: &[String]) -> Vec<Value> {
+    let lines = log
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|event| event["message"] == "status").collect()
+}
+
+#[tokio::test]
+async fn the_status_is_logged_at_its_interval() {
+    let database = Postgres::shared().database("status_log").await;
+    let yaml = upstream("app", &database.url()) + "telemetry: {status_log: 1s}\n";
+    let sidecar = Sidecar::start(yaml).await;
+    let mut raw = sidecar.session("app", "held").await;
+    raw.query("BEGIN").await;
+    let status = eventually(SOON, "a status with the holder", async || {
+        let found = statuses(&sidecar.log());
+        let told = found.iter().find(|event| event["oldest_holder"] == "held");
+        told.cloned().ok_or(found)
+    })
+    .await;
+    assert_eq!(status["level"], "INFO", "{status}");
+    assert_eq!(status["executions_active"], 2, "{status}");
+    assert_eq!(status["sessions_idle_in_transaction"], 1, "{status}");
+    assert_eq!(status["budget_limit"], 30, "{status}");
+    for number in [
+        "sessions",
+        "sessions_holding",
+        "sessions_waiting",
+        "sessions_opened_per_minute",
+        "sessions_closed_per_minute",
+        "budget_open",
+        "budget_effective",
+        "budget_waiting",
+        "oldest_wait_seconds",
+        "oldest_held_seconds",
+        "resident_bytes",
+        "uptime_seconds",
+    ] {
+        assert!(status[number].is_number(), "{number}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_for_reading_has_no_json_and_a_silenced_status_is_silent() {
+    let database = Postgres::shared().database("text_log").await;
+    let yaml =
+        upstream("app", &database.url()) + "telemetry: {status_log: 1s}\nlog: {format: text}\n";
+    let text = Sidecar::start(yaml).await;
+    eventually(SOON, "a line of text", async || {
+        let log = text.log();
+        let told = log.iter().any(|line| {
+            line.contains("INFO") && line.contains("status") && line.contains("budget_limit=30")
+        });
+        told.then_some(()).ok_or(log)
+    })
+    .await;
+    assert!(
+        text.log().iter().all(|line| !line.starts_with('{')),
+        "{:?}",
+        text.log()
+    );
+
+    let silent = Sidecar::options()
+        .env("DATABASE_URL", database.url())
+        .env("LOG_RESOURCE_USAGE", "false")
+        .start()
+        .await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(statuses(&silent.log()).is_empty(), "{:?}", silent.log());
+    let off = std::process::Command::new(env!("CARGO_BIN_EXE_execpool"))
+        .args(["check", "--json"])
+        .env("DATABASE_URL", database.url())
+        .env("LOG_RESOURCE_USAGE", "false")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&off.stdout);
+    assert!(told.contains("LOG_RESOURCE_USAGE"), "{told}");
+}
