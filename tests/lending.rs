@@ -22,7 +22,8 @@ use execpool::pool::{
 };
 use execpool::protocol::startup::Parameters;
 use execpool::server::Address;
-use support::{Database, Postgres, PostgresOptions, eventually};
+use support::postgres::PASSWORD;
+use support::{Database, Fault, Postgres, PostgresOptions, Proxy, eventually};
 use tokio::runtime::Handle;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -365,4 +366,121 @@ async fn a_cancel_request_never_reaches_the_next_session() {
         sent.count() >= 100,
         "too few arrive while the connection changes hands"
     );
+}
+
+#[tokio::test]
+async fn a_connection_that_was_idle_for_long_is_asked_before_it_is_lent() {
+    let postgres = Postgres::shared();
+    let database = postgres.database("asked").await;
+    let proxy = Proxy::unix(postgres).await;
+    let mut target = target(postgres, &database);
+    target.addresses = vec![proxy.address()];
+    target.connect_timeout = Duration::from_millis(500);
+    target.upkeep.ping_after = Some(Duration::ZERO);
+    let pools = Pools::over(target, Budget::new(1, 0), 1);
+    let first = pools.lent(0).await;
+    let pid = first.pid();
+    first.give_back().await;
+    let again = pools.lent(0).await;
+    assert_eq!(again.pid(), pid, "one that answers is lent");
+    again.give_back().await;
+    // Silent, as behind a firewall that has forgotten it: only asking tells.
+    proxy.set(Fault::FreezeOld);
+    let second = pools.lent(0).await;
+    assert_ne!(second.pid(), pid, "one that does not is replaced unseen");
+    assert!(pools.open() <= 1, "within the budget");
+}
+
+#[tokio::test]
+async fn what_is_parked_goes_to_its_session_first_and_to_others_before_they_would_wait() {
+    let (pools, _database) = pools("parked", Budget::new(2, 0), 1).await;
+    let (one, two) = (pools.session(), pools.session());
+    let checkout = async |session| {
+        let checkout = pools.lender.checkout(pool(0), &pools.key, session);
+        tokio::time::timeout(SOON, checkout)
+            .await
+            .expect("in time")
+            .expect("lent")
+    };
+    let (first, second) = (checkout(one).await, checkout(two).await);
+    let (pid_one, pid_two) = (first.pid(), second.pid());
+    first.park(one);
+    second.park(two);
+    assert_eq!(checkout(one).await.pid(), pid_one);
+    assert_eq!(checkout(two).await.pid(), pid_two);
+    // Both of somebody who has not come back: a third gets what was parked longest.
+    let (first, second) = (checkout(one).await, checkout(two).await);
+    first.park(one);
+    second.park(two);
+    let third = pools.lent(0).await;
+    let parked_longest = third.pid();
+    assert!([pid_one, pid_two].contains(&parked_longest));
+    assert_eq!(pools.open(), 2, "nothing was dialled for it");
+}
+
+#[tokio::test]
+async fn hosts_are_tried_in_their_order() {
+    let postgres = Postgres::shared();
+    let database = postgres.database("hosts").await;
+    let mut target = target(postgres, &database);
+    let nobody = Address::Unix {
+        dir: "/nonexistent".into(),
+        port: 1,
+    };
+    target.addresses.insert(0, nobody.clone());
+    let pools = Pools::over(target.clone(), Budget::new(1, 0), 1);
+    assert!(pools.lent(0).await.is_alive());
+    target.addresses = vec![nobody];
+    let pools = Pools::over(target, Budget::new(1, 0), 1);
+    let refused = pools.within(0, SOON).await.expect("in time").unwrap_err();
+    assert!(refused.to_string().contains("/nonexistent"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_rotated_password_is_used_at_the_next_dial() {
+    let postgres = Postgres::shared();
+    let database = postgres.database("rotated").await;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let mut target = target(postgres, &database);
+    target.user = "scram_user".to_owned();
+    target.password = PasswordSource::File(file.path().to_owned());
+    let pools = Pools::over(target, Budget::new(1, 0), 1);
+    for (password, fits) in [("wrong", false), (PASSWORD, true)] {
+        std::fs::write(file.path(), format!("{password}\n")).expect("written");
+        let answer = pools.within(0, SOON).await.expect("in time");
+        assert_eq!(answer.is_ok(), fits, "{:?}", answer.err());
+    }
+}
+
+#[tokio::test]
+async fn a_dial_for_a_pool_that_is_shut_is_given_up_and_its_permit_comes_back() {
+    let postgres = Postgres::shared();
+    let database = postgres.database("given_up").await;
+    let proxy = Proxy::unix(postgres).await;
+    let mut target = target(postgres, &database);
+    target.addresses = vec![proxy.address()];
+    let pools = Pools::over(target, Budget::new(1, 0), 2);
+    proxy.set(Fault::Freeze);
+    let waiting = pools.clone();
+    let waiting =
+        tokio::spawn(async move { waiting.within(0, SOON).await.map(|answer| answer.map(drop)) });
+    eventually(SOON, "it dials", async || match pools.open() {
+        1 => Ok(()),
+        open => Err(open),
+    })
+    .await;
+    pools.lender.shut(pool(0));
+    let refused = waiting
+        .await
+        .expect("no panic")
+        .expect("in time")
+        .unwrap_err();
+    assert!(matches!(refused, Refused::Ended), "{refused}");
+    let emptied = pools.lender.emptied(pool(0));
+    tokio::time::timeout(Duration::from_secs(2), emptied)
+        .await
+        .expect("given up");
+    assert_eq!(pools.open(), 0);
+    proxy.set(Fault::None);
+    assert!(pools.lent(1).await.is_alive(), "the permit serves another");
 }

@@ -93,6 +93,20 @@ impl Proxy {
         self.connections.load(Ordering::SeqCst)
     }
 
+    /// Where it listens, for a dial.
+    pub(crate) fn address(&self) -> execpool::server::Address {
+        match &self.address {
+            Address::Unix { directory, port } => execpool::server::Address::Unix {
+                dir: directory.clone(),
+                port: *port,
+            },
+            Address::Tcp { port } => execpool::server::Address::Tcp {
+                host: "127.0.0.1".to_owned(),
+                port: *port,
+            },
+        }
+    }
+
     /// A URL of a database by way of this relay, for the role `app`.
     pub(crate) fn url(&self, database: &Database) -> String {
         let name = &database.name;
