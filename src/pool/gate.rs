@@ -121,9 +121,21 @@ impl Gate {
         self.pools.get(&pool).map_or(0, |members| members.peak)
     }
 
-    /// The pool in which somebody waits.
-    pub fn waits_in(&self, waiter: WaiterId) -> Option<PoolId> {
-        self.waiters.get(&waiter).map(|(pool, _)| *pool)
+    /// Who is served next in a pool.
+    pub fn first_waiting(&self, pool: PoolId) -> Option<WaiterId> {
+        let (_, first) = self.pools.get(&pool)?.queue.first_key_value()?;
+        Some(first.waiter)
+    }
+
+    /// Who is served next in each pool that somebody waits in.
+    pub fn firsts_waiting(&self) -> impl Iterator<Item = WaiterId> {
+        let pools = self.pools.values();
+        pools.filter_map(|members| Some(members.queue.first_key_value()?.1.waiter))
+    }
+
+    /// How many wait, over all pools.
+    pub fn all_waiting(&self) -> usize {
+        self.waiters.len()
     }
 
     /// The limit that keeps the waiters of a pool waiting.

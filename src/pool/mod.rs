@@ -1,14 +1,16 @@
 //! Pools of server connections: one for each execution and upstream.
 //!
 //! [`gate`] decides who gets a server connection and when one is dialled or closed; it knows
-//! neither sockets nor clocks. [`lender`] carries that out on real connections, `stock` keeps the
-//! idle ones, and [`checkout`] is what a session gets.
+//! neither sockets nor clocks. [`lender`] carries that out on real connections (`ledger` is what it knows,
+//! `errands` what takes time), `stock` keeps the idle ones, and [`checkout`] is what a session gets.
 
 pub mod barrier;
 pub mod checkout;
 pub mod dialer;
+mod errands;
 pub mod gate;
 pub mod key;
+mod ledger;
 pub mod lender;
 pub mod shortage;
 mod stock;

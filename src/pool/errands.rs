@@ -1,0 +1,109 @@
+//! What the lender does outside its lock, each in a task of its own: dials and goodbyes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::server::Connection;
+
+use super::dialer::Slot;
+use super::lender::Lender;
+use super::stock::Store;
+use super::{KeyId, PoolId};
+
+/// How long the server's end of a closing connection is waited for; its permit is given
+/// up for free after that, as a server that never answers would keep it for ever. Longer than
+/// the end of an execution waits, which must see what remains.
+const CLOSING: Duration = Duration::from_secs(8);
+
+/// How long a dial may go on whose pool was shut. One that succeeds is closed properly, so
+/// that its permit covers it in the server's own log.
+const ABANDONED: Duration = Duration::from_millis(500);
+
+impl Lender {
+    /// Connects, and reports what came of it.
+    pub(super) fn dial(
+        self: &Arc<Self>,
+        pool: PoolId,
+        key: KeyId,
+        store: Store,
+        shutting: Arc<Notify>,
+    ) {
+        let lender = Arc::clone(self);
+        // Made here, so that a shut before the task's first turn is not missed.
+        let shut = shutting.notified_owned();
+        self.runtime.spawn(async move {
+            let abandoned = async {
+                shut.await;
+                tokio::time::sleep(ABANDONED).await;
+            };
+            let dialled = tokio::select! {
+                dialled = store.dedicated_connection() => Some(dialled),
+                () = abandoned => None,
+            };
+            match dialled {
+                Some(Ok(slot)) => lender.opened(pool, key, &store, slot),
+                Some(Err(error)) if error.is_limited_by_database() => {
+                    tracing::warn!(%error, "the database has no connection left");
+                    lender.change(|inner| inner.database_full(pool, key), None);
+                }
+                Some(Err(error)) => lender.change(
+                    |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
+                    Some(error),
+                ),
+                None => lender.change(
+                    |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
+                    None,
+                ),
+            }
+        });
+    }
+
+    fn opened(self: &Arc<Self>, pool: PoolId, key: KeyId, store: &Store, slot: Slot) {
+        let pid = slot.connection.as_ref().map(Connection::pid);
+        // A store has room for all that the gate may ever let through.
+        match store.add(slot) {
+            Ok(()) => self.change(
+                |inner| {
+                    if let (Some(door), Some(pid)) = (inner.doors.get_mut(&pool), pid) {
+                        door.pids.insert(pid);
+                    }
+                    let PoolId {
+                        execution,
+                        upstream,
+                    } = pool;
+                    tracing::debug!(
+                        execution = execution.0,
+                        upstream = upstream.0,
+                        pid,
+                        "opened"
+                    );
+                    inner.gate.opened(pool, key)
+                },
+                None,
+            ),
+            Err(_) => self.change(
+                |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
+                None,
+            ),
+        }
+    }
+
+    /// Says goodbye in the background; its room is free when the server's end was seen.
+    pub(super) fn close(
+        self: &Arc<Self>,
+        pool: PoolId,
+        key: KeyId,
+        connection: Option<Connection>,
+    ) {
+        let lender = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let pid = connection.as_ref().map(Connection::pid);
+            if let Some(connection) = connection {
+                let _ = tokio::time::timeout(CLOSING, connection.terminate()).await;
+            }
+            lender.change(|inner| inner.closed(pool, key, pid), None);
+        });
+    }
+}

@@ -1,0 +1,223 @@
+//! The ledger: who has what and who waits, under the lender's lock.
+//!
+//! What a decision of the gate's changes here is done at once; what takes time, dials and
+//! goodbyes, is left in [`After`] for when the lock is free.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::budget::Budget;
+use crate::server::{ConnectError, Connection};
+
+use super::checkout::Checkout;
+use super::gate::{Decision, Gate};
+use super::key::Keys;
+use super::lender::{Lender, Refused};
+use super::shortage::Queue;
+use super::stock::{Stock, Store, slot_out, taken_out};
+use super::{KeyId, PoolId, WaiterId};
+
+/// Who has what, and who waits. Every change goes through the gate.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    pub(super) gate: Gate,
+    pub(super) keys: Keys,
+    pub(super) stock: Stock,
+    pub(super) waiting: HashMap<WaiterId, Waiter>,
+    pub(super) doors: HashMap<PoolId, Door>,
+    /// Pools that may have lost their last connection by the change under way.
+    pub(super) maybe_gone: Vec<PoolId>,
+}
+
+/// Who waits for a checkout.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) answer: oneshot::Sender<Result<Checkout, Refused>>,
+    pub(super) since: Instant,
+}
+
+/// What is known of a pool besides its counts.
+#[derive(Debug, Default)]
+pub(super) struct Door {
+    /// Told when the pool is shut.
+    pub(super) shutting: Arc<Notify>,
+    /// The backends of its connections.
+    pub(super) pids: BTreeSet<i32>,
+    /// Told when its last connection is gone.
+    pub(super) emptied: Vec<oneshot::Sender<()>>,
+}
+
+/// What a change under the lock leaves to be done outside it.
+#[must_use]
+#[derive(Default)]
+pub(super) struct After {
+    pub(super) dials: Vec<(PoolId, KeyId, Store, Arc<Notify>)>,
+    pub(super) closings: Vec<(PoolId, KeyId, Option<Connection>)>,
+    /// Checkouts whose waiter has gone: dropping them lends them on.
+    pub(super) undelivered: Vec<Checkout>,
+}
+
+impl Ledger {
+    /// Nobody has anything yet.
+    pub(super) fn new(budget: Budget) -> Self {
+        Self {
+            gate: Gate::new(budget),
+            keys: Keys::default(),
+            stock: Stock::default(),
+            waiting: HashMap::new(),
+            doors: HashMap::new(),
+            maybe_gone: Vec::new(),
+        }
+    }
+
+    /// Who waits in a pool.
+    pub(super) fn queue_of(&self, pool: PoolId) -> Queue {
+        Queue {
+            waiting: self.gate.waiting(pool),
+            oldest: self.waited(self.gate.first_waiting(pool)),
+        }
+    }
+
+    /// Who waits at all.
+    pub(super) fn queue(&self) -> Queue {
+        let firsts = self.gate.firsts_waiting();
+        Queue {
+            waiting: self.gate.all_waiting(),
+            oldest: firsts
+                .map(|first| self.waited(Some(first)))
+                .max()
+                .unwrap_or_default(),
+        }
+    }
+
+    /// How long somebody has waited.
+    fn waited(&self, waiter: Option<WaiterId>) -> Duration {
+        let waiter = waiter.and_then(|waiter| self.waiting.get(&waiter));
+        waiter.map_or(Duration::ZERO, |waiter| waiter.since.elapsed())
+    }
+
+    /// Does what the gate has decided; `failed` is why a dial failed, for the one whom it is
+    /// refused.
+    pub(super) fn carry_out(
+        &mut self,
+        lender: &Arc<Lender>,
+        decision: Decision,
+        failed: &mut Option<ConnectError>,
+        after: &mut After,
+    ) {
+        match decision {
+            Decision::Lend { waiter, pool, key } => self.lend(lender, waiter, pool, key, after),
+            Decision::Dial { pool, key } => {
+                let known = self.keys.get(key).cloned();
+                let door = self.doors.get(&pool);
+                if let (Some(key), Some(door)) = (known, door) {
+                    let shutting = Arc::clone(&door.shutting);
+                    let store = self.stock.store(pool, &key);
+                    after.dials.push((pool, key.id(), store, shutting));
+                } else {
+                    debug_assert!(false, "nobody waits for a key that nobody has");
+                }
+            }
+            Decision::Evict { pool, key } | Decision::CloseReturned { pool, key } => {
+                let connection = self.stock.take_oldest(pool, key).and_then(taken_out);
+                after.closings.push((pool, key, connection));
+            }
+            Decision::Move { from, to, key } => self.move_idle(from, to, key),
+            Decision::Refuse { waiter } => {
+                let why = failed.take().map_or(Refused::Ended, Refused::Dial);
+                if let Some(waiting) = self.waiting.remove(&waiter) {
+                    tracing::debug!(session = waiter.0, "refused");
+                    // A waiter that has gone needs no answer.
+                    let _ = waiting.answer.send(Err(why));
+                }
+            }
+        }
+    }
+
+    pub(super) fn lend(
+        &mut self,
+        lender: &Arc<Lender>,
+        waiter: WaiterId,
+        pool: PoolId,
+        key: KeyId,
+        after: &mut After,
+    ) {
+        let place = self.stock.take_for(pool, key, waiter);
+        let (Some(place), Some(key)) = (place, self.keys.get(key).cloned()) else {
+            debug_assert!(false, "the gate counts what is not in stock");
+            return;
+        };
+        trace(pool, waiter, "lent");
+        let checkout = Checkout::new(Arc::clone(lender), pool, key, place);
+        let undelivered = match self.waiting.remove(&waiter) {
+            Some(waiter) => waiter.answer.send(Ok(checkout)).err().and_then(Result::ok),
+            None => Some(checkout),
+        };
+        after.undelivered.extend(undelivered);
+    }
+
+    /// Takes a connection over from pool to pool, its backend with it.
+    pub(super) fn move_idle(&mut self, from: PoolId, to: PoolId, key: KeyId) {
+        let slot = self.stock.take_oldest(from, key).and_then(slot_out);
+        let (Some(slot), Some(key)) = (slot, self.keys.get(key).cloned()) else {
+            debug_assert!(false, "the gate counts what is not in stock");
+            return;
+        };
+        if let Some(pid) = slot.connection.as_ref().map(Connection::pid) {
+            if let Some(door) = self.doors.get_mut(&from) {
+                door.pids.remove(&pid);
+            }
+            self.doors.entry(to).or_default().pids.insert(pid);
+        }
+        // A store has room for all that the gate may ever let through.
+        let stored = self.stock.store(to, &key).add(slot);
+        debug_assert!(stored.is_ok());
+    }
+
+    /// A closing connection's end was seen.
+    pub(super) fn closed(&mut self, pool: PoolId, key: KeyId, pid: Option<i32>) -> Vec<Decision> {
+        if let (Some(door), Some(pid)) = (self.doors.get_mut(&pool), pid) {
+            door.pids.remove(&pid);
+        }
+        self.gone(pool, |gate| gate.closed(pool, key))
+    }
+
+    pub(super) fn database_full(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        self.gone(pool, |gate| gate.database_full(pool, key))
+    }
+
+    /// A connection less, which may have been a shut pool's last.
+    pub(super) fn gone(
+        &mut self,
+        pool: PoolId,
+        event: impl FnOnce(&mut Gate) -> Vec<Decision>,
+    ) -> Vec<Decision> {
+        self.maybe_gone.push(pool);
+        event(&mut self.gate)
+    }
+
+    /// What is kept of a pool goes with its last connection.
+    pub(super) fn forget_gone(&mut self) {
+        for pool in std::mem::take(&mut self.maybe_gone) {
+            if self.gate.counts(pool).is_none() {
+                self.stock.forget(pool);
+                // Dropping the senders tells who waits for it.
+                self.doors.remove(&pool);
+            }
+        }
+    }
+}
+
+/// Tells the log what becomes of a waiter. Together with the gate's turns these events show who
+/// was served before whom.
+pub(super) fn trace(pool: PoolId, waiter: WaiterId, what: &'static str) {
+    tracing::debug!(
+        execution = pool.execution.0,
+        upstream = pool.upstream.0,
+        session = waiter.0,
+        "{what}"
+    );
+}
