@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::sidecar::upstream;
-use support::{Database, Fault, Postgres, Proxy, Sidecar, eventually};
+use support::{Database, Fault, Postgres, PostgresOptions, Proxy, Sidecar, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -186,4 +186,31 @@ async fn a_log_for_reading_has_no_json_and_a_silenced_status_is_silent() {
         .unwrap();
     let told = String::from_utf8_lossy(&off.stdout);
     assert!(told.contains("LOG_RESOURCE_USAGE"), "{told}");
+}
+
+#[tokio::test]
+async fn a_budget_over_half_of_what_the_database_allows_is_warned_of() {
+    let options = PostgresOptions {
+        max_connections: 40,
+        ..PostgresOptions::default()
+    };
+    let postgres = Postgres::start(options);
+    let database = postgres.database("half").await;
+    let over = Sidecar::over(&database).await;
+    let warned = |log: &[String]| log.iter().any(|line| line.contains("over half of"));
+    eventually(SOON, "it is said", async || {
+        let log = over.log();
+        if warned(&log) { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let small = upstream("app", &database.url()) + "budget: {size: 10, overflow: 10}\n";
+    let within = Sidecar::start(small).await;
+    eventually(SOON, "the database was asked", async || {
+        let log = within.log();
+        let asked = log.iter().any(|line| line.contains("the database answers"));
+        if asked { Ok(()) } else { Err(log) }
+    })
+    .await;
+    within.get("/v1/status").await;
+    assert!(!warned(&within.log()), "{:?}", within.log());
 }

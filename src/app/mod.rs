@@ -79,7 +79,7 @@ async fn watch(
 ) {
     let remote = Remote::new(Arc::clone(data.executions()));
     for monitor in &monitors {
-        tokio::spawn(look_for(Arc::clone(monitor)));
+        tokio::spawn(look_for(Arc::clone(monitor), config.budget.total()));
     }
     let started = Instant::now();
     let control = Control::new(remote.clone(), monitors, facts(config, started));
@@ -136,16 +136,28 @@ fn facts(config: &Config, started: Instant) -> Facts {
     }
 }
 
-/// Says once whether an upstream can be reached.
-async fn look_for(monitor: Arc<Monitor>) {
-    match monitor.health().await {
-        Ok(health) => tracing::info!(
+/// Says once whether an upstream can be reached, and whether one pod could take most of it.
+async fn look_for(monitor: Arc<Monitor>, budget: u32) {
+    let health = match monitor.health().await {
+        Ok(health) => health,
+        Err(error) => {
+            return tracing::warn!(%error, "the database does not answer; sessions will be told");
+        }
+    };
+    tracing::info!(
+        upstream = monitor.upstream(),
+        server_version = health.server_version,
+        max_connections = health.max_connections,
+        "the database answers"
+    );
+    if budget > health.max_connections / 2 {
+        tracing::warn!(
             upstream = monitor.upstream(),
-            server_version = health.server_version,
+            budget,
             max_connections = health.max_connections,
-            "the database answers"
-        ),
-        Err(error) => tracing::warn!(%error, "the database does not answer; sessions will be told"),
+            "the budget of this pod is over half of the database's max_connections; \
+             lower budget.size and budget.overflow if others use it too"
+        );
     }
 }
 
