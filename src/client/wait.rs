@@ -102,7 +102,7 @@ impl Wait<'_> {
                 tracing::warn!(
                     upstream = &**upstream,
                     sqlstate = error.sqlstate().as_str(),
-                    %error,
+                    error = error.for_others(),
                     "no server connection could be opened"
                 );
                 Waited::Refused(error.to_client(self.severity))

@@ -120,6 +120,18 @@ impl ConnectError {
             || self.sqlstate() == SqlState::CANNOT_CONNECT_NOW
     }
 
+    /// What others than the client may read of it. A server that refuses a parameter of the startup
+    /// (class 22) quotes its value, which is the client's own.
+    #[must_use]
+    pub fn for_others(&self) -> String {
+        match self {
+            Self::Refused(_) if self.sqlstate().class() == "22" => {
+                "PostgreSQL refused a startup parameter; the client was told which".to_owned()
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// The ErrorResponse for the client: the server's own words where it had any.
     #[must_use]
     pub fn to_client(&self, severity: Severity) -> Vec<u8> {
