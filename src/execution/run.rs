@@ -72,8 +72,9 @@ impl Run {
         }
         let deadline = self.deadline.map(|at| (at, Reason::Deadline));
         let unheld = self.unheld.and_then(|at| at.checked_add(rules.hold_grace));
+        // While it is held it is not idle, nor while the last hold may come back.
         let idle = match self.kind {
-            Kind::Implicit if self.holds == 0 => self.idle,
+            Kind::Implicit if self.holds == 0 && self.unheld.is_none() => self.idle,
             _ => None,
         };
         let idle = idle.and_then(|at| at.checked_add(rules.idle_timeout));

@@ -114,6 +114,9 @@ fn a_held_implicit_execution_is_not_idle_and_a_hold_does_not_end_the_standing_on
     r.hold_opened(a);
     r.left(a, t);
     assert_eq!(r.next_due(), Some(t + 1800 * S), "its deadline alone");
+    r.hold_closed(a, t + 300 * S);
+    assert_eq!(r.due(t + 301 * S), [], "the hold may come back");
+    assert_eq!(r.due(t + 302 * S), [(a, Reason::HoldLost)]);
 }
 
 #[test]
