@@ -26,7 +26,7 @@ check: ## The quick loop: format, clippy with warnings as errors, unit tests
 
 bench: ## CPU, throughput and memory beside PgBouncer; ROUNDS=1 SECONDS=2 to try it, STRICT=1
 	@scripts/bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
-		$(if $(SETTLE),--settle $(SETTLE)) $(if $(STRICT),--strict)
+		$(if $(SETTLE),--settle $(SETTLE)) $(if $(CPU),--cpu $(CPU)) $(if $(STRICT),--strict)
 
 mutants: setup ## Faults put in on purpose: each must make its test fail
 	@env=$$(scripts/setup --find) && eval "$$env" && scripts/mutants

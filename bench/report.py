@@ -38,6 +38,12 @@ def table(rows):
         yield "  ".join(cells).rstrip()
 
 
+def bounds(ours, theirs):
+    """The lowest and the highest ratio of a round."""
+    rounds = [mine / other for mine, other in zip(ours, theirs)]
+    return min(rounds), max(rounds)
+
+
 def ratio(ours, theirs):
     """The ratio of the medians."""
     return statistics.median(ours) / statistics.median(theirs)

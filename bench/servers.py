@@ -28,14 +28,17 @@ class CannotMeasure(Exception):
 
 def run(*command, **options):
     """The output of a command that must succeed."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+    try:
+        done = subprocess.run(
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotMeasure(f"{command[0]}: {error}")
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip()
         raise CannotMeasure(f"{' '.join(map(str, command))} exited with {done.returncode}: {said}")
