@@ -1,6 +1,5 @@
-//! No literal of a statement, no value of a parameter and no password is ever in what execpool
-//! writes itself: its log at the most talkative level, its answers, its errors.
-
+//! What a statement is about, and every password, stays between a client and its server: it is
+//! found in no log, no answer of the control socket, no error of ours and no check.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,294 +8,547 @@
 
 mod support;
 
+use std::fmt::Write as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
-use support::session::{assert_in, error};
+use serde_json::json;
+use support::postgres::PASSWORD;
+use support::session::{assert_in, error, kinds};
 use support::sidecar::upstream;
-use support::{Database, Message, Postgres, Raw, Sidecar};
+use support::{Database, Postgres, Raw, Sidecar, eventually};
 
-/// A word that nothing else contains: letters for texts, digits for numbers.
+/// Who waits is told so soon, and waits in vain not for long.
+const POOL_OF_ONE: &str =
+    "pool: {size: 1, overflow: 0, timeout: 1s, notice_after: 10ms}\nlog: {level: trace}\n";
+/// The same where a hundred wait in vain, one after the other.
+const IMPATIENT: &str =
+    "pool: {size: 1, overflow: 0, timeout: 50ms, notice_after: 10ms}\nlog: {level: trace}\n";
+
+const SOON: Duration = Duration::from_secs(10);
+/// More than is ever quoted of a holder's statement.
+const QUOTED: usize = 200;
+
+/// Random texts that are found nowhere by chance.
 struct Canary {
     word: String,
-    number: String,
+    digits: String,
+    bits: String,
+    hex: String,
 }
 
 impl Canary {
     fn new() -> Self {
-        let random = std::process::id() as u64 * 1_000_003
-            + std::time::SystemTime::now()
-                .duration_since(std::time::UNIX_EPOCH)
-                .unwrap()
-                .subsec_nanos() as u64;
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).unwrap();
+        let number = u64::from_ne_bytes(bytes);
         Self {
-            word: format!("canary{random:016x}bird"),
-            number: format!("7{random:015}"),
+            word: format!("canary{number:016x}"),
+            digits: format!("7{:018}", number % 1_000_000_000_000_000_000),
+            bits: format!("1{:048b}", number >> 16),
+            hex: format!("AB{number:016X}"),
         }
     }
 
-    /// Statements with the canary in every form of literal; some fail, which is fine.
+    /// Asserts that none of it is in a text.
+    #[track_caller]
+    fn assert_not_in(&self, text: &str, where_from: &str) {
+        let lower = text.to_lowercase();
+        for needle in [&self.word, &self.digits, &self.bits, &self.hex] {
+            let found = lower.find(&needle.to_lowercase());
+            let around =
+                found.map(|at| &lower[lower.floor_char_boundary(at.saturating_sub(200))..]);
+            assert!(
+                found.is_none(),
+                "{needle} is in {where_from}: …{}",
+                around.unwrap_or_default()
+            );
+        }
+    }
+
+    /// Statements with it in every form of a literal. They need not be right: what is wrong is
+    /// shown as well.
     fn statements(&self) -> Vec<String> {
-        let Self { word, number } = self;
-        let hex: String = word.bytes().map(|byte| format!("{byte:02X}")).collect();
-        vec![
+        let Self {
+            word,
+            digits,
+            bits,
+            hex,
+        } = self;
+        let mut all = vec![
             format!("SELECT '{word}'"),
-            format!("SELECT 'it''s {word}', 'x' 'y{word}'"),
-            format!("SELECT E'\\n{word}\\''"),
-            format!("SELECT U&'\\0061{word}'"),
-            format!("SELECT $${word}$$, $tag$ $$ {word} $tag$"),
-            format!("SELECT N'{word}', B'101', X'{hex}'"),
-            format!("SELECT {number}, -{number}.5e3, {number}::text"),
-            format!("SELECT 1 -- {word}\n, 2 /* {word} /* {word} */ {word} */"),
-            format!("DO $do$ BEGIN PERFORM '{word}'; RAISE NOTICE 'x'; END $do$"),
-            format!("PREPARE p AS SELECT $1::text; EXECUTE p('{word}')"),
-            format!("SET application_name = '{word}'"),
-            format!("SET my.setting TO {word}"),
-            format!("SET work_mem = '{word}'"),
-            format!("ALTER ROLE app PASSWORD '{word}'"),
-            format!("CREATE USER MAPPING FOR app SERVER s OPTIONS (password '{word}')"),
-            format!("SELECT 'unterminated {word}"),
-            format!("SELECT /* unterminated {word}"),
-            format!("SELECT $x${word}"),
-            format!("INSERT INTO missing VALUES ('{word}', {number})"),
-            format!("SELECT set_config('execpool.label', '{word}', false)"),
+            format!("SELECT 'it''s {word}', ''"),
+            format!("SELECT 'a'\n  '{word}'"),
+            format!("SELECT E'{word}'"),
+            format!("SELECT e'it\\'s {word}'"),
+            format!("SELECT E'\\\\', '{word}'"),
+            format!("SELECT N'{word}'"),
+            format!("SELECT U&'{word}'"),
+            format!("SELECT U&'!0041{word}' UESCAPE '!'"),
+            format!("SELECT $${word}$$"),
+            format!("SELECT $tag$ $$ {word} $$ $tag$, $ä$ {word} $ä$"),
+            format!("SELECT B'{bits}', b'{bits}'"),
+            format!("SELECT X'{hex}', x'{hex}'"),
+            format!("SELECT {digits}, -{digits}, {digits}.5, .{digits}, {digits}e1, 1e{digits}"),
+            format!("SELECT 0x{hex}, 0b{bits}, 1_{digits}, {digits}abc"),
+            format!("SELECT 1 -- {word}\n, 2 -- {digits}"),
+            format!("SELECT 1 /* {word} /* nested {digits} */ {word} */, 2"),
+            format!("/* {word} */ -- {word}\n SELECT 1"),
+            format!(
+                "SELECT '{word}'::text, text '{word}', date '{word}', CAST('{word}' AS json) -> '{word}'"
+            ),
+            format!("SELECT interval '{digits}' year, array['{word}', '{word}'], ('{word}')"),
+            format!("INSERT INTO t VALUES ('{word}', {digits}), (E'{word}', -{digits})"),
+            format!("UPDATE t SET a = '{word}', b = {digits} WHERE a LIKE '%{word}%'"),
+            format!("DO $$ BEGIN PERFORM '{word}'; RAISE NOTICE '{word}'; END $$"),
+            format!("DO LANGUAGE plpgsql 'BEGIN PERFORM ''{word}''; END'"),
+            format!("DO $body$ BEGIN RAISE EXCEPTION '{word}'; END $body$"),
+            format!("CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $f$ SELECT '{word}' $f$"),
+            format!("PREPARE p AS SELECT '{word}', $1; EXECUTE p('{word}')"),
+            format!("EXECUTE p('{word}', {digits}, E'{word}')"),
+            format!("SET myapp.secret = '{word}'"),
+            format!("SET myapp.secret = {word}"),
+            format!("SET SESSION myapp.secret TO {word}, {word}"),
+            format!("SET LOCAL myapp.secret TO {digits}; SET TIME ZONE {word}"),
+            format!("SET search_path = {word}, \"{word}\""),
+            format!("SELECT set_config('myapp.secret', '{word}', false)"),
+            format!("ALTER ROLE nobody_here PASSWORD '{word}'"),
+            format!(
+                "ALTER ROLE nobody_here WITH ENCRYPTED PASSWORD E'{word}' VALID UNTIL '{word}'"
+            ),
+            format!("CREATE USER nobody_here PASSWORD {word}"),
+            format!("ALTER ROLE nobody_here SET myapp.secret TO {word}"),
+            format!("ALTER DATABASE nowhere SET myapp.secret = {word}"),
+            format!("CREATE USER MAPPING FOR app SERVER s OPTIONS (user 'x', password '{word}')"),
+            format!("CREATE SUBSCRIPTION s CONNECTION 'password={word}' PUBLICATION p"),
+            format!("SELECT dblink_connect('password={word}')"),
+            format!("COMMENT ON TABLE t IS '{word}'; NOTIFY c, '{word}'"),
+            format!("DECLARE c CURSOR FOR SELECT '{word}'"),
+            format!("COPY t FROM PROGRAM '{word}' WITH (DELIMITER '{word}')"),
+            format!("SELEC '{word}'"),
+            format!("SELECT ('{word}'"),
+            format!("SELECT 'unfinished {word}"),
+            format!("SELECT E'unfinished\\' {word}"),
+            format!("SELECT $$unfinished {word}"),
+            format!("SELECT $a$ unfinished {word} $b$"),
+            format!("SELECT /* unfinished {word}"),
+            format!("SELECT 'a\\' {word}', 'b"),
+            format!("SELECT 'a\\', '{word}'"),
+            format!("SELECT 'a'{word}'b'"),
             format!("SET execpool.label = '{word}'"),
-            format!("SELECT '{word}' WHERE wrong syntax {number}"),
-        ]
-    }
-
-    fn is_in(&self, text: &str) -> bool {
-        let text = text.to_lowercase();
-        let hex: String = self
-            .word
-            .bytes()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        [&self.word, &self.number, &hex]
-            .iter()
-            .any(|secret| text.contains(secret.as_str()))
-    }
-
-    #[track_caller]
-    fn is_not_in(&self, where_: &str, text: &str) {
-        assert!(!self.is_in(text), "the canary is in {where_}: {text}");
-    }
-
-    /// What execpool itself has told, notices and errors of its own.
-    #[track_caller]
-    fn is_not_in_our_own(&self, messages: &[Message]) {
-        for message in messages.iter().filter(|m| matches!(m.kind, b'E' | b'N')) {
-            let fields = message.fields();
-            if fields[&'M'].starts_with("execpool") {
-                self.is_not_in("a message of execpool's", &format!("{fields:?}"));
+            format!("SELECT set_config('execpool.label', '{word}', false)"),
+        ];
+        // Cut off anywhere: what is kept of a statement has an end.
+        for kept in [256, 1024] {
+            for off in (0..40).step_by(5) {
+                let names = "x".repeat(kept - 30 + off);
+                all.push(format!("SELECT {names}, E'it\\'s {word} {word}'"));
+                all.push(format!("SELECT {names} /* {word} */ -- {word} {word}"));
             }
         }
+        all
     }
 }
 
-/// Parse, Bind with the canary as a text and as a binary value, Execute, Sync.
-fn bound(canary: &Canary) -> BytesMut {
-    let mut bytes = BytesMut::new();
-    let sql = format!("SELECT $1::text, $2::bytea, '{}'", canary.word);
-    frontend::parse("s1", &sql, [], &mut bytes).unwrap();
-    let values = [canary.word.clone(), canary.number.clone()];
-    let write = |value: String, out: &mut BytesMut| {
-        out.extend_from_slice(value.as_bytes());
-        Ok::<_, Box<dyn std::error::Error + Sync + Send>>(postgres_protocol::IsNull::No)
-    };
-    let formats = [0, 1];
-    assert!(frontend::bind("", "s1", formats, values, write, [], &mut bytes).is_ok());
-    frontend::execute("", 0, &mut bytes).unwrap();
-    frontend::sync(&mut bytes);
-    bytes
-}
-
-/// Asks all that the control socket tells, and the log.
-async fn look_everywhere(canary: &Canary, sidecar: &Sidecar) {
-    for path in [
-        "/v1/status",
-        "/v1/sessions",
-        "/v1/executions",
-        "/v1/executions?ended=true",
-        "/v1/executions/a",
-        "/v1/database/health",
-        "/api/memory/debug/connections/status",
-    ] {
-        let (_, answer) = sidecar.control("GET", path, None).await;
-        canary.is_not_in(path, &answer.to_string());
-    }
-    canary.is_not_in("the log", &sidecar.log().join("\n"));
-}
-
-async fn place(name: &str) -> (Database, Sidecar) {
+async fn place(name: &str, more: &str) -> (Database, Sidecar) {
     let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url())
-        + "pool: {size: 1, overflow: 1, timeout: 300ms, notice_after: 100ms}\n\
-           budget: {size: 2, overflow: 0, warm: 1}\n\
-           log: {level: trace}\n";
+    let yaml = upstream("app", &database.url()) + more;
     (database, Sidecar::start(yaml).await)
 }
 
-async fn copy_in(raw: &mut Raw, canary: &Canary) {
-    raw.query("CREATE TEMP TABLE copied (x text)").await;
-    raw.send_with(|out| frontend::query("COPY copied FROM STDIN", out).unwrap())
-        .await;
-    let mut bytes = BytesMut::new();
-    let row = bytes::Bytes::from(format!("{}\n", canary.word));
-    frontend::CopyData::new(row).unwrap().write(&mut bytes);
-    frontend::copy_fail(&canary.word, &mut bytes).unwrap();
-    raw.send(&bytes).await;
+/// All that the control socket tells.
+async fn told_by_control(sidecar: &Sidecar) -> String {
+    let mut all = String::new();
+    for path in [
+        "/v1/status",
+        "/v1/executions?ended=true",
+        "/v1/executions",
+        "/v1/executions/a",
+        "/v1/sessions",
+        "/v1/database/health",
+        "/api/memory/debug/connections/status",
+    ] {
+        let (_, body) = sidecar.control("GET", path, None).await;
+        writeln!(all, "{path}: {body}").unwrap();
+    }
+    all
+}
+
+/// What one that waits in vain is told: a NOTICE and an error of ours, with the holders.
+async fn told_in_vain(sidecar: &Sidecar) -> String {
+    let mut late = sidecar.session("app", "a").await;
+    let told = late.query("SELECT 1").await;
+    assert_eq!(kinds(&told), "NEZ", "{told:?}");
+    let fields = error(&told);
+    assert_eq!(fields[&'C'], "53300");
+    format!("{:?} {fields:?}", told[0].fields())
+}
+
+async fn extended(raw: &mut Raw, sql: &str) {
+    raw.send_with(|buffer| {
+        frontend::parse("", sql, [], buffer).unwrap();
+        bind(&[], buffer);
+        frontend::execute("", 0, buffer).unwrap();
+        frontend::sync(buffer);
+    })
+    .await;
     raw.read_until(b'Z').await;
 }
 
+/// Binds the unnamed statement; each parameter is text (0) or binary (1).
+fn bind(parameters: &[(i16, &str)], buffer: &mut BytesMut) {
+    let formats = parameters.iter().map(|(format, _)| *format);
+    let write = |(_, value): &(i16, &str), buffer: &mut BytesMut| {
+        buffer.extend_from_slice(value.as_bytes());
+        Ok(IsNull::No)
+    };
+    frontend::bind("", "", formats, parameters, write, [], buffer)
+        .unwrap_or_else(|_| panic!("{parameters:?}"));
+}
+
 #[tokio::test]
-async fn no_literal_is_in_the_log_the_answers_or_the_errors() {
-    let (_database, sidecar) = place("literals").await;
+async fn no_literal_is_in_a_log_or_an_answer_or_an_error() {
+    let (_database, sidecar) = place("literals", IMPATIENT).await;
     let canary = Canary::new();
-    for statement in canary.statements() {
-        let mut raw = sidecar.session("app", "a").await;
-        canary.is_not_in_our_own(&raw.query(&statement).await);
-        // The same prepared, and while it is the last statement of one that is looked at.
-        let mut bytes = BytesMut::new();
-        frontend::parse("", &statement, [], &mut bytes).unwrap();
-        frontend::sync(&mut bytes);
-        raw.send(&bytes).await;
-        canary.is_not_in_our_own(&raw.read_until(b'Z').await);
-        look_everywhere(&canary, &sidecar).await;
+    let mut raw = eventually(SOON, "the first connects in time", async || {
+        let named = [("execpool.execution_id", "a")];
+        let (raw, told) = sidecar.started("app", &named).await;
+        if kinds(&told).ends_with('Z') {
+            Ok(raw)
+        } else {
+            Err(told)
+        }
+    })
+    .await;
+    raw.query("CREATE TABLE t (a text, b numeric)").await;
+    let mut shown = 0;
+    for (number, sql) in canary.statements().iter().enumerate() {
+        match number % 2 {
+            0 => drop(raw.query(sql).await),
+            _ => extended(&mut raw, sql).await,
+        }
+        let answers = sidecar.get("/v1/sessions?execution=a").await;
+        shown += usize::from(answers[0]["statement"].is_string());
+        canary.assert_not_in(&answers.to_string(), sql);
+        if sql.len() < QUOTED {
+            canary.assert_not_in(&told_in_vain(&sidecar).await, sql);
+        }
+        raw.query("ROLLBACK").await;
     }
-    let mut raw = sidecar.session("app", "a").await;
-    raw.send(&bound(&canary)).await;
-    let told = raw.read_until(b'Z').await;
-    let seen = told
-        .iter()
-        .any(|message| message.kind == b'D' && canary.is_in(&format!("{message:?}")));
-    assert!(seen, "the server's own rows pass as they are: {told:?}");
-    look_everywhere(&canary, &sidecar).await;
-    copy_in(&mut raw, &canary).await;
-    look_everywhere(&canary, &sidecar).await;
-    // It was looked at something: the statements are shown, without their literals.
-    let sessions = sidecar.sessions_of("a").await;
+    assert!(shown > 70, "{shown} statements were shown at all");
+    // The other way round, without the waits.
+    for (number, sql) in canary.statements().iter().enumerate() {
+        match number % 2 {
+            1 => drop(raw.query(sql).await),
+            _ => extended(&mut raw, sql).await,
+        }
+        let answers = sidecar.get("/v1/sessions?execution=a").await;
+        canary.assert_not_in(&answers.to_string(), sql);
+    }
+    canary.assert_not_in(&told_by_control(&sidecar).await, "the control socket");
+    let log = sidecar.log().join("\n");
     assert!(
-        sessions
-            .iter()
-            .any(|s| s["statement"] == "COPY copied FROM STDIN"),
-        "{sessions:?}"
+        log.contains("last statement: SELECT ?"),
+        "holders are logged: {log}"
     );
+    canary.assert_not_in(&log, "the log");
 }
 
 #[tokio::test]
-async fn no_literal_of_a_holder_is_told_to_who_waits_in_vain() {
-    let (_database, sidecar) = place("holders").await;
+async fn no_parameter_and_no_row_of_a_copy_is_told() {
+    let (_database, sidecar) = place("parameters", POOL_OF_ONE).await;
     let canary = Canary::new();
-    for statement in canary.statements() {
-        let mut holder = sidecar.session("app", "a").await;
-        holder.query(&statement).await;
-        let mut second = sidecar.session("app", "a").await;
-        second.send(&bound(&canary)).await;
-        second.read_until(b'Z').await;
-        let mut waiting = sidecar.session("app", "a").await;
-        let told = waiting.query(&statement).await;
-        assert_eq!(error(&told)[&'C'], "53300");
-        assert!(error(&told)[&'D'].contains("last statement"), "{told:?}");
-        canary.is_not_in_our_own(&told);
-        look_everywhere(&canary, &sidecar).await;
-        drop((holder, second, waiting));
-        sidecar.settles().await;
-    }
-    let (status, ended) = sidecar.control("DELETE", "/v1/executions/a", None).await;
-    assert_eq!(status, 200);
-    canary.is_not_in("the end", &ended.to_string());
-    look_everywhere(&canary, &sidecar).await;
-}
+    let mut raw = sidecar.session("app", "a").await;
+    raw.query("CREATE TABLE t (a text, b text)").await;
+    let values = [(0, canary.word.as_str()), (1, canary.word.as_str())];
+    raw.send_with(|buffer| {
+        frontend::parse("", "INSERT INTO t VALUES ($1, $2)", [], buffer).unwrap();
+        bind(&values, buffer);
+        frontend::execute("", 0, buffer).unwrap();
+        frontend::sync(buffer);
+    })
+    .await;
+    assert_eq!(kinds(&raw.read_until(b'Z').await), "12CZ");
+    canary.assert_not_in(&told_in_vain(&sidecar).await, "what others are told");
+    canary.assert_not_in(&told_by_control(&sidecar).await, "the control socket");
 
-#[tokio::test]
-async fn garbage_with_a_secret_in_it_is_not_quoted() {
-    let (_database, sidecar) = place("garbage").await;
-    let canary = Canary::new();
-    for bytes in [
-        canary.word.clone().into_bytes(),
-        [&b"Q\0\0\0\x30"[..], canary.word.as_bytes(), &[b'x'; 40]].concat(),
-        [&b"p\0\0\0\x20"[..], canary.word.as_bytes(), b"\0"].concat(),
+    // A COPY that goes well, one that fails, and one that is given up.
+    for rows in [
+        format!("{0}\t{0}\n", canary.word),
+        format!("{}\n", canary.word),
+        String::new(),
     ] {
-        let mut raw = sidecar.session("app", "a").await;
-        raw.send(&bytes).await;
-        let fields = raw.expect_error().await;
-        assert_eq!(fields[&'C'], "08P01");
-        canary.is_not_in("a violation", &format!("{fields:?}"));
-        // The same as a first packet.
-        let mut raw = sidecar.raw().await;
-        raw.send(&bytes).await;
-        let fields = raw.expect_error().await;
-        canary.is_not_in("a refused startup", &format!("{fields:?}"));
+        raw.send_with(|buffer| frontend::query("COPY t FROM STDIN", buffer).unwrap())
+            .await;
+        raw.read_until(b'G').await;
+        raw.send_with(|buffer| {
+            frontend::CopyData::new(rows.as_bytes())
+                .unwrap()
+                .write(buffer);
+        })
+        .await;
+        canary.assert_not_in(&told_in_vain(&sidecar).await, "what others are told");
+        canary.assert_not_in(&told_by_control(&sidecar).await, "the control socket");
+        raw.send_with(|buffer| match rows.is_empty() {
+            true => frontend::copy_fail(&canary.word, buffer).unwrap(),
+            false => frontend::copy_done(buffer),
+        })
+        .await;
+        raw.read_until(b'Z').await;
     }
-    look_everywhere(&canary, &sidecar).await;
+    raw.send_with(|buffer| frontend::query("COPY t FROM STDIN", buffer).unwrap())
+        .await;
+    raw.read_until(b'G').await;
+    raw.send_with(|buffer| {
+        frontend::CopyData::new(canary.word.as_bytes())
+            .unwrap()
+            .write(buffer)
+    })
+    .await;
+    drop(raw);
+    sidecar.settles().await;
+    canary.assert_not_in(&sidecar.log().join("\n"), "the log");
 }
 
 #[tokio::test]
-async fn no_password_is_in_the_log_the_answers_or_the_errors() {
+async fn what_goes_wrong_is_told_without_what_it_is_about() {
+    let (_database, sidecar) = place("wrong", POOL_OF_ONE).await;
+    let canary = Canary::new();
+    let word = &canary.word;
+    let mut holder = sidecar.session("app", "a").await;
+    holder.query(&format!("BEGIN; SELECT '{word}'")).await;
+    // While it waits itself.
+    let mut late = sidecar.session("app", "a").await;
+    let told = late.query(&format!("SELECT '{word}'")).await;
+    canary.assert_not_in(
+        &format!("{:?} {:?}", told[0].fields(), error(&told)),
+        "an error",
+    );
+    // Violations, with and without a server connection.
+    for bytes in [
+        format!("p\0\0\0\x30{word}\0"),
+        format!("Q\0\0\0\x08{word}"),
+        format!("{word}{word}"),
+    ] {
+        for execution in ["b", "c"] {
+            let mut raw = sidecar.session("app", execution).await;
+            if execution == "c" {
+                raw.query("SELECT 1").await;
+            }
+            raw.send(bytes.as_bytes()).await;
+            canary.assert_not_in(&format!("{:?}", raw.expect_error().await), "a violation");
+        }
+    }
+    let mut raw = sidecar.raw().await;
+    raw.send(&[&[0, 0, 0, 40, 0, 3, 0, 0][..], word.as_bytes(), &[b'x'; 40]].concat())
+        .await;
+    canary.assert_not_in(
+        &format!("{:?}", raw.expect_error().await),
+        "a startup error",
+    );
+    // Requests that are wrong.
+    for (path, body) in [
+        ("/v1/executions", json!({"id": 5, "password": word})),
+        ("/v1/executions", json!({"deadline": {"secret": word}})),
+        ("/v1/executions", json!([word])),
+        ("/v1/executions", json!(word)),
+    ] {
+        let (status, answer) = sidecar.control("POST", path, Some(body.clone())).await;
+        assert!((400..500).contains(&status), "{answer}");
+        canary.assert_not_in(&answer.to_string(), &body.to_string());
+    }
+    // The end of what runs.
+    holder
+        .send_with(|buffer| {
+            frontend::query(&format!("SELECT '{word}', pg_sleep(60)"), buffer).unwrap();
+        })
+        .await;
+    sidecar.session_is("a", "active").await;
+    let (_, ended) = sidecar.control("DELETE", "/v1/executions/a", None).await;
+    canary.assert_not_in(&ended.to_string(), "the summary");
+    holder.read_until(b'E').await;
+    canary.assert_not_in(&told_by_control(&sidecar).await, "the control socket");
+    canary.assert_not_in(&sidecar.log().join("\n"), "the log");
+}
+
+#[tokio::test]
+async fn a_startup_value_that_the_server_refuses_is_told_to_its_client_alone() {
+    let (_database, sidecar) = place("startup_value", POOL_OF_ONE).await;
+    let canary = Canary::new();
+    let options = format!("-c work_mem={}", canary.word);
+    for parameters in [
+        [("options", options.as_str())],
+        [("TimeZone", &canary.word)],
+    ] {
+        let (_raw, told) = sidecar.started("app", &parameters).await;
+        let fields = error(&told);
+        assert_eq!(fields[&'C'], "22023");
+        assert!(
+            fields[&'M'].contains(&canary.word),
+            "the server's own words: {fields:?}"
+        );
+    }
+    canary.assert_not_in(&told_by_control(&sidecar).await, "the control socket");
+    canary.assert_not_in(&sidecar.log().join("\n"), "the log");
+}
+
+#[tokio::test]
+async fn keys_for_cancel_requests_are_told_to_their_client_alone() {
+    let (_database, sidecar) = place("keys", POOL_OF_ONE).await;
+    let (mut raw, told) = sidecar
+        .started("app", &[("execpool.execution_id", "a")])
+        .await;
+    assert_in(&told);
+    let (pid, key) = told
+        .iter()
+        .find(|message| message.kind == b'K')
+        .unwrap()
+        .key();
+    for key in [key, key ^ 1] {
+        let mut cancel = sidecar.raw().await;
+        let request = [80_877_102, pid, key].map(i32::to_be_bytes).concat();
+        cancel.send(&[&[0, 0, 0, 16][..], &request].concat()).await;
+        cancel.expect_closed().await;
+    }
+    raw.query("SELECT 1").await;
+    let all = told_by_control(&sidecar).await + &sidecar.log().join("\n");
+    let unsigned = u32::from_ne_bytes(key.to_ne_bytes());
+    for needle in [
+        key.to_string(),
+        unsigned.to_string(),
+        format!("{unsigned:08x}"),
+    ] {
+        assert!(!all.contains(&needle), "{needle} in {all}");
+    }
+}
+
+/// What `execpool check` prints, in both of its forms, with these variables alone.
+fn checked(yaml: &str, env: &[(&str, &str)]) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.yaml");
+    std::fs::write(&path, yaml).unwrap();
+    let mut all = String::new();
+    for form in [&[][..], &["--json"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_execpool"))
+            .args(["check", "--config"])
+            .arg(&path)
+            .args(form)
+            .env_clear()
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        all += &String::from_utf8_lossy(&output.stdout);
+        all += &String::from_utf8_lossy(&output.stderr);
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_password_of_an_upstream_is_told_nowhere_whether_it_is_right_or_wrong() {
     let database = Postgres::shared().database("passwords").await;
     let canary = Canary::new();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), format!("{}\n", canary.word)).unwrap();
-    let base = database.url_as("scram_user");
-    let in_url = base.replace("scram_user@", &format!("scram_user:{}@", canary.word));
-    let of_file = format!(
-        "{}    password_file: {}\n",
-        upstream("app", &base),
-        file.path().display()
-    );
-    let trace = "log: {level: trace}\n";
-    let ways = [
-        Sidecar::options().config(upstream("app", &in_url) + trace),
-        Sidecar::options().config(of_file + trace),
-        Sidecar::options()
-            .config(upstream("app", &base) + trace)
-            .env("PGPASSWORD", canary.word.clone()),
-    ];
-    for options in ways {
+    let url = database.url_as("scram_user");
+    let with = url.replacen("scram_user", &format!("scram_user:{}", canary.word), 1);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, &canary.word).unwrap();
+    let in_file = upstream("app", &url) + &format!("    password_file: {}\n", file.display());
+    let pgpassword = [("PGPASSWORD", canary.word.as_str())];
+    for (yaml, env) in [
+        (upstream("app", &with), &[][..]),
+        (
+            upstream("app", &format!("{url}&password={}", canary.word)),
+            &[],
+        ),
+        (in_file, &[]),
+        (upstream("app", &url), &pgpassword[..]),
+    ] {
+        let check = checked(&yaml, env);
+        assert!(check.contains("scram_user"), "{check}");
+        canary.assert_not_in(&check, "the check");
+
+        let mut options = Sidecar::options().config(yaml.clone() + POOL_OF_ONE);
+        for (name, value) in env {
+            options = options.env(name, *value);
+        }
         let sidecar = options.start().await;
-        let named = [
-            ("user", "scram_user"),
-            ("database", "app"),
-            ("execpool.execution_id", "a"),
-        ];
         let mut raw = sidecar.raw().await;
-        let told = raw.startup(&named).await;
-        // It is the wrong one: each place where it could be quoted is passed.
-        assert_eq!(error(&told)[&'C'], "28P01", "{told:?}");
-        canary.is_not_in("the error", &format!("{told:?}"));
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        look_everywhere(&canary, &sidecar).await;
+        let told = raw
+            .startup(&[("user", "scram_user"), ("database", "app")])
+            .await;
+        let fields = error(&told);
+        assert_eq!(fields[&'C'], "28P01", "{yaml}: {fields:?}");
+        canary.assert_not_in(&format!("{fields:?}"), "what the client is told");
+        canary.assert_not_in(&told_by_control(&sidecar).await, "the control socket");
+        let (_, created) = sidecar
+            .control("POST", "/v1/executions", Some(json!({})))
+            .await;
+        canary.assert_not_in(&created.to_string(), "a URL for drivers");
+        canary.assert_not_in(&sidecar.log().join("\n"), "the log");
     }
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_execpool"))
-        .args(["check", "--json"])
-        .env("DATABASE_URL", &in_url)
-        .output()
-        .unwrap();
-    assert!(output.status.success());
-    canary.is_not_in("check", &String::from_utf8_lossy(&output.stdout));
-    canary.is_not_in("check", &String::from_utf8_lossy(&output.stderr));
+
+    // The right one, which is no random text.
+    std::fs::write(&file, PASSWORD).unwrap();
+    let yaml = upstream("app", &url) + &format!("    password_file: {}\n", file.display());
+    let sidecar = Sidecar::start(yaml + POOL_OF_ONE).await;
+    let mut raw = sidecar.raw().await;
+    assert_in(
+        &raw.startup(&[("user", "scram_user"), ("database", "app")])
+            .await,
+    );
+    raw.ask("SELECT 1").await;
+    let all = told_by_control(&sidecar).await + &sidecar.log().join("\n");
+    assert!(!all.contains(PASSWORD), "{all}");
 }
 
 #[tokio::test]
-async fn the_canary_is_found_where_it_is() {
+async fn a_configuration_that_is_wrong_is_refused_without_its_passwords() {
     let canary = Canary::new();
-    for text in [
-        canary.word.clone(),
-        canary.number.clone(),
-        canary.word.to_uppercase(),
+    let word = &canary.word;
+    let good = format!("postgresql://app:{word}@db/app");
+    for yaml in [
+        format!("upstreams:\n  - url: \"postgresql://app:{word}@db:port/app\"\n"),
+        format!("upstreams:\n  - url: \"postgresql://app:{word}@db/app?sslmode=wrong\"\n"),
+        format!("upstreams:\n  - url: \"postgresql://app:{word}%zz@db/app\"\n"),
+        format!("upstreams:\n  - url: \"postgres:app:{word}@db/app\"\n"),
+        format!("upstreams:\n  - url: \"postgresql://app:{word}@[::1/app\"\n"),
+        format!("upstreams:\n  - url: \"http://app:{word}@db/app\"\n"),
+        format!("upstreams:\n  - url: \"host=db user=app password={word}\"\n"),
+        format!("upstreams:\n  - url: \"postgresql://app@db/app?pasword={word}\"\n"),
+        format!("upstreams:\n  - url: \"{good}\"\n    pasword: {word}\n"),
+        format!("upstreams:\n  - url: \"{good}\"\n    password: {word}\n"),
+        format!("upstreams:\n  - url: \"{good}\"\n   name: app\n"),
+        format!("upstreams:\n  - url: \"{good}\n"),
+        format!("upstreams:\n  - url: {{password: {word}}}\n"),
+        format!("upstreams:\n  - url: \"{good}\"\n    url: \"{good}\"\n"),
+        format!("upstreams: \"{good}\"\n"),
+        format!("upstreams:\n  - \"{good}\"\n"),
+        format!("upstreams: [\"{good}\"\n"),
     ] {
-        assert!(canary.is_in(&format!("some text {text} and more")));
+        let check = checked(&yaml, &[]);
+        assert!(check.contains("execpool: "), "{yaml}: {check}");
+        canary.assert_not_in(&check, &yaml);
     }
-    let (_database, sidecar) = place("found").await;
-    let label = [
-        ("execpool.execution_id", "a"),
-        ("execpool.label", canary.word.as_str()),
-    ];
-    let (_raw, told) = sidecar.started("app", &label).await;
-    assert_in(&told);
-    // A label is shown as the app gives it: the looking works.
-    let sessions = sidecar.get("/v1/sessions").await;
-    assert!(canary.is_in(&sessions.to_string()), "{sessions}");
+    for (name, value) in [
+        (
+            "DATABASE_URL",
+            format!("postgresql://app:{word}@db:port/app"),
+        ),
+        ("DATABASE_URL", format!("{word}@db/app")),
+        (
+            "EXECPOOL_UPSTREAMS__0__URL",
+            format!("postgresql://app:{word}@db:port/app"),
+        ),
+    ] {
+        let check = checked("{}\n", &[(name, &value)]);
+        assert!(check.contains("execpool: "), "{name}: {check}");
+        canary.assert_not_in(&check, name);
+    }
+    let check = checked("{}\n", &[("DATABASE_URL", &good)]);
+    assert!(check.contains("app"), "{check}");
+    canary.assert_not_in(&check, "a check that goes well");
 }
