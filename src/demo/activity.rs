@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::cluster::{Cluster, DATABASE};
+use super::interrupt::Interrupt;
 use super::place::Place;
 use super::process::Process;
 use super::tools::Tools;
@@ -27,6 +29,9 @@ const ACTIVITY: &str = "SELECT coalesce(json_agg(json_build_object(\
      'name', application_name, 'state', coalesce(state, ''))), '[]') \
      FROM pg_stat_activity \
      WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+
+/// How long connections may take to vanish before they count as left over.
+const VANISH: Duration = Duration::from_secs(5);
 
 /// One connection, as `pg_stat_activity` has it.
 #[derive(Clone, Debug, Deserialize)]
@@ -93,6 +98,23 @@ impl Observer {
     /// All connections now.
     pub(super) fn activity(&mut self) -> anyhow::Result<Activity> {
         self.ask_json(ACTIVITY).map(Activity)
+    }
+
+    /// Asks until there are none, for a while; answers how many are left and how long it
+    /// took. A backend ends a moment after its client has gone.
+    pub(super) fn until_none(
+        &mut self,
+        interrupt: &Interrupt,
+        count: impl Fn(&Activity) -> usize,
+    ) -> anyhow::Result<(usize, Duration)> {
+        let start = Instant::now();
+        loop {
+            let left = count(&self.activity()?);
+            if left == 0 || start.elapsed() > VANISH {
+                return Ok((left, start.elapsed()));
+            }
+            interrupt.pause(Duration::from_millis(2))?;
+        }
     }
 
     /// The value of a setting, such as `max_connections`.

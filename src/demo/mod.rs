@@ -37,7 +37,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use activity::Observer;
+use activity::{Activity, Observer};
 use cluster::Cluster;
 use crew::{Crew, Target};
 use direct::Direct;
@@ -48,7 +48,7 @@ use screen::{Screen, Tone};
 use server_log::ServerLog;
 use sidecar::Sidecar;
 use tools::{Environment, Missing, Tools};
-use verdict::Findings;
+use verdict::{Findings, Stopped};
 
 /// How long pgbench runs beside the agents, through execpool and straight.
 const PGBENCH_POOLED: Duration = Duration::from_secs(10);
@@ -128,8 +128,8 @@ impl Stage<'_> {
             }
         })?;
         let well = sidecar.end()?;
-        let activity = self.observer.activity()?;
-        let left = activity.connections() + activity.monitors();
+        let all = |activity: &Activity| activity.connections() + activity.monitors();
+        let (left, took) = self.observer.until_none(self.interrupt, all)?;
         let log = self.cluster.log();
 
         self.observer.forget_work()?;
@@ -144,7 +144,7 @@ impl Stage<'_> {
             max_connections,
             pooled,
             pooled_log: ServerLog::read(&log),
-            stopped: (well, left),
+            stopped: Stopped { well, left, took },
             direct,
             direct_log: ServerLog::read(whole_log.get(log.len()..).unwrap_or_default()),
         })

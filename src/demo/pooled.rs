@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-use super::activity::{Activity, Observer};
+use super::activity::Observer;
 use super::control::{Control, Ended};
 use super::crew::{Crew, PGBENCH, Part};
 use super::interrupt::Interrupt;
@@ -29,9 +29,6 @@ const EVERY: Duration = Duration::from_millis(100);
 
 /// How long the whole of it may take.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// How long connections may take to vanish before they count as left over.
-const VANISH: Duration = Duration::from_secs(5);
 
 /// Where an execution stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,7 +222,9 @@ impl Pooled<'_> {
         let name = agent.name.clone();
         let running = self.observer.activity()?.in_state(&name, "active");
         agent.kill()?;
-        let (left, took) = self.until_none(|activity| activity.in_state(&name, "active"))?;
+        let (left, took) = self.observer.until_none(self.interrupt, |activity| {
+            activity.in_state(&name, "active")
+        })?;
         let text = format!(
             "{name} was killed in the middle of {running} queries; {left} of them run after \
              {} ms",
@@ -252,7 +251,9 @@ impl Pooled<'_> {
             return Ok(());
         }
         let (name, part) = (agent.name.clone(), agent.part);
-        let (left, _) = self.until_none(|activity| activity.of(&name))?;
+        let (left, _) = self
+            .observer
+            .until_none(self.interrupt, |activity| activity.of(&name))?;
         progress.stages[number] = Stage::Over;
         let end = End {
             name,
@@ -278,7 +279,9 @@ impl Pooled<'_> {
     ) -> anyhow::Result<End> {
         let start = Instant::now();
         let complete = self.control.end(execution)?.complete;
-        let (left, _) = self.until_none(|activity| activity.of(application))?;
+        let (left, _) = self
+            .observer
+            .until_none(self.interrupt, |activity| activity.of(application))?;
         Ok(End {
             name: execution.to_owned(),
             part,
@@ -296,22 +299,6 @@ impl Pooled<'_> {
         self.screen.say(tone, &end.to_string())?;
         progress.ends.push(end);
         Ok(())
-    }
-
-    /// Asks PostgreSQL until there are none, for a while; answers how many are left and
-    /// how long it took.
-    fn until_none(
-        &mut self,
-        count: impl Fn(&Activity) -> usize,
-    ) -> anyhow::Result<(usize, Duration)> {
-        let start = Instant::now();
-        loop {
-            let left = count(&self.observer.activity()?);
-            if left == 0 || start.elapsed() > VANISH {
-                return Ok((left, start.elapsed()));
-            }
-            self.interrupt.pause(Duration::from_millis(2))?;
-        }
     }
 }
 

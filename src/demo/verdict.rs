@@ -19,6 +19,17 @@ pub(super) struct Claim {
     holds: bool,
 }
 
+/// How execpool itself ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stopped {
+    /// Whether with exit status 0.
+    pub(super) well: bool,
+    /// The connections that were left, in the end.
+    pub(super) left: usize,
+    /// How long it took until that, after its process had gone.
+    pub(super) took: Duration,
+}
+
 /// Everything that was found out.
 #[derive(Debug)]
 pub(super) struct Findings {
@@ -27,8 +38,7 @@ pub(super) struct Findings {
     pub(super) pooled: pooled::Outcome,
     /// The server's log of that time.
     pub(super) pooled_log: ServerLog,
-    /// Whether execpool ended well, and the connections that it left.
-    pub(super) stopped: (bool, usize),
+    pub(super) stopped: Stopped,
     pub(super) direct: direct::Outcome,
     /// The server's log of that time.
     pub(super) direct_log: ServerLog,
@@ -225,11 +235,14 @@ fn status_answered(findings: &Findings) -> Claim {
 }
 
 fn stopped(findings: &Findings) -> Claim {
-    let (well, left) = findings.stopped;
+    let Stopped { well, left, took } = findings.stopped;
     let how = if well { "exit status 0" } else { "it failed" };
     Claim::new(
         "execpool itself ended and left nothing",
-        format!("{how}, {left} connections left in pg_stat_activity"),
+        format!(
+            "{how}, {left} connections left in pg_stat_activity after {} ms",
+            took.as_millis()
+        ),
         well && left == 0,
     )
 }
@@ -318,7 +331,11 @@ mod tests {
                 opened: 100,
                 refused: 0,
             },
-            stopped: (true, 0),
+            stopped: Stopped {
+                well: true,
+                left: 0,
+                took: MS,
+            },
             direct: direct::Outcome {
                 refused_agents: 8,
                 connections: 40,
@@ -366,8 +383,8 @@ mod tests {
         let slow = |it: &mut Findings| it.pooled.extremes.slowest = AT_ONCE;
         assert_eq!(false_claims(slow), [7]);
         assert_eq!(false_claims(|it| it.pooled.extremes.exhausted = 0), [7]);
-        assert_eq!(false_claims(|it| it.stopped = (true, 1)), [8]);
-        assert_eq!(false_claims(|it| it.stopped = (false, 0)), [8]);
+        assert_eq!(false_claims(|it| it.stopped.left = 1), [8]);
+        assert_eq!(false_claims(|it| it.stopped.well = false), [8]);
         assert_eq!(false_claims(|it| it.direct.refused_agents = 0), [9]);
         assert_eq!(false_claims(|it| it.direct_log.refused = 0), [9]);
     }
