@@ -10,10 +10,8 @@ mod support;
 
 use std::time::Duration;
 
-use bytes::BytesMut;
-use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
-use support::session::{assert_in, error, kinds, rows, told_pid};
+use support::session::{assert_in, batch, error, kinds, rows, told_pid};
 use support::sidecar::upstream;
 use support::{
     Database, Fault, Message, Postgres, PostgresOptions, Proxy, Raw, Sidecar, eventually,
@@ -48,22 +46,6 @@ async fn used(sidecar: &Sidecar) -> (u64, u64) {
     let status = sidecar.get("/v1/status").await;
     let count = |name: &str| status["budget"][name].as_u64().unwrap();
     (count("used"), count("open"))
-}
-
-/// Parse, Bind and Execute of one statement.
-fn batch(sql: &str, buffer: &mut BytesMut) {
-    frontend::parse("", sql, [], buffer).unwrap();
-    frontend::bind(
-        "",
-        "",
-        [],
-        [] as [&str; 0],
-        |_, _| Ok(IsNull::Yes),
-        [],
-        buffer,
-    )
-    .unwrap_or_else(|_| panic!("{sql}"));
-    frontend::execute("", 0, buffer).unwrap();
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
-use support::session::{assert_in, error};
+use support::session::{assert_in, batch, error};
 use support::sidecar::upstream;
 use support::{Database, Postgres, PostgresOptions, Raw, Sidecar, eventually};
 
@@ -129,17 +129,7 @@ async fn a_batch_without_its_sync_is_given_up_at_once() {
         .unwrap();
     let mut raw = sidecar.session("app", "a").await;
     let mut bytes = BytesMut::new();
-    frontend::parse("", "INSERT INTO t VALUES (1)", [], &mut bytes).unwrap();
-    let no_values: [Option<&[u8]>; 0] = [];
-    let write = |_: Option<&[u8]>,
-                 _: &mut BytesMut|
-     -> Result<_, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(postgres_protocol::IsNull::Yes)
-    };
-    frontend::bind("", "", [], no_values, write, [], &mut bytes)
-        .ok()
-        .unwrap();
-    frontend::execute("", 0, &mut bytes).unwrap();
+    batch("INSERT INTO t VALUES (1)", &mut bytes);
     frontend::terminate(&mut bytes);
     raw.send(&bytes).await;
     let started = Instant::now();

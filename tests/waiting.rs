@@ -12,9 +12,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
-use support::session::{assert_in, error, kinds, rows};
+use support::session::{assert_in, batch, error, kinds, rows};
 use support::sidecar::upstream;
 use support::{Database, Message, Postgres, PostgresOptions, Raw, Sidecar, eventually};
 
@@ -45,18 +44,7 @@ async fn send(raw: &mut Raw, sql: &str) {
 
 /// Parse, Bind, Execute and Sync of one statement.
 fn segment(sql: &str, buffer: &mut BytesMut) {
-    frontend::parse("", sql, [], buffer).unwrap();
-    frontend::bind(
-        "",
-        "",
-        [],
-        [] as [&str; 0],
-        |_, _| Ok(IsNull::Yes),
-        [],
-        buffer,
-    )
-    .unwrap_or_else(|_| panic!("{sql}"));
-    frontend::execute("", 0, buffer).unwrap();
+    batch(sql, buffer);
     frontend::sync(buffer);
 }
 

@@ -14,7 +14,7 @@
 //! | `visit` | a session from its admission to its end |
 //! | `wait` | the wait for a server connection, as the client sees it |
 //! | `refuse` | errors for what was sent in vain, one for each segment |
-//! | `relay`, `lane` | both directions between two sockets |
+//! | `relay`, `lane`, `scan` | both directions between two sockets |
 //! | `forbid` | `SET execpool.…` within a session |
 //! | `taint` | what a session leaves behind |
 //! | `remember` | the texts of prepared statements |
@@ -31,6 +31,7 @@ mod parting;
 mod refuse;
 mod relay;
 mod remember;
+mod scan;
 pub mod service;
 mod startup;
 mod taint;

@@ -11,17 +11,18 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::protocol::expect::{Answer, Expectations, Sent};
+use crate::protocol::expect::Expectations;
 use crate::protocol::frame::Violation;
-use crate::protocol::message::{Fields, Report};
+use crate::protocol::message::Report;
 use crate::protocol::{backend, frontend};
 use crate::server::Connection;
 use crate::session::{Ending, Session, State};
 
 use super::forbid::Forbidden;
-use super::lane::{Lane, Replacement};
+use super::lane::Lane;
 use super::line::Line;
 use super::remember::Statements;
+use super::scan::{FromClient, FromServer};
 use super::taint::Taint;
 
 /// Why a relay is over.
@@ -322,104 +323,4 @@ impl<'a> Relay<'a> {
         }
         None
     }
-}
-
-/// What one scan of the client's bytes has seen.
-#[derive(Default)]
-struct FromClient<'b> {
-    /// Whether the server has something to answer.
-    works: bool,
-    queries: u64,
-    /// The text of the last simple query.
-    sql: Option<&'b [u8]>,
-    /// Whether the last query was a prepared statement's.
-    executed: bool,
-    replacements: Vec<Replacement>,
-    terminated_at: Option<usize>,
-    /// Where the last message ends.
-    end: usize,
-}
-
-impl<'b> FromClient<'b> {
-    fn take(
-        &mut self,
-        event: frontend::Event<'b>,
-        expectations: &mut Expectations,
-        statements: &mut Statements,
-        forbidden: &Forbidden,
-    ) {
-        use frontend::Message as M;
-        if self.terminated_at.is_some() {
-            return;
-        }
-        self.end = event.range.end;
-        match event.message {
-            M::Terminate => self.terminated_at = Some(event.range.start),
-            M::Query { sql } => {
-                self.queries += 1;
-                (self.sql, self.executed) = (Some(sql), false);
-            }
-            M::Parse { name, sql } => statements.prepared(name, sql),
-            M::Bind { statement, .. } => statements.bound(statement),
-            M::Execute { .. } => {
-                self.queries += 1;
-                self.executed = true;
-            }
-            M::FunctionCall => self.queries += 1,
-            _ => {}
-        }
-        if let Some(sent) = Sent::of(&event.message) {
-            self.works = true;
-            expectations.sent(sent);
-        }
-        if let Some(by) = forbidden.in_place_of(&event.message) {
-            let range = event.range;
-            self.replacements.push(Replacement { range, by });
-        }
-    }
-}
-
-/// What one scan of the server's bytes has seen.
-#[derive(Default)]
-struct FromServer {
-    ready: Option<u8>,
-    fatal: bool,
-    out_of_step: bool,
-    replacements: Vec<Replacement>,
-}
-
-impl FromServer {
-    fn take(
-        &mut self,
-        event: backend::Event<'_>,
-        expectations: &mut Expectations,
-        connection: &mut Connection,
-        forbidden: &Forbidden,
-    ) {
-        use backend::Message as M;
-        match event.message {
-            M::ReadyForQuery { status } => {
-                connection.saw_ready(status);
-                self.ready = Some(status);
-            }
-            M::ParameterStatus { name, value } => connection.saw_report(name, value),
-            M::ErrorResponse { body } => {
-                self.fatal |= is_fatal(body);
-                if let Some(by) = forbidden.in_place_of_error(body) {
-                    let range = event.range.clone();
-                    self.replacements.push(Replacement { range, by });
-                }
-            }
-            _ => {}
-        }
-        if let Some(answer) = Answer::of(&event.message) {
-            self.out_of_step |= expectations.answered(answer).is_err();
-        }
-    }
-}
-
-/// Whether the server ends the session with this error.
-fn is_fatal(body: &[u8]) -> bool {
-    let severity = Fields::parse(body).and_then(|fields| fields.get(b'V'));
-    matches!(severity, Some(b"FATAL" | b"PANIC"))
 }

@@ -13,6 +13,7 @@ use crate::protocol::startup::ExecutionId;
 use crate::session::{Session, SessionId, Table, Totals};
 
 use super::maintenance::Leftover;
+use super::membership::{Hold, Membership};
 use super::teardown::Ended;
 use super::{Conflict, Created, Kind, Reason, ReasonText, Refused, Registry, Rules};
 
@@ -153,13 +154,7 @@ impl Executions {
         let (id, kind) = run.map_or((ExecutionId::shared(), Kind::Shared), |run| {
             (run.id.clone(), run.kind)
         });
-        Ok(Membership {
-            executions: Arc::clone(self),
-            number,
-            id,
-            kind,
-            session: None,
-        })
+        Ok(Membership::new(Arc::clone(self), number, id, kind))
     }
 
     /// Begins an explicit execution, or makes the implicit one of that name explicit.
@@ -196,10 +191,8 @@ impl Executions {
     pub fn hold(self: &Arc<Self>, id: &ExecutionId) -> Option<Hold> {
         let mut inner = self.inner.lock();
         let number = inner.registry.find(id)?;
-        inner.registry.hold_opened(number).then(|| Hold {
-            executions: Arc::clone(self),
-            number,
-        })
+        let held = inner.registry.hold_opened(number);
+        held.then(|| Hold::new(Arc::clone(self), number))
     }
 
     /// Ends an execution: see [`teardown`](super::teardown). Answers where its end will be told,
@@ -267,7 +260,12 @@ impl Executions {
 
     /// The pool of a generation for an upstream, opened when it is first asked for. One of a
     /// generation that is ending stays shut.
-    fn pool(&self, number: ExecutionNumber, kind: Kind, upstream: UpstreamNumber) -> PoolId {
+    pub(super) fn pool(
+        &self,
+        number: ExecutionNumber,
+        kind: Kind,
+        upstream: UpstreamNumber,
+    ) -> PoolId {
         let pool = PoolId {
             execution: number,
             upstream,
@@ -293,7 +291,8 @@ impl Executions {
         pool
     }
 
-    fn left(self: &Arc<Self>, number: ExecutionNumber, session: Option<&Arc<Session>>) {
+    /// A member has left: with a session, what that has done is kept.
+    pub(super) fn left(self: &Arc<Self>, number: ExecutionNumber, session: Option<&Arc<Session>>) {
         let now = Instant::now();
         let ended = {
             let mut inner = self.inner.lock();
@@ -317,87 +316,4 @@ fn made_up() -> ExecutionId {
     // which `create` refuses.
     let _ = getrandom::fill(&mut number);
     ExecutionId::numbered(u128::from_ne_bytes(number))
-}
-
-/// A session's part in an execution: it leaves when this is dropped.
-#[derive(Debug)]
-pub struct Membership {
-    executions: Arc<Executions>,
-    number: ExecutionNumber,
-    id: ExecutionId,
-    kind: Kind,
-    session: Option<Arc<Session>>,
-}
-
-impl Membership {
-    /// The execution's name.
-    #[must_use]
-    pub fn id(&self) -> &ExecutionId {
-        &self.id
-    }
-
-    /// Whether it is the standing execution.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.kind == Kind::Shared
-    }
-
-    /// Makes the session known to the execution, so that it is told of the end. If that is under
-    /// way already, it is told at once.
-    pub fn attach(&mut self, session: &Arc<Session>) {
-        self.session = Some(Arc::clone(session));
-        let mut inner = self.executions.inner.lock();
-        let ending = inner.registry.ending_reason(self.number);
-        if let Some(room) = inner.rooms.get_mut(&self.number) {
-            room.sessions.insert(session.id(), Arc::clone(session));
-        }
-        drop(inner);
-        if let Some(reason) = ending {
-            session.end(super::teardown::ending(&self.id, reason, Duration::ZERO));
-        }
-    }
-
-    /// The execution's pool for an upstream.
-    #[must_use]
-    pub fn pool(&self, upstream: UpstreamNumber) -> PoolId {
-        self.executions.pool(self.number, self.kind, upstream)
-    }
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        self.executions.left(self.number, self.session.as_ref());
-    }
-}
-
-/// Keeps an execution from ending by the loss of its holds. May be dropped on any thread.
-#[derive(Debug)]
-pub struct Hold {
-    executions: Arc<Executions>,
-    number: ExecutionNumber,
-}
-
-impl Hold {
-    /// Waits until the execution that is held has ended. Cancel safe.
-    pub async fn ended(&self) -> Option<Arc<Ended>> {
-        let executions = Arc::clone(&self.executions);
-        let number = self.number;
-        let asked = self.executions.runtime.spawn(async move {
-            let inner = executions.inner.lock();
-            inner.rooms.get(&number).map(|room| room.ended.subscribe())
-        });
-        let mut told = asked.await.ok().flatten()?;
-        let ended = told.wait_for(Option::is_some).await.ok()?;
-        ended.clone()
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        let (executions, number) = (Arc::clone(&self.executions), self.number);
-        self.executions.runtime.spawn(async move {
-            let mut inner = executions.inner.lock();
-            inner.registry.hold_closed(number, Instant::now());
-        });
-    }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`registry`] | who may join which, and when each ends: values alone, without clock or socket |
 //! | [`executions`] | the same with their sessions and pools |
+//! | [`membership`] | a session's part in one, and a hold |
 //! | [`teardown`] | how one ends |
 //! | [`maintenance`] | what is done about what an end has left behind |
 //! | [`view`] | how they are shown |
@@ -13,6 +14,7 @@ pub mod counts;
 pub mod error;
 pub mod executions;
 pub mod maintenance;
+pub mod membership;
 pub mod memory;
 pub mod reason;
 pub mod registry;
@@ -24,8 +26,9 @@ pub mod view;
 
 pub use counts::Counts;
 pub use error::{Conflict, Refused};
-pub use executions::{Executions, Hold, Membership, Request, Terminate, Upstream};
+pub use executions::{Executions, Request, Terminate, Upstream};
 pub use maintenance::Leftover;
+pub use membership::{Hold, Membership};
 pub use reason::{Reason, ReasonText};
 pub use registry::{Created, Registry};
 pub use remote::{Gone, Remote};

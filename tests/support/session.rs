@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use postgres_protocol::IsNull;
+use postgres_protocol::message::frontend;
 use serde_json::Value;
 
 use super::raw::{Message, Raw};
@@ -103,6 +106,15 @@ pub(crate) fn told_pid(told: &[Message]) -> i32 {
     key.unwrap_or_else(|| panic!("no BackendKeyData: {told:?}"))
         .key()
         .0
+}
+
+/// Parse, Bind and Execute of one statement.
+pub(crate) fn batch(sql: &str, buffer: &mut BytesMut) {
+    frontend::parse("", sql, [], buffer).unwrap();
+    let no_values: [&str; 0] = [];
+    let bound = frontend::bind("", "", [], no_values, |_, _| Ok(IsNull::Yes), [], buffer);
+    assert!(bound.is_ok(), "{sql}");
+    frontend::execute("", 0, buffer).unwrap();
 }
 
 impl Raw {

@@ -1,0 +1,115 @@
+//! What keeps a part in an execution: a session's membership, and a hold.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::pool::{ExecutionNumber, PoolId, UpstreamNumber};
+use crate::protocol::startup::ExecutionId;
+use crate::session::Session;
+
+use super::teardown::{self, Ended};
+use super::{Executions, Kind};
+
+/// A session's part in an execution: it leaves when this is dropped.
+#[derive(Debug)]
+pub struct Membership {
+    executions: Arc<Executions>,
+    number: ExecutionNumber,
+    id: ExecutionId,
+    kind: Kind,
+    session: Option<Arc<Session>>,
+}
+
+impl Membership {
+    /// Of nobody yet: see [`Membership::attach`].
+    pub(super) fn new(
+        executions: Arc<Executions>,
+        number: ExecutionNumber,
+        id: ExecutionId,
+        kind: Kind,
+    ) -> Self {
+        Self {
+            executions,
+            number,
+            id,
+            kind,
+            session: None,
+        }
+    }
+
+    /// The execution's name.
+    #[must_use]
+    pub fn id(&self) -> &ExecutionId {
+        &self.id
+    }
+
+    /// Whether it is the standing execution.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.kind == Kind::Shared
+    }
+
+    /// Makes the session known to the execution, so that it is told of the end. If that is under
+    /// way already, it is told at once.
+    pub fn attach(&mut self, session: &Arc<Session>) {
+        self.session = Some(Arc::clone(session));
+        let mut inner = self.executions.inner.lock();
+        let ending = inner.registry.ending_reason(self.number);
+        if let Some(room) = inner.rooms.get_mut(&self.number) {
+            room.sessions.insert(session.id(), Arc::clone(session));
+        }
+        drop(inner);
+        if let Some(reason) = ending {
+            session.end(teardown::ending(&self.id, reason, Duration::ZERO));
+        }
+    }
+
+    /// The execution's pool for an upstream.
+    #[must_use]
+    pub fn pool(&self, upstream: UpstreamNumber) -> PoolId {
+        self.executions.pool(self.number, self.kind, upstream)
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.executions.left(self.number, self.session.as_ref());
+    }
+}
+
+/// Keeps an execution from ending by the loss of its holds. May be dropped on any thread.
+#[derive(Debug)]
+pub struct Hold {
+    executions: Arc<Executions>,
+    number: ExecutionNumber,
+}
+
+impl Hold {
+    /// One that the registry has counted.
+    pub(super) fn new(executions: Arc<Executions>, number: ExecutionNumber) -> Self {
+        Self { executions, number }
+    }
+
+    /// Waits until the execution that is held has ended. Cancel safe.
+    pub async fn ended(&self) -> Option<Arc<Ended>> {
+        let executions = Arc::clone(&self.executions);
+        let number = self.number;
+        let asked = self.executions.runtime.spawn(async move {
+            let inner = executions.inner.lock();
+            inner.rooms.get(&number).map(|room| room.ended.subscribe())
+        });
+        let mut told = asked.await.ok().flatten()?;
+        let ended = told.wait_for(Option::is_some).await.ok()?;
+        ended.clone()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let (executions, number) = (Arc::clone(&self.executions), self.number);
+        self.executions.runtime.spawn(async move {
+            let mut inner = executions.inner.lock();
+            inner.registry.hold_closed(number, Instant::now());
+        });
+    }
+}
