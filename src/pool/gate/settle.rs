@@ -101,7 +101,6 @@ impl Gate {
                     .and_then(|members| members.first(waiting.key));
                 let first = first.map_or(waiting.waiter, |(_, waiter)| waiter);
                 let lend = self.lend(pool, waiting.key, first);
-                self.turns.granted(execution);
                 decisions.push(lend);
                 return Turn::Had;
             } else if self.make_room(pool, deal, hand, decisions) {
