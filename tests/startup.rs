@@ -608,8 +608,15 @@ async fn an_unreachable_database_is_told_with_a_hint_and_the_sidecar_starts_all_
         }
     })
     .await;
-    let log = sidecar.log().join("\n");
-    assert!(log.contains("does not answer"), "{log}");
+    eventually(SOON, "the log says so", async || {
+        let log = sidecar.log().join("\n");
+        if log.contains("the database does not answer") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

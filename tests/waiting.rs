@@ -168,11 +168,15 @@ async fn a_full_pool_is_told_with_its_longest_holders() {
         "{detail}"
     );
     assert!(told[&'H'].contains("pool.size"), "{told:?}");
-    let log = sidecar.log().join("\n");
-    assert!(
-        log.contains(message.as_str()),
-        "the same sentence in the log: {log}"
-    );
+    eventually(SOON, "the same sentence is in the log", async || {
+        let log = sidecar.log().join("\n");
+        if log.contains(message.as_str()) {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
