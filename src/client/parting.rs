@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::pool::Canceller;
+use crate::session::Ending;
 
 use super::relay::{Over, Relay};
 use super::words;
@@ -16,25 +19,27 @@ const CANCEL: Duration = Duration::from_secs(1);
 const GOODBYE: Duration = Duration::from_millis(200);
 
 /// Ends a relay in the way that its end demands. Answers whether the server connection can be
-/// given back; if not, it is to be closed, and what it did is cancelled.
+/// given back; if not, it is to be closed, and what it did is cancelled. What a client has left
+/// behind is given up when its session is ended from outside.
 pub(super) async fn part(
     relay: &mut Relay<'_>,
     over: Over,
+    ending: &mut oneshot::Receiver<Box<Ending>>,
     canceller: Option<&Canceller>,
     upstream: &str,
 ) -> bool {
     let is_clean = match over {
-        Over::Terminated => relay.drain(DRAIN).await,
+        Over::Terminated => drain(relay, ending).await,
         Over::Violated(violation) => {
             relay
                 .say_goodbye(&words::violated(violation), GOODBYE)
                 .await;
-            relay.drain(DRAIN).await
+            drain(relay, ending).await
         }
         Over::Vanished if relay.is_idle() => true,
         Over::Vanished => {
             cancel(canceller).await;
-            return relay.drain(DRAIN).await;
+            return drain(relay, ending).await;
         }
         Over::ServerGone => {
             let report = words::server_gone(upstream);
@@ -59,6 +64,16 @@ pub(super) async fn part(
         cancel(canceller).await;
     }
     is_clean
+}
+
+/// Waits for the answers to what the client has left behind; once the session is ended from
+/// outside, for no longer than its grace.
+async fn drain(relay: &mut Relay<'_>, ending: &mut oneshot::Receiver<Box<Ending>>) -> bool {
+    let mut drained = std::pin::pin!(relay.drain(DRAIN));
+    tokio::select! {
+        is_clean = &mut drained => is_clean,
+        Ok(ending) = ending => tokio::time::timeout(ending.grace, drained).await.unwrap_or(false),
+    }
 }
 
 /// Asks the server to stop what it does. That it can't be asked is noticed by who waits for its

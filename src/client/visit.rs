@@ -244,7 +244,8 @@ impl Visit {
             let over = relay.run(&held, &mut self.ending).await;
             drop(held);
             let upstream = &self.service.served_by(self.admission.upstream).name;
-            is_clean = part(&mut relay, over, canceller.as_ref(), upstream).await;
+            let ending = &mut self.ending;
+            is_clean = part(&mut relay, over, ending, canceller.as_ref(), upstream).await;
         }
         let is_tainted = relay.is_tainted();
         drop(relay);
