@@ -15,8 +15,9 @@ use super::words;
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long a cancel request may take.
 const CANCEL: Duration = Duration::from_secs(1);
-/// How long a client may take to accept its last message: nobody waits for one that reads nothing.
-const GOODBYE: Duration = Duration::from_millis(200);
+/// How long a client may take to accept its last message: nobody waits for one that reads nothing,
+/// least of all the end of an execution, whose backends are to be gone within 100 ms.
+const GOODBYE: Duration = Duration::from_millis(40);
 
 /// Ends a relay in the way that its end demands. Answers whether the server connection can be
 /// given back; if not, it is to be closed, and what it did is cancelled. What a client has left
