@@ -391,3 +391,157 @@ async fn a_hundred_ends_at_once_are_all_complete() {
     assert_eq!(budget["open"], 1, "{budget}");
     assert_eq!(place.neighbour.ask("SELECT 'unharmed'").await, "unharmed");
 }
+
+#[tokio::test]
+async fn ended_while_its_client_has_left_a_query_behind() {
+    let mut place = Place::new("left_behind").await;
+    let mut raw = place.doomed().await;
+    assert_eq!(raw.ask("SELECT 1").await, "1");
+    send_query(&mut raw, "SELECT pg_sleep(4)").await;
+    raw.send_with(frontend::terminate).await;
+    drop(raw);
+    place.server_waits_for("PgSleep").await;
+    let started = Instant::now();
+    place.ends_whole().await;
+    let took = started.elapsed();
+    assert!(
+        took < Duration::from_millis(900),
+        "without force, at once: {took:?}"
+    );
+}
+
+#[tokio::test]
+async fn ended_in_a_query_that_ignores_its_cancel() {
+    let mut place = Place::new("ignores").await;
+    let mut raw = place.doomed().await;
+    let sql = "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(60); \
+               EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
+    send_query(&mut raw, sql).await;
+    place.server_waits_for("PgSleep").await;
+    place.ends_whole().await;
+    is_told(&mut raw).await;
+}
+
+#[tokio::test]
+async fn ended_in_the_middle_of_a_long_pipeline_whose_answers_nobody_reads() {
+    let mut place = Place::new("pipelines").await;
+    let mut raw = place.doomed().await;
+    raw.query("CREATE TABLE t (x text)").await;
+    let mut batch = bytes::BytesMut::new();
+    for _ in 0..200 {
+        let sql = "INSERT INTO t SELECT repeat('x', 10000) RETURNING x";
+        frontend::parse("", sql, [], &mut batch).unwrap();
+        batch.extend_from_slice(b"B\0\0\0\x0c\0\0\0\0\0\0\0\0");
+        frontend::execute("", 0, &mut batch).unwrap();
+        frontend::sync(&mut batch);
+    }
+    // More than all buffers on the way hold, so that it is cut off in the middle.
+    let batches = async { while raw.try_send(&batch).await.is_ok() {} };
+    let stuck = tokio::time::timeout(Duration::from_secs(1), batches).await;
+    assert!(stuck.is_err(), "nobody takes all of that");
+    place.ends_whole().await;
+    while raw.read().await.is_some() {}
+}
+
+#[tokio::test]
+async fn ended_while_it_waits_to_come_in() {
+    let mut place = Place::with("in_vain", "").await;
+    let mut holders = Vec::new();
+    for _ in 0..2 {
+        let mut raw = place.doomed().await;
+        raw.query("BEGIN").await;
+        holders.push(raw);
+    }
+    // A session whose startup waits, as its key has never connected.
+    let mut other = place.sidecar.raw().await;
+    other
+        .send_with(|out| {
+            let parameters = [
+                ("user", "app"),
+                ("database", "app"),
+                ("execpool.execution_id", "doomed"),
+                ("application_name", "another key"),
+            ];
+            frontend::startup_message(parameters, out).unwrap();
+        })
+        .await;
+    place.sidecar.session_is("doomed", "startup").await;
+    place.ends_whole().await;
+    is_told(&mut other).await;
+}
+
+#[tokio::test]
+async fn a_grace_that_is_over_ends_what_runs() {
+    let place = Place::new("grace_over").await;
+    let mut raw = place.doomed().await;
+    assert_eq!(raw.ask("SELECT 1").await, "1");
+    send_query(&mut raw, "SELECT pg_sleep(60)").await;
+    place.server_waits_for("PgSleep").await;
+    let started = Instant::now();
+    let path = "/v1/executions/doomed?grace=700ms";
+    let (status, ended) = place.sidecar.control("DELETE", path, None).await;
+    assert_eq!(place.left().await, 0, "{ended}");
+    let took = started.elapsed();
+    assert!(
+        took > Duration::from_millis(650) && took < Duration::from_millis(1600),
+        "{took:?}"
+    );
+    assert_eq!((status, &ended["complete"]), (200, &json!(true)), "{ended}");
+    is_told(&mut raw).await;
+}
+
+#[tokio::test]
+async fn a_copy_that_has_begun_is_finished_within_the_grace() {
+    let mut place = Place::new("grace_copy").await;
+    let mut raw = place.doomed().await;
+    raw.query("CREATE TABLE t (x text)").await;
+    send_query(&mut raw, "COPY t FROM STDIN").await;
+    assert_eq!(raw.read().await.unwrap().kind, b'G');
+    let path = "/v1/executions/doomed?grace=10s";
+    let (answer, ()) = tokio::join!(place.sidecar.control("DELETE", path, None), async {
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            raw.send(b"d\0\0\0\x061\n").await;
+        }
+        raw.send(b"c\0\0\0\x04").await;
+        let told = raw.read_until(b'Z').await;
+        assert_eq!(support::session::kinds(&told), "CZ");
+        is_told(&mut raw).await;
+    });
+    assert_eq!(
+        (answer.0, &answer.1["complete"]),
+        (200, &json!(true)),
+        "{}",
+        answer.1
+    );
+    assert_eq!(place.neighbour.ask("SELECT count(*) FROM t").await, "5");
+}
+
+#[tokio::test]
+async fn a_frozen_network_holds_no_end_back_for_long() {
+    let postgres = Postgres::shared();
+    let database = postgres.database("frozen").await;
+    let proxy = Proxy::unix(postgres).await;
+    let sidecar = Sidecar::start(upstream("app", &proxy.url(&database))).await;
+    let mut idle = sidecar.session("app", "doomed").await;
+    let pid = idle.backend().await;
+    let mut busy = sidecar.session("app", "doomed").await;
+    let busy_pid = busy.backend().await;
+    send_query(&mut busy, "SELECT pg_sleep(60)").await;
+    proxy.set(Fault::Freeze);
+    let started = Instant::now();
+    let (status, ended) = sidecar
+        .control("DELETE", "/v1/executions/doomed", None)
+        .await;
+    let took = started.elapsed();
+    assert!(took < Duration::from_millis(5500), "{took:?}");
+    let mut expected = vec![pid, busy_pid];
+    expected.sort_unstable();
+    assert_eq!(
+        (status, &ended["remaining_pids"]),
+        (200, &json!(expected)),
+        "{ended}"
+    );
+    is_told(&mut idle).await;
+    is_told(&mut busy).await;
+}
