@@ -319,8 +319,10 @@ impl Visit {
     }
 
     /// Writes to the client; an end of the session does not wait for a client that reads nothing.
+    /// What can be written at once is: whoever listens next then tells the client of the end.
     async fn write_or_end(&mut self, bytes: &[u8]) -> Result<(), ()> {
         tokio::select! {
+            biased;
             written = self.line.write(bytes) => written.map_err(drop),
             _ = &mut self.ending => Err(()),
         }
