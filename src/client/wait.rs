@@ -1,5 +1,6 @@
 //! The wait for a server connection, as the client sees it.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -81,7 +82,7 @@ impl Wait<'_> {
                 }
                 () = &mut notice, if !noticed => {
                     noticed = true;
-                    if self.notify(session, begun.elapsed()).await.is_err() {
+                    if self.notify(session, begun.elapsed()).is_err() {
                         return Waited::Gone;
                     }
                 }
@@ -115,12 +116,21 @@ impl Wait<'_> {
         }
     }
 
-    /// Tells the client that it waits.
-    async fn notify(&mut self, session: &Session, waited: Duration) -> std::io::Result<()> {
-        let mut out = self.opening.take().unwrap_or_default();
+    /// Tells the client that it waits, unless it has not read for so long that it takes nothing:
+    /// nobody waits for that. One that takes a part of it can't be told anything more.
+    fn notify(&mut self, session: &Session, waited: Duration) -> io::Result<()> {
+        let mut out = self.opening.clone().unwrap_or_default();
         self.wanting(session, waited, |wanting| wanting.notice())
             .encode(&mut out);
-        self.line.write(&out).await
+        match self.line.socket.try_write(&out) {
+            Ok(written) if written < out.len() => Err(io::ErrorKind::WriteZero.into()),
+            Ok(_) => {
+                *self.opening = None;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Nothing came in time: the same sentence for the client and for the log.
