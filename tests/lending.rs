@@ -1,6 +1,12 @@
 //! Lending over real connections: never more than the budget by the server's own log,
 //! first come first served, nothing lost when a waiter goes, nothing left of an ended
 //! execution.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`dialling`] | where a connection comes from, and when a pool is empty |
+//! | [`parking`] | connections that are kept for a session |
+//! | [`upkeep`] | connections that are too old or were idle for too long |
 
 #![allow(
     clippy::unwrap_used,
@@ -8,7 +14,13 @@
     reason = "what fails here fails the test"
 )]
 
+#[path = "lending/dialling.rs"]
+mod dialling;
+#[path = "lending/parking.rs"]
+mod parking;
 mod support;
+#[path = "lending/upkeep.rs"]
+mod upkeep;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
