@@ -195,10 +195,25 @@ impl Gate {
     /// A session wants a connection. It is refused where its pool is unknown or shut. A waiter
     /// that waits already keeps its place.
     pub fn arrive(&mut self, pool: PoolId, key: KeyId, waiter: WaiterId) -> Vec<Decision> {
+        let place = self.next_stamp();
+        self.line_up(pool, key, waiter, place)
+    }
+
+    /// Somebody whose turn it was got a connection that is no good, and wants another: that one is
+    /// served next in its pool.
+    pub fn arrive_again(&mut self, pool: PoolId, key: KeyId, waiter: WaiterId) -> Vec<Decision> {
+        let first = self.pools.get(&pool).and_then(|members| {
+            let (first, _) = members.queue.first_key_value()?;
+            first.checked_sub(1)
+        });
+        let place = first.unwrap_or_else(|| self.next_stamp());
+        self.line_up(pool, key, waiter, place)
+    }
+
+    fn line_up(&mut self, pool: PoolId, key: KeyId, waiter: WaiterId, place: u64) -> Vec<Decision> {
         if self.waiters.contains_key(&waiter) {
             return Vec::new();
         }
-        let place = self.next_stamp();
         match self.pools.get_mut(&pool) {
             Some(members) if members.door == Door::Open => {
                 members.queue.insert(place, Waiting { waiter, key });

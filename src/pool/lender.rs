@@ -200,20 +200,24 @@ impl Lender {
         key: &Arc<Key>,
         waiter: WaiterId,
     ) -> Result<Checkout, Refused> {
+        let mut dead = None;
         loop {
-            let mut checkout = self.wait(pool, key, waiter).await?;
+            let mut checkout = self.wait(pool, key, waiter, dead.take()).await?;
             if checkout.is_alive() && checkout.answers().await {
                 return Ok(checkout);
             }
-            checkout.discard();
+            dead = Some(checkout);
         }
     }
 
+    /// Lines up and waits. Who has been given a dead connection lines up at the front before that
+    /// is discarded, so that nobody overtakes him.
     async fn wait(
         self: &Arc<Self>,
         pool: PoolId,
         key: &Arc<Key>,
         waiter: WaiterId,
+        dead: Option<Checkout>,
     ) -> Result<Checkout, Refused> {
         let (answer, receiver) = oneshot::channel();
         let _place = InQueue {
@@ -225,10 +229,16 @@ impl Lender {
                 let since = Instant::now();
                 inner.waiting.insert(waiter, Waiter { answer, since });
                 trace(pool, waiter, "waits");
-                inner.gate.arrive(pool, key.id(), waiter)
+                match dead {
+                    None => inner.gate.arrive(pool, key.id(), waiter),
+                    Some(_) => inner.gate.arrive_again(pool, key.id(), waiter),
+                }
             },
             None,
         );
+        if let Some(dead) = dead {
+            dead.discard();
+        }
         // The sender is dropped unanswered only by a lender that is being torn down.
         receiver.await.unwrap_or(Err(Refused::Ended))
     }

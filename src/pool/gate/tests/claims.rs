@@ -292,3 +292,21 @@ fn a_full_pool_closes_one_idle_connection_for_each_waiter_of_another_key() {
     assert_eq!(gate.arrive(p(1), B, WaiterId(3)), [evict]);
     assert_eq!(gate.arrive(p(1), B, WaiterId(4)), [evict]);
 }
+
+#[test]
+fn who_was_given_a_dead_connection_is_served_before_those_who_came_later() {
+    let mut gate = gate(3, 0, 1);
+    lent(&mut gate, p(1), A, 1);
+    assert_eq!(gate.arrive(p(1), A, WaiterId(2)), []);
+    assert_eq!(gate.arrive_again(p(1), A, WaiterId(1)), []);
+    assert_eq!(gate.position(WaiterId(1)), Some(1));
+    assert_eq!(gate.discarded(p(1), A), []);
+    let pool = p(1);
+    assert_eq!(gate.closed(pool, A), [Dial { pool, key: A }]);
+    let lend = Lend {
+        waiter: WaiterId(1),
+        pool,
+        key: A,
+    };
+    assert_eq!(gate.opened(pool, A), [lend]);
+}
