@@ -199,3 +199,18 @@ async fn a_log_that_nobody_reads_stalls_no_query() {
     child.start_kill().unwrap();
     child.wait().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_hangup_ends_nothing_and_is_said_to_do_nothing() {
+    let (_database, sidecar) = place("hangup", "").await;
+    let mut raw = sidecar.session("app", "a").await;
+    raw.query("BEGIN").await;
+    sidecar.signal(Signal::SIGHUP);
+    eventually(SOON, "it is said", async || {
+        let log = sidecar.log();
+        let told = log.iter().any(|line| line.contains("SIGHUP does nothing"));
+        told.then_some(()).ok_or(log)
+    })
+    .await;
+    assert_eq!(raw.ask("SELECT 'served'").await, "served");
+}

@@ -19,11 +19,13 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
+    /// These, and SIGHUP, which would end the process if nobody listened to it.
+    fn new() -> std::io::Result<(Self, Signal)> {
+        let signals = Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-        })
+        };
+        Ok((signals, signal(SignalKind::hangup())?))
     }
 
     async fn next(&mut self) {
@@ -34,11 +36,21 @@ impl Signals {
     }
 }
 
+/// Who asks for a reload as of other daemons is told that there is none; the sessions live on.
+async fn outlive(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::warn!("SIGHUP does nothing: a changed configuration takes a restart");
+    }
+}
+
 /// Waits for SIGTERM or SIGINT, serves who is left within the grace, then ends all executions. A
 /// second signal cuts that short.
 pub(super) async fn wait(config: &Config, remote: &Remote) {
     let mut signals = match Signals::new() {
-        Ok(signals) => signals,
+        Ok((signals, hangup)) => {
+            tokio::spawn(outlive(hangup));
+            signals
+        }
         Err(error) => {
             tracing::error!(%error, "cannot listen to signals");
             return std::future::pending().await;
