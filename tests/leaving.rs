@@ -287,3 +287,76 @@ async fn sessions_are_told_of_a_server_that_ends_and_work_when_it_is_back() {
     assert_in(&told);
     assert_eq!(raw.ask("SELECT 2").await, "2");
 }
+
+#[tokio::test]
+async fn a_session_is_told_of_a_server_that_ends_amid_its_query() {
+    let mut postgres = Postgres::start(PostgresOptions::default());
+    let database = postgres.database("amid").await;
+    let sidecar = Sidecar::start(upstream("app", &database.url())).await;
+    let mut raw = sidecar.session("app", "a").await;
+    assert_eq!(raw.ask("SELECT 1").await, "1");
+    raw.send(&query("SELECT pg_sleep(60)")).await;
+    sidecar.session_is("a", "active").await;
+    let state = told_of_the_end(&mut raw, &mut postgres).await;
+    assert!(
+        ["57P02", "57P01", "08006"].contains(&state.as_str()),
+        "{state}"
+    );
+    sidecar.settles().await;
+    let budget = &sidecar.get("/v1/status").await["budget"];
+    assert_eq!(budget["open"], 0, "{budget}");
+}
+
+/// As when an app is killed by the kernel: all of its connections break at one moment.
+#[tokio::test]
+async fn fifty_clients_that_vanish_at_once_leave_nothing_running() {
+    let database = Postgres::shared().database("fifty").await;
+    let more = "budget: {size: 20, overflow: 40}\npool: {size: 2, overflow: 10}\n";
+    let sidecar = Sidecar::start(upstream("app", &database.url()) + more).await;
+    let doings = [
+        "SELECT pg_sleep(60)",
+        "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 1000000)) TO STDOUT",
+        "BEGIN; CREATE TABLE t ()",
+        "COPY pg_temp.t FROM STDIN",
+        "SELECT 1",
+    ];
+    let mut clients = Vec::new();
+    for number in 0..50 {
+        let mut raw = sidecar.session("app", &format!("e{}", number % 10)).await;
+        raw.query("CREATE TEMP TABLE t (x int)").await;
+        raw.send(&query(doings[number % doings.len()])).await;
+        clients.push(raw);
+    }
+    drop(clients);
+    nothing_runs(&database, Duration::from_secs(6)).await;
+    sidecar.settles().await;
+    for number in 0..10 {
+        let mut raw = sidecar.session("app", &format!("e{number}")).await;
+        assert_eq!(raw.ask("SELECT 1").await, "1");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_while_it_waits_leaves_its_place() {
+    let (_database, sidecar) = place("place").await;
+    let mut holders = Vec::new();
+    for _ in 0..5 {
+        let mut raw = sidecar.session("app", "a").await;
+        raw.query("BEGIN").await;
+        holders.push(raw);
+    }
+    let mut vanishing = sidecar.session("app", "a").await;
+    vanishing.send(&query("SELECT 1")).await;
+    sidecar.session_is("a", "waiting").await;
+    let mut next = sidecar.session("app", "a").await;
+    next.send(&query("SELECT 'served'")).await;
+    drop(vanishing);
+    eventually(SOON, "one waits", async || {
+        let waiting = sidecar.get("/v1/status").await["budget"]["waiting"].clone();
+        (waiting == 1).then_some(()).ok_or(waiting)
+    })
+    .await;
+    holders.pop();
+    let told = next.read_until(b'Z').await;
+    assert_eq!(support::session::rows(&told), ["served"]);
+}

@@ -11,6 +11,8 @@ mod support;
 
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use support::sidecar::upstream;
 use support::{Database, Fault, Postgres, PostgresOptions, Proxy, Sidecar, eventually};
@@ -69,6 +71,101 @@ async fn the_pass_ends_what_a_partition_has_kept_from_ending() {
     .await;
     let filter = "datname = 'partition' AND state = 'idle in transaction'";
     assert_eq!(postgres.activity(filter).await.len(), 1, "the living one's");
+}
+
+/// Goes on with a stopped process when it is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(pid: i32) -> Self {
+        let pid = Pid::from_raw(pid);
+        kill(pid, Signal::SIGSTOP).expect("a backend can be stopped");
+        Self(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_was_stopped_at_the_end_goes_when_it_can() {
+    let database = Postgres::shared().database("stopped").await;
+    let yaml = upstream("app", &database.url()) + "maintenance: {interval: 1s}\n";
+    let sidecar = Sidecar::start(yaml).await;
+    let mut doomed = sidecar.session("app", "doomed").await;
+    let pid = doomed.backend().await;
+    let mut living = sidecar.session("app", "living").await;
+    let living_pid = living.backend().await;
+    let stopped = Stopped::new(pid);
+    let (_, ended) = sidecar
+        .control("DELETE", "/v1/executions/doomed", None)
+        .await;
+    assert_eq!(
+        (&ended["complete"], &ended["remaining_pids"]),
+        (&json!(false), &json!([pid])),
+        "{ended}"
+    );
+    drop(stopped);
+    settles_at(&database, 1, "it is gone").await;
+    assert_eq!(living.backend().await, living_pid);
+}
+
+/// The older backends' route does what the pass does, on request; nothing that lives is touched.
+#[tokio::test]
+async fn a_cleanup_on_request_ends_leftovers_and_nothing_that_lives() {
+    let postgres = Postgres::shared();
+    let database = postgres.database("requested").await;
+    let proxy = Proxy::tcp(postgres).await;
+    let yaml = upstream("app", &proxy.url(&database)) + "maintenance: {interval: off}\n";
+    let sidecar = Sidecar::start(yaml).await;
+    let mut doomed = sidecar.session("app", "doomed").await;
+    doomed.query("BEGIN").await;
+    proxy.set(Fault::FreezeOld);
+    let mut working = sidecar.session("app", "working").await;
+    assert_eq!(working.ask("SELECT 1").await, "1");
+    let mut leaking = sidecar.session("app", "leaking").await;
+    leaking.query("BEGIN").await;
+    let path = "/api/memory/debug/connections/cleanup";
+    assert_eq!(sidecar.control("POST", path, None).await.0, 200);
+    assert_eq!(pooled(&database).await, 3, "nothing has ended yet");
+
+    let (_, ended) = sidecar
+        .control("DELETE", "/v1/executions/doomed", None)
+        .await;
+    assert_eq!(ended["complete"], false, "{ended}");
+    settles_at(&database, 3, "it stays where nobody asks").await;
+    let (status, answer) = sidecar.control("POST", path, None).await;
+    assert_eq!(
+        (status, &answer["success"]),
+        (200, &json!(true)),
+        "{answer}"
+    );
+    let executions = &answer["data"]["connection_stats"]["executions"];
+    assert_eq!(executions["leaking"]["sql_databases"], 1, "{answer}");
+    assert!(executions.get("doomed").is_none(), "{answer}");
+    settles_at(&database, 2, "the leftover is ended").await;
+    assert_eq!(working.ask("SELECT 2").await, "2");
+    assert_eq!(leaking.ask("SELECT 3").await, "3", "in its transaction");
+}
+
+#[tokio::test]
+async fn above_the_budgets_size_a_returned_connection_is_closed() {
+    let database = Postgres::shared().database("above_budget").await;
+    let yaml = upstream("app", &database.url()) + "budget: {size: 3, overflow: 9}\n";
+    let sidecar = Sidecar::start(yaml).await;
+    let mut sessions = Vec::new();
+    for number in 0..12 {
+        let mut raw = sidecar.session("app", &format!("e{}", number / 2)).await;
+        assert_eq!(raw.ask("SELECT 1").await, "1");
+        sessions.push(raw);
+    }
+    assert_eq!(pooled(&database).await, 12);
+    drop(sessions);
+    settles_at(&database, 3, "three stay, of whichever execution").await;
+    sidecar.settles().await;
 }
 
 #[tokio::test]
