@@ -1,6 +1,6 @@
 //! What becomes of a server connection at the end of its session.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -10,9 +10,16 @@ use crate::session::Ending;
 use super::relay::{Over, Relay};
 use super::words;
 
-/// How long a query may go on after its client has said goodbye, as PostgreSQL would let it, or
-/// after it was cancelled.
+/// How long a query may go on after its client has said goodbye, as PostgreSQL would let it.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long a query may go on after each time that it was cancelled. A server that has not begun
+/// with it yet ignores the first request.
+const STOPS: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(400),
+    Duration::from_millis(1500),
+    Duration::from_secs(3),
+];
 /// How long a cancel request may take.
 const CANCEL: Duration = Duration::from_secs(1);
 /// How long a client may take to accept its last message: nobody waits for one that reads nothing,
@@ -38,10 +45,7 @@ pub(super) async fn part(
             drain(relay, ending).await
         }
         Over::Vanished if relay.is_idle() => true,
-        Over::Vanished => {
-            cancel(canceller).await;
-            return drain(relay, ending).await;
-        }
+        Over::Vanished => false,
         Over::ServerGone => {
             let report = words::server_gone(upstream);
             relay.say_goodbye(&report, GOODBYE).await;
@@ -61,10 +65,22 @@ pub(super) async fn part(
             return false;
         }
     };
-    if !is_clean {
+    is_clean || stop(relay, canceller).await
+}
+
+/// Stops what the server does: a backend that is left at work would outlive its permit. Answers
+/// whether the connection can be given back.
+async fn stop(relay: &mut Relay<'_>, canceller: Option<&Canceller>) -> bool {
+    for patience in STOPS {
         cancel(canceller).await;
+        let begun = Instant::now();
+        let is_drained = relay.drain(patience).await;
+        // What fails before its time fails again.
+        if is_drained || begun.elapsed() < patience {
+            return is_drained;
+        }
     }
-    is_clean
+    false
 }
 
 /// Waits for the answers to what the client has left behind; once the session is ended from
