@@ -11,9 +11,8 @@ mod support;
 
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
+use support::guard::Stopped;
 use support::sidecar::upstream;
 use support::{Database, Fault, Postgres, PostgresOptions, Proxy, Sidecar, eventually};
 
@@ -71,23 +70,6 @@ async fn the_pass_ends_what_a_partition_has_kept_from_ending() {
     .await;
     let filter = "datname = 'partition' AND state = 'idle in transaction'";
     assert_eq!(postgres.activity(filter).await.len(), 1, "the living one's");
-}
-
-/// Goes on with a stopped process when it is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new(pid: i32) -> Self {
-        let pid = Pid::from_raw(pid);
-        kill(pid, Signal::SIGSTOP).expect("a backend can be stopped");
-        Self(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let _ = kill(self.0, Signal::SIGCONT);
-    }
 }
 
 #[tokio::test]

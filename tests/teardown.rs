@@ -11,10 +11,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use postgres_protocol::message::frontend;
 use serde_json::{Value, json};
+use support::guard::Stopped;
 use support::session::{assert_in, error};
 use support::sidecar::upstream;
 use support::{Database, Fault, Postgres, Proxy, Raw, Sidecar, eventually};
@@ -269,23 +268,6 @@ async fn ended_while_it_connects() {
         if left.is_empty() { Ok(()) } else { Err(left) }
     })
     .await;
-}
-
-/// Goes on with a stopped process when it is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new(pid: i32) -> Self {
-        let pid = Pid::from_raw(pid);
-        kill(pid, Signal::SIGSTOP).expect("a backend can be stopped");
-        Self(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let _ = kill(self.0, Signal::SIGCONT);
-    }
 }
 
 #[tokio::test]

@@ -179,14 +179,6 @@ impl Executions {
         Ok(created)
     }
 
-    /// Moves the deadline of an active execution: to `extend` from now, or by its original length.
-    /// False if it is not active.
-    pub fn heartbeat(&self, id: &ExecutionId, extend: Option<Duration>) -> bool {
-        let mut inner = self.inner.lock();
-        let number = inner.registry.find(id);
-        number.is_some_and(|number| inner.registry.heartbeat(number, extend, Instant::now()))
-    }
-
     /// Holds an active execution: it ends soon after the last hold is dropped.
     pub fn hold(self: &Arc<Self>, id: &ExecutionId) -> Option<Hold> {
         let mut inner = self.inner.lock();

@@ -229,16 +229,23 @@ impl Gate {
 
     /// The pool that has had an idle connection of the key for longest and may give it away.
     fn longest_idle_elsewhere(&self, pool: PoolId, key: KeyId) -> Option<PoolId> {
-        let clean = |of: &PoolId| {
-            self.pools
-                .get(of)
-                .is_some_and(|members| !members.is_tainted)
-        };
         let mut idle = self.idle.values();
         let found = idle.find(|(of, its)| {
-            *its == key && of.upstream == pool.upstream && *of != pool && clean(of)
+            *its == key && of.upstream == pool.upstream && *of != pool && self.may_give_away(*of)
         });
         found.map(|(of, _)| *of)
+    }
+
+    /// Whether a pool's connections may reach another one.
+    fn may_give_away(&self, pool: PoolId) -> bool {
+        let members = self.pools.get(&pool);
+        members.is_some_and(|members| !members.is_tainted)
+    }
+
+    /// Whether exactly one connection of the key is idle in a pool.
+    fn has_one_idle(&self, pool: PoolId, key: KeyId) -> bool {
+        let members = self.pools.get(&pool);
+        members.is_some_and(|members| members.idle(key) == 1)
     }
 
     /// An idle connection is not needed where it is: into the reserve with it, or closed.
@@ -251,13 +258,9 @@ impl Gate {
         let Some(&(pool, key)) = self.idle.get(&stamp) else {
             return;
         };
-        let clean = self
-            .pools
-            .get(&pool)
-            .is_some_and(|members| !members.is_tainted);
         let has_room = self.reserved() < self.budget.warm()
             && self.budget.staying() <= self.budget.size().min(self.budget.effective());
-        if clean && has_room && !pool.is_reserve() {
+        if self.may_give_away(pool) && has_room && !pool.is_reserve() {
             let reserve = PoolId::reserve(pool.upstream);
             let members = self.pools.entry(reserve);
             members.or_insert_with(|| Members::new(None));
@@ -276,11 +279,7 @@ impl Gate {
         hand: &mut Option<(PoolId, KeyId)>,
         decisions: &mut Vec<Decision>,
     ) {
-        if self
-            .pools
-            .get(&from)
-            .is_some_and(|members| members.idle(key) == 1)
-        {
+        if self.has_one_idle(from, key) {
             hand.take_if(|held| *held == (from, key));
         }
         self.transition(from, key, Phase::Idle, Phase::Absent);
@@ -299,10 +298,7 @@ impl Gate {
         let Some(&(pool, key)) = self.idle.get(&stamp) else {
             return;
         };
-        let only = self
-            .pools
-            .get(&pool)
-            .is_some_and(|members| members.idle(key) == 1);
+        let only = self.has_one_idle(pool, key);
         self.transition(pool, key, Phase::Idle, Phase::Closing);
         if only && hand.take_if(|held| *held == (pool, key)).is_some() {
             decisions.push(Decision::CloseReturned { pool, key });
