@@ -527,3 +527,34 @@ async fn a_frozen_network_holds_no_end_back_for_long() {
     is_told(&mut idle).await;
     is_told(&mut busy).await;
 }
+
+#[tokio::test]
+async fn a_grace_is_cut_short_by_an_end_without_one() {
+    let place = Place::new("hurried").await;
+    let mut raw = place.doomed().await;
+    assert_eq!(raw.ask("SELECT 1").await, "1");
+    send_query(&mut raw, "SELECT pg_sleep(60)").await;
+    place.server_waits_for("PgSleep").await;
+    let patient = place
+        .sidecar
+        .control("DELETE", "/v1/executions/doomed?grace=1h", None);
+    let hurried = async {
+        raw.expect_silence(Duration::from_millis(500)).await;
+        let started = Instant::now();
+        let answer = place
+            .sidecar
+            .control("DELETE", "/v1/executions/doomed", None)
+            .await;
+        assert!(
+            started.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            started.elapsed()
+        );
+        answer
+    };
+    let (patient, hurried) = tokio::join!(patient, hurried);
+    for (status, ended) in [patient, hurried] {
+        assert_eq!((status, &ended["complete"]), (200, &json!(true)), "{ended}");
+    }
+    is_told(&mut raw).await;
+}

@@ -52,8 +52,8 @@ pub(super) async fn part(
             return false;
         }
         Over::Ended(ending) => {
-            if !relay.is_idle() && !ending.grace.is_zero() {
-                relay.finish(ending.grace).await;
+            if !relay.is_idle() && !ending.grace.is_over() {
+                relay.finish(&ending.grace).await;
             }
             let is_working = !relay.is_idle();
             let goodbye = relay.say_goodbye(&ending.report, GOODBYE);
@@ -89,7 +89,10 @@ async fn drain(relay: &mut Relay<'_>, ending: &mut oneshot::Receiver<Box<Ending>
     let mut drained = std::pin::pin!(relay.drain(DRAIN));
     tokio::select! {
         is_clean = &mut drained => is_clean,
-        Ok(ending) = ending => tokio::time::timeout(ending.grace, drained).await.unwrap_or(false),
+        Ok(ending) = ending => tokio::select! {
+            is_clean = drained => is_clean,
+            () = ending.grace.over() => false,
+        },
     }
 }
 

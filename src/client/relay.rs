@@ -16,7 +16,7 @@ use crate::protocol::frame::Violation;
 use crate::protocol::message::Report;
 use crate::protocol::{backend, frontend};
 use crate::server::Connection;
-use crate::session::{Ending, Session, State};
+use crate::session::{Ending, Grace, Session, State};
 
 use super::forbid::Forbidden;
 use super::lane::Lane;
@@ -116,9 +116,9 @@ impl<'a> Relay<'a> {
         .await
     }
 
-    /// Goes on until the server has answered all, at most for `grace`. Nothing new is taken from
+    /// Goes on until the server has answered all, until `grace` is over at the latest. Nothing new is taken from
     /// the client but the rows of a COPY that has begun.
-    pub(super) async fn finish(&mut self, grace: Duration) {
+    pub(super) async fn finish(&mut self, grace: &Grace) {
         let work = std::future::poll_fn(|cx| {
             let up_is_over = match self.expectations.in_copy() {
                 true => self.poll_up(cx).is_ready(),
@@ -132,7 +132,10 @@ impl<'a> Relay<'a> {
             }
             Poll::Pending
         });
-        let _ = tokio::time::timeout(grace, work).await;
+        tokio::select! {
+            () = work => {}
+            () = grace.over() => {}
+        }
     }
 
     /// Waits until the server has answered all that the client has asked, for at most `patience`;

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::pool::{ExecutionNumber, Lender, PoolId, PoolLimits, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
-use crate::session::{Session, SessionId, Table, Totals};
+use crate::session::{GraceGiver, Session, SessionId, Table, Totals};
 
 use super::maintenance::Leftover;
 use super::membership::{Hold, Membership};
@@ -75,6 +75,8 @@ pub(super) struct Room {
     limits: Option<PoolLimits>,
     /// Told when a session has left.
     pub(super) left: Arc<Notify>,
+    /// How long running queries may go on at its end.
+    pub(super) grace: GraceGiver,
     /// Told how it ended.
     pub(super) ended: watch::Sender<Option<Arc<Ended>>>,
 }
@@ -188,7 +190,8 @@ impl Executions {
     }
 
     /// Ends an execution: see [`teardown`](super::teardown). Answers where its end will be told,
-    /// also of one that is ending already; none if there is none of that name.
+    /// also of one that is ending already, whose grace may get shorter by this; none if there is
+    /// none of that name.
     pub fn end(
         self: &Arc<Self>,
         id: &ExecutionId,
@@ -234,6 +237,7 @@ impl Executions {
         text: Option<ReasonText>,
         grace: Option<Duration>,
     ) -> Option<watch::Receiver<Option<Arc<Ended>>>> {
+        let grace = grace.unwrap_or(self.grace);
         let (told, begun) = {
             let mut inner = self.inner.lock();
             let told = inner.rooms.entry(number).or_default().ended.subscribe();
@@ -242,10 +246,14 @@ impl Executions {
                 inner.rooms.remove(&number);
                 return None;
             }
+            if !begun && let Some(room) = inner.rooms.get(&number) {
+                // One that has begun may be hurried.
+                room.grace.give(grace);
+            }
             (told, begun)
         };
         if begun {
-            self.tear_down(number, reason, grace.unwrap_or(self.grace));
+            self.tear_down(number, reason, grace);
         }
         Some(told)
     }

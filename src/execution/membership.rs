@@ -1,11 +1,11 @@
 //! What keeps a part in an execution: a session's membership, and a hold.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::pool::{ExecutionNumber, PoolId, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
-use crate::session::Session;
+use crate::session::{Grace, Session};
 
 use super::teardown::{self, Ended};
 use super::{Executions, Kind};
@@ -60,7 +60,7 @@ impl Membership {
         }
         drop(inner);
         if let Some(reason) = ending {
-            session.end(teardown::ending(&self.id, reason, Duration::ZERO));
+            session.end(teardown::ending(&self.id, reason, Grace::none()));
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::pool::{ExecutionNumber, PoolId, UpstreamNumber};
 use crate::protocol::message::{Report, Severity, SqlState};
 use crate::protocol::startup::ExecutionId;
-use crate::session::Ending;
+use crate::session::{Ending, Grace};
 
 use super::{Executions, Reason, Remains, Summary};
 
@@ -39,7 +39,7 @@ impl Ended {
 }
 
 /// What a session is told whose execution ends.
-pub(super) fn ending(id: &ExecutionId, reason: Reason, grace: Duration) -> Ending {
+pub(super) fn ending(id: &ExecutionId, reason: Reason, grace: Grace) -> Ending {
     let report = Report::new(
         Severity::Fatal,
         SqlState::ADMIN_SHUTDOWN,
@@ -59,11 +59,11 @@ impl Executions {
         reason: Reason,
         grace: Duration,
     ) {
-        let (pools, peak) = self.shut(number, reason, grace);
+        let (pools, peak, grace) = self.shut(number, reason, grace);
         let executions = Arc::clone(self);
         self.runtime.spawn(async move {
             let begun = Instant::now();
-            executions.wait_for_end(&pools, grace).await;
+            executions.wait_for_end(&pools, &grace).await;
             executions.wait_for_farewells(number).await;
             let remaining: Vec<(UpstreamNumber, i32)> = pools
                 .iter()
@@ -76,46 +76,49 @@ impl Executions {
         });
     }
 
-    /// Lets nobody in any more and tells all sessions. Answers the pools, and their peak.
+    /// Lets nobody in any more and tells all sessions. Answers the pools, their peak, and
+    /// the grace that was given.
     fn shut(
         self: &Arc<Self>,
         number: ExecutionNumber,
         reason: Reason,
         grace: Duration,
-    ) -> (Vec<PoolId>, usize) {
-        let (pools, sessions, id) = {
+    ) -> (Vec<PoolId>, usize, Grace) {
+        let (pools, sessions, id, grace) = {
             let mut inner = self.inner.lock();
             let id = inner.registry.get(number).map(|run| run.id.clone());
             let room = inner.rooms.entry(number).or_default();
             let pools: Vec<PoolId> = room.pools.iter().copied().collect();
             let sessions: Vec<_> = room.sessions.values().cloned().collect();
-            (pools, sessions, id)
+            (pools, sessions, id, room.grace.give(grace))
         };
         let peak = pools.iter().map(|pool| self.lender.peak(*pool)).sum();
         // First the sessions, so that who waits is told why, and then refused.
         for session in sessions {
             let id = id.as_ref().unwrap_or(&session.identity().execution);
-            session.end(ending(id, reason, grace));
+            session.end(ending(id, reason, grace.clone()));
         }
         for pool in &pools {
             self.lender.shut(*pool);
         }
-        (pools, peak)
+        (pools, peak, grace)
     }
 
     /// Waits, with a bound, until no pool has a connection; uses force on the way.
-    async fn wait_for_end(&self, pools: &[PoolId], grace: Duration) {
+    async fn wait_for_end(&self, pools: &[PoolId], grace: &Grace) {
         let all = async {
             for pool in pools {
                 self.lender.emptied(*pool).await;
             }
         };
         let mut all = std::pin::pin!(all);
-        if tokio::time::timeout(grace + FORCE_AFTER, &mut all)
-            .await
-            .is_ok()
-        {
-            return;
+        let force = async {
+            grace.over().await;
+            tokio::time::sleep(FORCE_AFTER).await;
+        };
+        tokio::select! {
+            () = &mut all => return,
+            () = force => {}
         }
         for pool in pools {
             let pids = self.lender.pids(*pool);

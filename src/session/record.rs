@@ -10,7 +10,7 @@ use crate::protocol::message::Report;
 use crate::protocol::startup::ExecutionId;
 
 use super::table::Tally;
-use super::{Held, SessionId, State};
+use super::{Grace, Held, SessionId, State};
 
 /// How much of a statement is kept, in bytes: enough to know it again.
 pub const MAX_STATEMENT: usize = 1024;
@@ -44,7 +44,7 @@ pub struct Ending {
     /// What the client is told.
     pub report: Report,
     /// How long a running query may go on.
-    pub grace: Duration,
+    pub grace: Grace,
 }
 
 /// What a session has done so far.

@@ -183,6 +183,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::Grace;
     use std::time::Duration;
 
     fn identity(execution: &str) -> Identity {
@@ -267,7 +268,7 @@ mod tests {
                 crate::protocol::message::SqlState::ADMIN_SHUTDOWN,
                 message,
             ),
-            grace: Duration::ZERO,
+            grace: Grace::none(),
         };
         seat.session().end(because("first"));
         seat.session().end(because("second"));
