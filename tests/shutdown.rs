@@ -160,6 +160,70 @@ async fn a_sidecar_that_is_killed_leaves_no_backend() {
 }
 
 #[tokio::test]
+async fn a_sidecar_that_was_killed_is_in_nobodys_way() {
+    let (_database, sidecar) = place("replaced", "").await;
+    let sidecar = sidecar.replaced().await;
+    assert_eq!(sidecar.session("app", "a").await.ask("SELECT 1").await, "1");
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_it_as_well() {
+    let (database, mut sidecar) = place("interrupt", "shutdown: {grace: 60s}\n").await;
+    assert_eq!(sidecar.session("app", "a").await.ask("SELECT 1").await, "1");
+    sidecar.settles().await;
+    sidecar.signal(Signal::SIGINT);
+    assert_eq!(sidecar.exited(SOON).await.code(), Some(0));
+    nothing_left(&database).await;
+}
+
+#[tokio::test]
+async fn a_hangup_ends_nothing() {
+    let (_database, sidecar) = place("hangup", "").await;
+    let mut raw = sidecar.session("app", "a").await;
+    raw.query("BEGIN").await;
+    sidecar.signal(Signal::SIGHUP);
+    raw.expect_silence(Duration::from_millis(300)).await;
+    assert_eq!(raw.ask("SELECT 1").await, "1");
+    eventually(SOON, "the log tells what to do", async || {
+        let log = sidecar.log();
+        let told = log
+            .iter()
+            .any(|line| line.contains("SIGHUP") && line.contains("restart"));
+        told.then_some(()).ok_or(log)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_end_that_is_under_way_does_not_outlast_the_process() {
+    let (database, mut sidecar) = place("under_way", "shutdown: {grace: 3s}\n").await;
+    let mut raw = sidecar.session("app", "a").await;
+    raw.send(b"Q\0\0\0\x18SELECT pg_sleep(60)\0").await;
+    sidecar.session_is("a", "active").await;
+    let path = "/v1/executions/a?grace=1h";
+    let end = sidecar.control("DELETE", path, None);
+    let unanswered = tokio::time::timeout(Duration::from_millis(200), end).await;
+    assert!(unanswered.is_err(), "{unanswered:?}");
+    sidecar.signal(Signal::SIGTERM);
+    assert_eq!(raw.expect_error().await[&'C'], "57P01");
+    assert_eq!(sidecar.exited(SOON).await.code(), Some(0));
+    nothing_left(&database).await;
+}
+
+#[tokio::test]
+async fn the_control_socket_answers_until_the_end() {
+    let (_database, mut sidecar) = place("answers", "shutdown: {grace: 60s}\n").await;
+    let mut raw = sidecar.session("app", "a").await;
+    raw.query("BEGIN").await;
+    sidecar.signal(Signal::SIGTERM);
+    raw.expect_silence(Duration::from_millis(300)).await;
+    let (status, ended) = sidecar.control("DELETE", "/v1/executions/a", None).await;
+    assert_eq!((status, &ended["complete"]), (200, &true.into()), "{ended}");
+    assert_eq!(raw.expect_error().await[&'C'], "57P01");
+    assert_eq!(sidecar.exited(SOON).await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_log_that_nobody_reads_stalls_no_query() {
     let database = Postgres::shared().database("unread").await;
     let dir = tempfile::Builder::new()
