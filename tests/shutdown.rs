@@ -177,24 +177,6 @@ async fn an_interrupt_ends_it_as_well() {
 }
 
 #[tokio::test]
-async fn a_hangup_ends_nothing() {
-    let (_database, sidecar) = place("hangup", "").await;
-    let mut raw = sidecar.session("app", "a").await;
-    raw.query("BEGIN").await;
-    sidecar.signal(Signal::SIGHUP);
-    raw.expect_silence(Duration::from_millis(300)).await;
-    assert_eq!(raw.ask("SELECT 1").await, "1");
-    eventually(SOON, "the log tells what to do", async || {
-        let log = sidecar.log();
-        let told = log
-            .iter()
-            .any(|line| line.contains("SIGHUP") && line.contains("restart"));
-        told.then_some(()).ok_or(log)
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn an_end_that_is_under_way_does_not_outlast_the_process() {
     let (database, mut sidecar) = place("under_way", "shutdown: {grace: 3s}\n").await;
     let mut raw = sidecar.session("app", "a").await;
