@@ -36,6 +36,14 @@ impl Budget {
         Self { warm, ..self }
     }
 
+    /// The same connections within other limits. Where the database allows less than was
+    /// configured, that stays what it allows, the new limit at most.
+    pub(crate) fn resize(&mut self, size: usize, overflow: usize, warm: usize) {
+        let limited = self.limited_by_database().then_some(self.effective);
+        (self.size, self.overflow, self.warm) = (size, overflow, warm);
+        self.set_effective(limited.unwrap_or(usize::MAX));
+    }
+
     /// How many idle connections may wait in the reserve; none: it is not used.
     pub fn warm(&self) -> usize {
         self.warm
@@ -176,6 +184,30 @@ mod tests {
         assert_eq!((budget.room(), budget.staying()), (1, 0));
         budget.recount((1, 1), (0, 0));
         assert_eq!(budget.room(), 2);
+    }
+
+    #[test]
+    fn another_size_keeps_what_is_open_and_what_the_database_allows() {
+        let mut budget = Budget::new(2, 1);
+        budget.recount((0, 0), (3, 0));
+        budget.resize(1, 0, 1);
+        assert_eq!(
+            (budget.open(), budget.effective(), budget.room()),
+            (3, 1, 0)
+        );
+        budget.resize(4, 4, 0);
+        assert_eq!((budget.effective(), budget.room()), (8, 5));
+        budget.set_effective(3);
+        budget.resize(20, 10, 0);
+        assert_eq!(
+            (budget.effective(), budget.limited_by_database()),
+            (3, true)
+        );
+        budget.resize(2, 0, 0);
+        assert_eq!(
+            (budget.effective(), budget.limited_by_database()),
+            (2, false)
+        );
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::app;
-use crate::config::{self, Loaded, Sources};
+use crate::app::{self, Source};
+use crate::config;
 use crate::ctl;
 use crate::demo;
 
@@ -95,8 +95,10 @@ where
 }
 
 fn run_sidecar(layers: Layers, env: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
-    let complaints = match load(layers, env) {
-        Ok(loaded) => match app::run(&loaded) {
+    let source = source(layers, env);
+    let look = source.look();
+    let complaints = match source.load(&look) {
+        Ok(loaded) => match app::run(loaded, source, look) {
             Ok(()) => return Ok(ExitCode::SUCCESS),
             Err(error) => vec![error.to_string()],
         },
@@ -114,7 +116,8 @@ fn complain(complaints: &[String]) -> anyhow::Result<ExitCode> {
 }
 
 fn run_check(check: Check, env: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
-    let loaded = match load(check.layers, env) {
+    let source = source(check.layers, env);
+    let loaded = match source.load(&source.look()) {
         Ok(loaded) => loaded,
         Err(complaints) => return complain(&complaints),
     };
@@ -130,22 +133,13 @@ fn run_check(check: Check, env: Vec<(String, String)>) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the layers; every complaint is a sentence of its own.
-fn load(layers: Layers, env: Vec<(String, String)>) -> Result<Loaded, Vec<String>> {
-    let path = layers.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => Some(text),
-        Err(error) if layers.config.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-            None
-        }
-        Err(error) => return Err(vec![format!("cannot read {}: {error}", path.display())]),
-    };
-    let sources = Sources {
-        file: text.as_deref().map(|text| (path, text)),
+fn source(layers: Layers, env: Vec<(String, String)>) -> Source {
+    Source {
+        is_required: layers.config.is_some(),
+        file: layers.config.unwrap_or_else(|| DEFAULT_FILE.into()),
         env,
         flags: layers.set,
-    };
-    config::load(&sources).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
 }
 
 fn knob(given: &str) -> Result<(String, String), String> {

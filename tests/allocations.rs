@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use execpool::budget::Budget;
-use execpool::client::{Served, Service, Settings};
+use execpool::client::{Served, Service, Serving, Settings, Standing};
 use execpool::config::{self, Holders, Sources};
 use execpool::execution::{Executions, Rules, Untagged, Upstream};
 use execpool::pool::{Lender, PoolLimits, UpstreamNumber};
@@ -124,6 +124,7 @@ fn data_plane(socket: &Path, url: &str) {
             number: UpstreamNumber(0),
             name,
             config: upstream,
+            standing: Standing::Open,
         };
         let settings = Settings {
             allow_uids: None,
@@ -131,7 +132,11 @@ fn data_plane(socket: &Path, url: &str) {
             has_reserve: false,
             holders: Holders::Full,
         };
-        let service = Service::new(executions, vec![served], settings);
+        let serving = Serving {
+            upstreams: vec![served],
+            settings,
+        };
+        let service = Service::new(executions, serving);
         runtime.block_on(async {
             let listener = tokio::net::UnixListener::from_std(listener).unwrap();
             service.serve(listener, std::future::pending()).await;

@@ -247,14 +247,18 @@ async fn a_log_that_nobody_reads_stalls_no_query() {
 }
 
 #[tokio::test]
-async fn a_hangup_ends_nothing_and_is_said_to_do_nothing() {
-    let (_database, sidecar) = place("hangup", "").await;
+async fn a_hangup_ends_nothing() {
+    let (database, sidecar) = place("hangup", "").await;
     let mut raw = sidecar.session("app", "a").await;
     raw.query("BEGIN").await;
+    let yaml = upstream("app", &database.url()) + "budget: {size: 7}\n";
+    sidecar.configure(&yaml);
     sidecar.signal(Signal::SIGHUP);
-    eventually(SOON, "it is said", async || {
+    eventually(SOON, "the configuration is read", async || {
         let log = sidecar.log();
-        let told = log.iter().any(|line| line.contains("SIGHUP does nothing"));
+        let told = log
+            .iter()
+            .any(|line| line.contains("the configuration is applied"));
         told.then_some(()).ok_or(log)
     })
     .await;

@@ -6,25 +6,22 @@ use std::thread::JoinHandle;
 
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::budget::Budget;
-use crate::client::{Served, Service, Settings};
-use crate::config::{self, Config};
+use crate::client::{Served, Service, Serving, Settings, Standing};
+use crate::config::{self, Config, Running};
 use crate::execution::{Executions, Rules, Untagged, Upstream};
-use crate::listener::BoundSocket;
-use crate::monitor::Monitor;
 use crate::pool::{Lender, PoolLimits, UpstreamNumber};
 use crate::session::Table;
 
-use super::{StartError, keeper, terminate};
-
-/// A socket that is listened on, and its place in the directory.
-pub(super) type Bound = (StdListener, BoundSocket);
+use super::monitors::Monitors;
+use super::{StartError, keeper};
 
 /// The thread on which sessions and pools live.
 pub(super) struct DataPlane {
     executions: Arc<Executions>,
+    service: Arc<Service>,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -32,37 +29,51 @@ pub(super) struct DataPlane {
 impl DataPlane {
     /// Starts it, serving the socket. Backends are ended by force through `monitors`, on `main`.
     pub(super) fn start(
-        config: &Config,
-        socket: Bound,
+        running: watch::Receiver<Arc<Running>>,
+        listener: StdListener,
         main: &Handle,
-        monitors: &[Arc<Monitor>],
+        monitors: &Arc<Monitors>,
     ) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(StartError::Runtime)?;
+        let now = Arc::clone(&running.borrow());
+        let config = &now.loaded.config;
         let lender = Lender::new(budget(config), runtime.handle().clone());
+        let upstreams = numbered(config, &[]);
         let executions = Executions::new(
             rules(config),
             config.execution.grace,
-            config.upstreams.iter().map(upstream).collect(),
+            upstreams.iter().map(upstream).collect(),
             lender,
             Arc::new(Table::default()),
-            terminate(monitors, main),
+            monitors.terminate(main),
             runtime.handle().clone(),
         );
-        let service = Service::new(Arc::clone(&executions), served(config), settings(config));
+        let serving = Serving {
+            upstreams,
+            settings: settings(config),
+        };
+        let service = Service::new(Arc::clone(&executions), serving);
         let (stop, stopped) = oneshot::channel();
-        let keeper = keeper::run(Arc::clone(&executions), config.maintenance.interval);
+        let keeper = keeper::run(Arc::clone(&executions), running);
+        let serves = Arc::clone(&service);
         let thread = std::thread::Builder::new()
             .name("data".to_owned())
-            .spawn(move || serve(&runtime, service, socket, keeper, stopped))
+            .spawn(move || serve(&runtime, serves, listener, keeper, stopped))
             .map_err(StartError::Runtime)?;
         Ok(Self {
             executions,
+            service,
             stop,
             thread,
         })
+    }
+
+    /// Who serves the PostgreSQL socket.
+    pub(super) fn service(&self) -> &Arc<Service> {
+        &self.service
     }
 
     /// What it has.
@@ -81,7 +92,7 @@ impl DataPlane {
 fn serve(
     runtime: &Runtime,
     service: Arc<Service>,
-    (listener, _place): Bound,
+    listener: StdListener,
     keeper: impl Future<Output = ()> + Send + 'static,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -118,10 +129,58 @@ fn rules(config: &Config) -> Rules {
     }
 }
 
-fn upstream(upstream: &config::Upstream) -> Upstream {
+/// Other knobs from now on, in one turn of the data plane's loop: `upstreams` are all that there
+/// ever were, by their numbers.
+pub(super) fn reconfigure(
+    executions: &Arc<Executions>,
+    service: &Service,
+    config: &Config,
+    upstreams: Vec<Served>,
+) {
+    let limits = upstreams.iter().map(upstream).collect();
+    // Before a reserve is allowed, so that sessions look at what they leave behind.
+    service.reconfigure(Serving {
+        upstreams,
+        settings: settings(config),
+    });
+    executions.reconfigure(rules(config), config.execution.grace, limits);
+    let budget = &config.budget;
+    // u32 fits into usize on every platform with sockets.
+    let (size, overflow, warm) = (budget.size, budget.overflow, budget.warm);
+    let lender = executions.lender();
+    lender.resize(size as usize, overflow as usize, warm as usize);
+}
+
+/// The upstreams of a configuration with those that there were `before`: the same name keeps its
+/// number for good, whatever is between its times.
+pub(super) fn numbered(config: &Config, before: &[Served]) -> Vec<Served> {
+    let mut all: Vec<Served> = before.to_vec();
+    for served in &mut all {
+        served.standing = Standing::Removed;
+    }
+    for upstream in &config.upstreams {
+        let known = all.iter_mut().find(|served| *served.name == *upstream.name);
+        match known {
+            Some(served) => {
+                served.config = upstream.clone();
+                served.standing = Standing::Open;
+            }
+            None => all.push(Served {
+                // There are fewer than four billion.
+                number: UpstreamNumber(u32::try_from(all.len()).unwrap_or(u32::MAX)),
+                name: upstream.name.as_str().into(),
+                config: upstream.clone(),
+                standing: Standing::Open,
+            }),
+        }
+    }
+    all
+}
+
+fn upstream(served: &Served) -> Upstream {
     Upstream {
-        name: upstream.name.as_str().into(),
-        limits: limits(upstream),
+        name: Arc::clone(&served.name),
+        limits: limits(&served.config),
     }
 }
 
@@ -131,17 +190,6 @@ pub(super) fn limits(upstream: &config::Upstream) -> PoolLimits {
         size: upstream.pool.size as usize,
         overflow: upstream.pool.overflow as usize,
     }
-}
-
-fn served(config: &Config) -> Vec<Served> {
-    let numbered = (0..).zip(&config.upstreams);
-    numbered
-        .map(|(number, upstream)| Served {
-            number: UpstreamNumber(number),
-            name: upstream.name.as_str().into(),
-            config: upstream.clone(),
-        })
-        .collect()
 }
 
 fn settings(config: &Config) -> Settings {

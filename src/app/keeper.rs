@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
+use crate::config::Running;
 use crate::execution::Executions;
 
 /// How often idle connections are looked at.
@@ -12,7 +15,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 const PROBE: Duration = Duration::from_secs(2);
 
 /// Runs for ever. Holds no lock while it waits.
-pub(super) async fn run(executions: Arc<Executions>, maintenance: Option<Duration>) {
+pub(super) async fn run(executions: Arc<Executions>, running: watch::Receiver<Arc<Running>>) {
+    let configured = || running.borrow().loaded.config.maintenance.interval;
+    let mut maintenance = configured();
     let mut next_sweep = Instant::now();
     let mut next_probe = Instant::now();
     let mut next_pass = maintenance.map(|interval| Instant::now() + interval);
@@ -26,6 +31,10 @@ pub(super) async fn run(executions: Arc<Executions>, maintenance: Option<Duratio
         if now >= next_probe && executions.lender().budget().0.limited_by_database() {
             executions.lender().probe();
             next_probe = now + PROBE + jitter();
+        }
+        if maintenance != configured() {
+            maintenance = configured();
+            next_pass = maintenance.map(|interval| now + interval);
         }
         if let (Some(at), Some(interval)) = (next_pass, maintenance)
             && now >= at

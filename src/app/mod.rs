@@ -8,57 +8,72 @@
 //! | [`error`] | why the process does not start |
 //! | `data` | the data plane: its thread, what lives on it |
 //! | `keeper` | what time alone does on the data plane |
+//! | `monitors` | the monitor of each upstream |
+//! | [`source`] | where the configuration comes from |
+//! | `reload` `stage` | it is read anew, and applied |
 //! | `status_log` | how everything is, into the log, every few minutes |
 //! | `stop` | from a signal to the exit |
 
 mod data;
 pub mod error;
 mod keeper;
+mod monitors;
+mod reload;
+pub mod source;
+mod stage;
 mod status_log;
 mod stop;
 
+use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::UnixListener;
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::{Config, Loaded};
-use crate::control::{Control, Facts, UpstreamFacts};
+use crate::config::{Config, Loaded, Running};
+use crate::control::{Configuration, Control, Facts, UpstreamFacts};
 use crate::execution::Remote;
-use crate::listener::{Access, Directory};
+use crate::listener::{BoundSocket, Directory};
 use crate::monitor::Monitor;
-use crate::telemetry;
+use crate::telemetry::{self, LogGuard};
 
 use data::DataPlane;
 pub use error::StartError;
+use monitors::Monitors;
+use reload::Reloader;
+pub use source::{Look, Source};
+use stage::Stage;
 
-/// Runs until a signal ends it.
+/// How many requests for a reload may wait for their turn.
+const ASKING: usize = 16;
+
+/// Runs until a signal ends it. `loaded` is what `source` has given at that look.
 ///
 /// # Errors
 /// What keeps it from starting; nothing is left behind then.
-pub fn run(loaded: &Loaded) -> Result<(), StartError> {
-    let config = &loaded.config;
-    let _log = telemetry::init(&config.log)?;
+pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError> {
+    let log = Arc::new(telemetry::init(&loaded.config.log)?);
     telemetry::install_panic_hook();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     allow_all_descriptors();
+    let (running, seen) = watch::channel(Arc::new(Running::new(loaded)));
+    let now = Arc::clone(&seen.borrow());
+    let config = &now.loaded.config;
     let directory = Directory::claim(&config.listen.dir)?;
-    let access = Access {
-        mode: config.listen.mode,
-        group: config.listen.group.clone(),
-    };
-    let control_socket = directory.bind("control.sock", &access)?;
-    let postgres_socket = directory.bind(&format!(".s.PGSQL.{}", config.listen.port), &access)?;
+    let access = stage::access(config);
+    let (control_socket, control_place) = directory.bind("control.sock", &access)?;
+    let name = format!(".s.PGSQL.{}", config.listen.port);
+    let (postgres_socket, postgres_place) = directory.bind(&name, &access)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
-    let monitors = monitors(config);
-    let data = DataPlane::start(config, postgres_socket, runtime.handle(), &monitors)?;
+    let monitors = Arc::new(Monitors::default());
+    let data = DataPlane::start(seen, postgres_socket, runtime.handle(), &monitors)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         socket = %config.listen.socket().display(),
@@ -66,23 +81,56 @@ pub fn run(loaded: &Loaded) -> Result<(), StartError> {
         budget = config.budget.total(),
         "execpool serves"
     );
-    runtime.block_on(watch(config, control_socket, monitors, data));
+    let house = House {
+        running,
+        source,
+        look,
+        log: Arc::clone(&log),
+        monitors,
+        places: Arc::new([control_place, postgres_place]),
+    };
+    runtime.block_on(watch(house, control_socket, data));
     Ok(())
 }
 
+/// What the main thread keeps.
+struct House {
+    running: watch::Sender<Arc<Running>>,
+    source: Source,
+    look: Look,
+    log: Arc<LogGuard>,
+    monitors: Arc<Monitors>,
+    places: Arc<[BoundSocket; 2]>,
+}
+
 /// The main thread's part: looks at the data plane until a signal ends the process.
-async fn watch(
-    config: &Config,
-    (control_socket, _place): data::Bound,
-    monitors: Vec<Arc<Monitor>>,
-    data: DataPlane,
-) {
+async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
     let remote = Remote::new(Arc::clone(data.executions()));
+    let running = house.running.subscribe();
+    let now = Arc::clone(&running.borrow());
+    let config = &now.loaded.config;
+    let started = Instant::now();
+    let upstreams = data::numbered(config, &[]);
+    let monitors = house.monitors.follow(&upstreams);
     for monitor in &monitors {
         tokio::spawn(look_for(Arc::clone(monitor), config.budget.total()));
     }
-    let started = Instant::now();
-    let control = Control::new(remote.clone(), monitors, facts(config, started));
+    let (ask, asked) = mpsc::channel(ASKING);
+    let configuration = Configuration::new(running.clone(), ask);
+    let facts = facts(config, started);
+    let control = Control::over(remote.clone(), monitors, facts, configuration);
+    let stage = Stage {
+        remote: remote.clone(),
+        service: Arc::clone(data.service()),
+        control: Arc::clone(&control),
+        monitors: house.monitors,
+        places: Arc::clone(&house.places),
+        log: house.log,
+        upstreams,
+        started,
+    };
+    let reloader = Reloader::new(house.source, house.look, stage, house.running);
+    tokio::spawn(reloader.run(asked));
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = match UnixListener::from_std(control_socket) {
         Ok(listener) => tokio::spawn(control.serve(listener, async {
@@ -93,10 +141,8 @@ async fn watch(
             return data.stop();
         }
     };
-    if let Some(interval) = config.telemetry.status_log {
-        tokio::spawn(status_log::run(remote.clone(), interval, started));
-    }
-    stop::wait(config, &remote).await;
+    tokio::spawn(status_log::run(remote.clone(), running.clone(), started));
+    stop::wait(&running, &remote).await;
     drop(stop);
     // Answers under way are finished, within a bound of its own; a panic in it was logged.
     let _ = serving.await;
@@ -161,13 +207,6 @@ async fn look_for(monitor: Arc<Monitor>, budget: u32) {
     }
 }
 
-fn monitors(config: &Config) -> Vec<Arc<Monitor>> {
-    let upstreams = config.upstreams.iter();
-    upstreams
-        .map(|upstream| Arc::new(Monitor::new(upstream)))
-        .collect()
-}
-
 fn names(config: &Config) -> String {
     let names: Vec<&str> = config
         .upstreams
@@ -175,24 +214,4 @@ fn names(config: &Config) -> String {
         .map(|upstream| upstream.name.as_str())
         .collect();
     names.join(", ")
-}
-
-/// What `pg_terminate_backend` does, asked from the data plane and done on the main thread.
-fn terminate(monitors: &[Arc<Monitor>], runtime: &Handle) -> crate::execution::Terminate {
-    let (monitors, runtime) = (monitors.to_vec(), runtime.clone());
-    Box::new(move |upstream, pids, older_than| {
-        let (tell, asked) = oneshot::channel();
-        if let Some(monitor) = monitors.get(upstream.0 as usize).cloned() {
-            runtime.spawn(async move {
-                let ended = monitor.terminate(&pids, older_than).await;
-                match &ended {
-                    Ok(count) => tracing::info!(count, ?pids, "backends ended by force"),
-                    Err(error) => tracing::warn!(%error, ?pids, "backends could not be ended"),
-                }
-                // Who asked may not want to know.
-                let _ = tell.send(ended.is_ok());
-            });
-        }
-        asked
-    })
 }

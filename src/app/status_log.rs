@@ -1,16 +1,43 @@
 //! How everything is, into the log, every few minutes.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
+use tokio::sync::watch;
+
+use crate::config::Running;
 use crate::execution::Remote;
 use crate::metrics::resident_bytes;
 use crate::session::State;
 
-/// Logs the status every `interval`, until the data plane ends.
-pub(super) async fn run(remote: Remote, interval: Duration, started: Instant) {
+/// Logs the status every `telemetry.status_log`, until the data plane ends.
+pub(super) async fn run(
+    remote: Remote,
+    mut running: watch::Receiver<Arc<Running>>,
+    started: Instant,
+) {
     let (mut opened_before, mut closed_before) = (0, 0);
+    let mut last = Instant::now();
     loop {
-        tokio::time::sleep(interval).await;
+        let interval = running
+            .borrow_and_update()
+            .loaded
+            .config
+            .telemetry
+            .status_log;
+        let due = async {
+            match interval.and_then(|interval| last.checked_add(interval)) {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            changed = running.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        }
         let asked = remote
             .ask(|executions| {
                 let holders = executions.sessions().holders(None, 1, Instant::now());
@@ -25,7 +52,8 @@ pub(super) async fn run(remote: Remote, interval: Duration, started: Instant) {
         let Ok(((budget, queue), executions, sessions, holder)) = asked else {
             return;
         };
-        let minutes = interval.as_secs_f64() / 60.0;
+        let minutes = last.elapsed().as_secs_f64() / 60.0;
+        last = Instant::now();
         let per_minute = |now: u64, before: u64| (now - before) as f64 / minutes;
         tracing::info!(
             executions_active = executions.active,

@@ -1,10 +1,12 @@
 //! From a signal to the exit.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
-use crate::config::{Config, ShutdownMode};
+use crate::config::{Running, ShutdownMode};
 use crate::execution::Remote;
 
 /// What of the grace is kept for ending what is left.
@@ -19,13 +21,11 @@ struct Signals {
 }
 
 impl Signals {
-    /// These, and SIGHUP, which would end the process if nobody listened to it.
-    fn new() -> std::io::Result<(Self, Signal)> {
-        let signals = Self {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-        };
-        Ok((signals, signal(SignalKind::hangup())?))
+        })
     }
 
     async fn next(&mut self) {
@@ -36,31 +36,22 @@ impl Signals {
     }
 }
 
-/// Who asks for a reload as of other daemons is told that there is none; the sessions live on.
-async fn outlive(mut hangup: Signal) {
-    while hangup.recv().await.is_some() {
-        tracing::warn!("SIGHUP does nothing: a changed configuration takes a restart");
-    }
-}
-
 /// Waits for SIGTERM or SIGINT, serves who is left within the grace, then ends all executions. A
 /// second signal cuts that short.
-pub(super) async fn wait(config: &Config, remote: &Remote) {
+pub(super) async fn wait(running: &watch::Receiver<Arc<Running>>, remote: &Remote) {
     let mut signals = match Signals::new() {
-        Ok((signals, hangup)) => {
-            tokio::spawn(outlive(hangup));
-            signals
-        }
+        Ok(signals) => signals,
         Err(error) => {
             tracing::error!(%error, "cannot listen to signals");
             return std::future::pending().await;
         }
     };
     signals.next().await;
-    let deadline = Instant::now() + config.shutdown.grace.saturating_sub(LAST);
+    let shutdown = running.borrow().loaded.config.shutdown.clone();
+    let deadline = Instant::now() + shutdown.grace.saturating_sub(LAST);
     tracing::info!("shutting down; a second signal ends everything at once");
     tokio::select! {
-        () = served(config.shutdown.mode, remote, deadline) => {}
+        () = served(shutdown.mode, remote, deadline) => {}
         () = signals.next() => return,
     }
     tokio::select! {

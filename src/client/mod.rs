@@ -39,4 +39,4 @@ mod visit;
 mod wait;
 mod words;
 
-pub use service::{Served, Service, Settings};
+pub use service::{Served, Service, Serving, Settings, Standing};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::config::{self, Holders};
@@ -23,8 +24,36 @@ pub struct Served {
     pub number: UpstreamNumber,
     /// What clients name as their database; `*` is every name that no other has.
     pub name: Arc<str>,
-    /// The rest of it.
+    /// The rest of it, as it was last configured.
     pub config: config::Upstream,
+    /// Whether sessions may come to it.
+    pub standing: Standing,
+}
+
+/// Whether an upstream takes sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It does. Left when it is no longer configured.
+    Open,
+    /// Those that it has live on. Left when it is configured again.
+    Removed,
+}
+
+/// All that is configured of the PostgreSQL socket, at one moment.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// The upstreams, in the order of their numbers.
+    pub upstreams: Vec<Served>,
+    /// What is demanded of clients.
+    pub settings: Settings,
+}
+
+impl Serving {
+    /// The upstream of that number, which comes from a session that was let in: numbers are given
+    /// for good.
+    pub(super) fn by(&self, number: UpstreamNumber) -> &Served {
+        &self.upstreams[number.0 as usize]
+    }
 }
 
 /// What is demanded of clients, and told to them.
@@ -44,21 +73,20 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Service {
     executions: Arc<Executions>,
-    served: Vec<Served>,
-    settings: Settings,
+    /// Exchanged as a whole; locked for as long as it takes to copy a pointer.
+    serving: RwLock<Arc<Serving>>,
     cancels: Arc<Cancels>,
     forbidden: Forbidden,
     scratch: Scratch,
 }
 
 impl Service {
-    /// Serves these upstreams, in the order of their numbers, at least one.
+    /// Serves these upstreams, at least one.
     #[must_use]
-    pub fn new(executions: Arc<Executions>, served: Vec<Served>, settings: Settings) -> Arc<Self> {
+    pub fn new(executions: Arc<Executions>, serving: Serving) -> Arc<Self> {
         Arc::new(Self {
             executions,
-            served,
-            settings,
+            serving: RwLock::new(Arc::new(serving)),
             cancels: Arc::new(Cancels::new()),
             forbidden: Forbidden::new(),
             scratch: Scratch::new(),
@@ -90,17 +118,28 @@ impl Service {
         &self.executions
     }
 
-    pub(super) fn served(&self) -> &[Served] {
-        &self.served
+    /// What is configured now. Who asks again may be told something else.
+    pub(super) fn serving(&self) -> Arc<Serving> {
+        Arc::clone(&self.serving.read())
     }
 
-    /// The upstream of that number, which comes from a session that was let in.
-    pub(super) fn served_by(&self, number: UpstreamNumber) -> &Served {
-        &self.served[number.0 as usize]
-    }
-
-    pub(super) fn settings(&self) -> &Settings {
-        &self.settings
+    /// Serves in another way from now on: sessions that come, and waits that begin. Numbers must
+    /// mean the upstreams that they meant. The connections of an upstream that leads elsewhere are
+    /// replaced. Must be called on the data plane's thread.
+    pub fn reconfigure(&self, serving: Serving) {
+        let before = std::mem::replace(&mut *self.serving.write(), Arc::new(serving));
+        let now = self.serving();
+        let lender = self.executions.lender();
+        for (was, is) in before.upstreams.iter().zip(&now.upstreams) {
+            let stays = was.config.has_connections_like(&is.config);
+            match (was.standing, is.standing) {
+                (Standing::Open, Standing::Removed) => lender.retire(is.number, |_| None),
+                (_, Standing::Open) if !stays => {
+                    lender.retire(is.number, |spec| Some(startup::target_of(is, spec)));
+                }
+                _ => {}
+            }
+        }
     }
 
     pub(super) fn cancels(&self) -> &Arc<Cancels> {

@@ -14,7 +14,7 @@ use crate::protocol::startup::{Parameters, Startup};
 use crate::server::Address;
 use crate::session::{Ending, Identity, table::Seat};
 
-use super::service::{Served, Service};
+use super::service::{Served, Service, Standing};
 use super::words;
 
 /// The process at the other end of a client's connection.
@@ -40,7 +40,8 @@ pub(super) fn admit(
     startup: &Startup,
     peer: Peer,
 ) -> Result<(Admission, oneshot::Receiver<Box<Ending>>), Report> {
-    let settings = service.settings();
+    let serving = service.serving();
+    let settings = &serving.settings;
     if startup.replication {
         return Err(words::replication());
     }
@@ -49,7 +50,7 @@ pub(super) fn admit(
     {
         return Err(words::uid_not_allowed(peer.uid));
     }
-    let served = choose(service.served(), startup)?;
+    let served = choose(&serving.upstreams, startup)?;
     let executions = service.executions();
     if executions.sessions().len() >= settings.max_sessions as usize {
         return Err(words::too_many_sessions(settings.max_sessions));
@@ -74,10 +75,14 @@ pub(super) fn admit(
 
 /// The upstream of that name, or else the one that takes every name.
 fn choose<'a>(served: &'a [Served], startup: &Startup) -> Result<&'a Served, Report> {
-    let named = |name: &str| served.iter().find(|served| &*served.name == name);
+    let open = || {
+        let all = served.iter();
+        all.filter(|served| served.standing == Standing::Open)
+    };
+    let named = |name: &str| open().find(|served| &*served.name == name);
     let found = named(&startup.database).or_else(|| named("*"));
     let served = found.ok_or_else(|| {
-        let known: Vec<&str> = served.iter().map(|served| &*served.name).collect();
+        let known: Vec<&str> = open().map(|served| &*served.name).collect();
         words::unknown_database(&startup.database, &known)
     })?;
     let user = &served.config.target.user;
@@ -106,15 +111,48 @@ fn identity(startup: &Startup, membership: &Membership, served: &Served, peer: P
 fn key(service: &Service, served: &Served, startup: &Startup) -> Arc<Key> {
     let spec = KeySpec {
         upstream: served.number,
-        database: match &*served.name {
-            "*" => startup.database.clone(),
-            _ => served.config.target.database.clone(),
-        },
-        parameters: merged(&served.config.target.parameters, &startup.parameters),
+        database: database(served, &startup.database).to_owned(),
+        parameters: startup.parameters.clone(),
     };
-    let (database, parameters) = (spec.database.clone(), spec.parameters.clone());
+    make_key(service, served, spec)
+}
+
+/// The key of a session whose own is retired: where its upstream leads by now. One whose upstream
+/// is no longer served keeps its own.
+pub(super) fn key_again(service: &Service, admission: &Admission) -> Arc<Key> {
+    let serving = service.serving();
+    let served = serving.by(admission.upstream);
+    if served.standing == Standing::Removed {
+        return Arc::clone(&admission.key);
+    }
+    let spec = admission.key.spec();
+    let spec = KeySpec {
+        database: database(served, &spec.database).to_owned(),
+        ..spec.clone()
+    };
+    make_key(service, served, spec)
+}
+
+fn make_key(service: &Service, served: &Served, spec: KeySpec) -> Arc<Key> {
     let lender = service.executions().lender();
-    lender.key(spec, || target(&served.config, database, parameters))
+    // Only a key that is new needs to know where it leads.
+    let copy = spec.clone();
+    lender.key(spec, || target_of(served, &copy))
+}
+
+/// The database at the server, for a client that names one.
+fn database<'a>(served: &'a Served, named: &'a str) -> &'a str {
+    match &*served.name {
+        "*" => named,
+        _ => &served.config.target.database,
+    }
+}
+
+/// Where connections lead that a key stands for.
+pub(super) fn target_of(served: &Served, spec: &KeySpec) -> Target {
+    let database = database(served, &spec.database).to_owned();
+    let parameters = merged(&served.config.target.parameters, &spec.parameters);
+    target(&served.config, database, parameters)
 }
 
 /// The URL's parameters, and the client's over them; options of both count, the client's last.

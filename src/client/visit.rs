@@ -18,7 +18,7 @@ use super::parting::part;
 use super::refuse::Refusal;
 use super::relay::Relay;
 use super::service::Service;
-use super::startup::Admission;
+use super::startup::{Admission, key_again};
 use super::taint::Taint;
 use super::wait::{TERMINATE, Wait, Waited};
 use super::words;
@@ -212,6 +212,9 @@ impl Visit {
     }
 
     async fn wait(&mut self, severity: Severity, opening: &mut Option<Vec<u8>>) -> Waited {
+        if self.admission.key.is_retired() {
+            self.admission.key = key_again(&self.service, &self.admission);
+        }
         let wait = Wait {
             service: &self.service,
             line: &self.line,
@@ -235,7 +238,7 @@ impl Visit {
         let Some(connection) = checkout.connection() else {
             return;
         };
-        let taint = Taint::new(self.service.settings().has_reserve);
+        let taint = Taint::new(self.service.serving().settings.has_reserve);
         let forbidden = self.service.forbidden();
         let mut relay = Relay::new(&self.line, connection, &session, forbidden, taint);
         let held = std::mem::take(&mut self.held);
@@ -243,7 +246,7 @@ impl Visit {
         if relay.tell(&changed).is_ok() {
             let over = relay.run(&held, &mut self.ending).await;
             drop(held);
-            let upstream = &self.service.served_by(self.admission.upstream).name;
+            let upstream = &session.identity().upstream;
             let ending = &mut self.ending;
             is_clean = part(&mut relay, over, ending, canceller.as_ref(), upstream).await;
         }

@@ -55,12 +55,16 @@ impl Wait<'_> {
         let admission = self.admission;
         let session = admission.seat.session();
         let lender = self.service.executions().lender();
-        let pool = &self.service.served_by(admission.upstream).config.pool;
+        let (patience, notice_after) = {
+            let serving = self.service.serving();
+            let pool = &serving.by(admission.upstream).config.pool;
+            (pool.timeout, pool.notice_after)
+        };
         let checkout = lender.checkout(admission.pool, &admission.key, WaiterId(session.id().0));
         let mut checkout = std::pin::pin!(checkout);
-        let mut timeout = std::pin::pin!(tokio::time::sleep(pool.timeout));
-        let mut notice = std::pin::pin!(tokio::time::sleep(pool.notice_after));
-        let mut noticed = pool.notice_after >= pool.timeout;
+        let mut timeout = std::pin::pin!(tokio::time::sleep(patience));
+        let mut notice = std::pin::pin!(tokio::time::sleep(notice_after));
+        let mut noticed = notice_after >= patience;
         let mut hears = true;
         loop {
             tokio::select! {
@@ -99,7 +103,7 @@ impl Wait<'_> {
         match checkout {
             Ok(checkout) => Waited::Got(Box::new(checkout)),
             Err(Refused::Dial(error)) => {
-                let upstream = &self.service.served_by(self.admission.upstream).name;
+                let upstream = &self.admission.seat.session().identity().upstream;
                 tracing::warn!(
                     upstream = &**upstream,
                     sqlstate = error.sqlstate().as_str(),
@@ -135,7 +139,7 @@ impl Wait<'_> {
 
     /// Nothing came in time: the same sentence for the client and for the log.
     fn in_vain(&self, session: &Session, waited: Duration) -> Vec<u8> {
-        let holders = self.service.settings().holders;
+        let holders = self.service.serving().settings.holders;
         let sessions = self.service.executions().sessions();
         let report = self.wanting(session, waited, |wanting| {
             wanting.refusal(self.severity, sessions, holders)
@@ -157,10 +161,9 @@ impl Wait<'_> {
     ) -> R {
         let lender = self.service.executions().lender();
         let shortage = lender.shortage(self.admission.pool, WaiterId(session.id().0));
-        let upstream = self.service.served_by(self.admission.upstream);
         tell(Wanting {
             execution: self.admission.membership.id(),
-            upstream: &upstream.name,
+            upstream: &session.identity().upstream,
             waited,
             shortage: &shortage,
         })

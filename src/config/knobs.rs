@@ -31,6 +31,36 @@ pub enum Kind {
     Url,
 }
 
+/// How a change takes effect while execpool runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// At once, for all that happens from now on.
+    Live,
+    /// For server connections that are opened from now on; idle ones are replaced, lent ones when
+    /// they come back.
+    NewConnections,
+    /// For sessions that connect from now on.
+    NewSessions,
+    /// For executions that begin from now on.
+    NewExecutions,
+    /// Only by a restart.
+    Restart,
+}
+
+impl Reload {
+    /// The words for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "at once",
+            Self::NewConnections => "new connections",
+            Self::NewSessions => "new sessions",
+            Self::NewExecutions => "new executions",
+            Self::Restart => "restart",
+        }
+    }
+}
+
 /// One knob.
 #[derive(Debug, Clone, Copy)]
 pub struct Knob {
@@ -40,6 +70,8 @@ pub struct Knob {
     pub kind: Kind,
     /// Its default as one would write it; empty: none.
     pub default: &'static str,
+    /// How a change takes effect.
+    pub reload: Reload,
     /// What it does.
     pub meaning: &'static str,
 }
@@ -48,12 +80,14 @@ const fn knob(
     path: &'static str,
     kind: Kind,
     default: &'static str,
+    reload: Reload,
     meaning: &'static str,
 ) -> Knob {
     Knob {
         path,
         kind,
         default,
+        reload,
         meaning,
     }
 }
@@ -70,204 +104,238 @@ pub const KNOBS: &[Knob] = &[
         "listen.dir",
         Kind::Path,
         "/run/execpool",
+        Reload::Restart,
         "directory of the sockets",
     ),
     knob(
         "listen.port",
         Kind::Count(1, 65535),
         "5432",
+        Reload::Restart,
         "number in the name of the PostgreSQL socket, `.s.PGSQL.5432`",
     ),
     knob(
         "listen.mode",
         Kind::Mode,
         "0660",
+        Reload::Live,
         "permissions of the sockets, in octal",
     ),
     knob(
         "listen.group",
         Kind::Text,
         "",
+        Reload::Live,
         "group of the sockets, by name or number",
     ),
     knob(
         "listen.allow_uids",
         Kind::Uids,
         "any",
+        Reload::NewSessions,
         "users that may connect to the PostgreSQL socket",
     ),
     knob(
         "listen.max_sessions",
         Kind::Count(1, MANY),
         "10000",
+        Reload::NewSessions,
         "sessions at once; the next one gets 53300",
     ),
     knob(
         "control.allow_uids",
         Kind::Uids,
         "any",
+        Reload::Live,
         "users that may connect to the control socket",
     ),
     knob(
         "control.admin",
         Kind::Switch,
         "on",
+        Reload::Live,
         "off leaves the reading routes and a scope's own",
     ),
     knob(
         "budget.size",
         Kind::Count(1, MANY),
         "20",
+        Reload::Live,
         "server connections of the pod that may stay open idle",
     ),
     knob(
         "budget.overflow",
         Kind::Count(0, MANY),
         "10",
+        Reload::Live,
         "how many more while in use",
     ),
     knob(
         "budget.warm",
         Kind::Count(0, MANY),
         "0",
+        Reload::Live,
         "idle connections that may wait in the reserve for another execution; 0: never",
     ),
     knob(
         "pool.size",
         Kind::Count(1, MANY),
         "2",
+        Reload::Live,
         "server connections of one execution and upstream that may stay open idle",
     ),
     knob(
         "pool.overflow",
         Kind::Count(0, MANY),
         "3",
+        Reload::Live,
         "how many more while in use",
     ),
     knob(
         "pool.timeout",
         ZERO,
         "20s",
+        Reload::Live,
         "longest wait for a server connection, then 53300",
     ),
     knob(
         "pool.notice_after",
         ZERO,
         "5s",
+        Reload::Live,
         "wait before a NOTICE tells the client that it waits",
     ),
     knob(
         "pool.recycle",
         SOME,
         "30m",
+        Reload::NewConnections,
         "age at which a connection is replaced, give or take 10 %",
     ),
     knob(
         "pool.idle_timeout",
         SOME,
         "5m",
+        Reload::NewConnections,
         "idleness at which a connection is closed",
     ),
     knob(
         "pool.pre_ping",
         Kind::Switch,
         "true",
+        Reload::NewConnections,
         "ask an idle connection whether it lives before it is lent",
     ),
     knob(
         "pool.ping_after",
         ZERO,
         "30s",
+        Reload::NewConnections,
         "idleness from which it is asked",
     ),
     knob(
         "pool.mode",
         Kind::Word(&["session"]),
         "session",
+        Reload::NewSessions,
         "a session keeps its connection until it disconnects",
     ),
     knob(
         "pool.reset",
         Kind::Statement,
         "DISCARD ALL",
+        Reload::NewConnections,
         "statement that cleans a returned connection",
     ),
     knob(
         "execution.max_duration",
         Kind::TimeOrOff(SECOND),
         "30m",
+        Reload::NewExecutions,
         "deadline of executions that name none of their own",
     ),
     knob(
         "execution.idle_timeout",
         ZERO,
         "60s",
+        Reload::Live,
         "how long an implicit execution lives without a session",
     ),
     knob(
         "execution.tombstone",
         ZERO,
         "10m",
+        Reload::Live,
         "how long the id of an ended execution is refused",
     ),
     knob(
         "execution.untagged",
         Kind::Word(&["shared", "session", "reject"]),
         "shared",
+        Reload::NewSessions,
         "sessions that name no execution: one for all, one each, or refused",
     ),
     knob(
         "execution.grace",
         ZERO,
         "0s",
+        Reload::Live,
         "time that running queries get when an execution ends",
     ),
     knob(
         "hold.grace",
         ZERO,
         "2s",
+        Reload::Live,
         "between the close of an execution's last hold and its end",
     ),
     knob(
         "maintenance.interval",
         Kind::TimeOrOff(SECOND),
         "5m",
+        Reload::Live,
         "how often leftovers of ended executions and idle connections above the budget's size are closed",
     ),
     knob(
         "telemetry.status_log",
         Kind::TimeOrOff(SECOND),
         "5m",
+        Reload::Live,
         "how often the status is logged",
     ),
     knob(
         "errors.holders",
         Kind::Word(&["full", "ids", "none"]),
         "full",
+        Reload::Live,
         "what a 53300 tells of those who hold connections",
     ),
     knob(
         "shutdown.grace",
         ZERO,
         "25s",
+        Reload::Live,
         "from SIGTERM to the exit, at most",
     ),
     knob(
         "shutdown.mode",
         Kind::Word(&["sidecar", "plain"]),
         "sidecar",
+        Reload::Live,
         "`plain` for a container beside a live app: it stays for the whole grace",
     ),
     knob(
         "log.level",
         Kind::Filter,
         "info",
+        Reload::Live,
         "`error`, `warn`, `info`, `debug`, `trace`, `off`, or a filter such as `info,execpool::pool=debug`",
     ),
     knob(
         "log.format",
         Kind::Word(&["auto", "json", "text"]),
         "auto",
+        Reload::Restart,
         "`auto` is JSON unless on a terminal",
     ),
 ];
@@ -278,36 +346,42 @@ pub const UPSTREAM_KNOBS: &[Knob] = &[
         "name",
         Kind::Text,
         "",
+        Reload::NewSessions,
         "what clients name as their database; without it the URL's database; `*` takes every other name",
     ),
     knob(
         "url",
         Kind::Url,
         "",
+        Reload::NewConnections,
         "where the database is, and as whom: `postgresql://user@host:5432/database`",
     ),
     knob(
         "password_file",
         Kind::Path,
         "",
+        Reload::NewConnections,
         "file with the password, read at each connect",
     ),
     knob(
         "any_user",
         Kind::Switch,
         "false",
+        Reload::NewSessions,
         "accept and ignore whatever user a client names",
     ),
     knob(
         "connect_timeout",
         SOME,
         "5s",
+        Reload::NewConnections,
         "longest that one connect may take; also `connect_timeout` of the URL, in seconds",
     ),
     knob(
         "keepalive",
         Kind::Time(SECOND),
         "30s",
+        Reload::NewConnections,
         "idle time before TCP keepalive probes; also `keepalives_idle` of the URL, in seconds",
     ),
 ];

@@ -1,5 +1,6 @@
 //! The effective configuration, for people and for programs.
 
+use super::knobs::{self, Reload};
 use super::{Host, Loaded, Origin, Upstream};
 use serde_json::{Value, json};
 
@@ -17,11 +18,15 @@ pub fn render(loaded: &Loaded) -> String {
     rows.iter().map(line).collect()
 }
 
-/// The same as one object: path → `{"value": …, "origin": …}`, and the warnings.
+/// The same as one object: path → `{"value": …, "origin": …, "reload": …}`, and the warnings.
 pub fn render_json(loaded: &Loaded) -> Value {
     let knobs: serde_json::Map<String, Value> = rows(loaded)
         .into_iter()
-        .map(|row| (row.path, json!({"value": row.value, "origin": row.origin})))
+        .map(|row| {
+            let reload = row.reload.map(Reload::as_str);
+            let told = json!({"value": row.value, "origin": row.origin, "reload": reload});
+            (row.path, told)
+        })
         .collect();
     json!({"knobs": knobs, "warnings": loaded.warnings})
 }
@@ -30,6 +35,8 @@ struct Row {
     path: String,
     value: String,
     origin: String,
+    /// None for what is no knob.
+    reload: Option<Reload>,
 }
 
 fn rows(loaded: &Loaded) -> Vec<Row> {
@@ -44,6 +51,7 @@ fn rows(loaded: &Loaded) -> Vec<Row> {
             path: effective.path.clone(),
             value: value.to_owned(),
             origin: effective.origin.to_string(),
+            reload: knobs::find(&effective.path).map(|knob| knob.reload),
         });
     }
     for (index, upstream) in loaded.config.upstreams.iter().enumerate() {
@@ -54,6 +62,7 @@ fn rows(loaded: &Loaded) -> Vec<Row> {
             origin: url
                 .map_or(Origin::Url, |url| url.origin.clone())
                 .to_string(),
+            reload: None,
         });
     }
     rows

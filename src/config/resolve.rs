@@ -5,6 +5,7 @@ use super::target::{self, Fallbacks, Parsed};
 use super::url::redact;
 use super::value::Value;
 use super::*;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A configuration, where it came from, and what is odd about it.
@@ -16,6 +17,24 @@ pub struct Loaded {
     pub origins: Origins,
     /// What is allowed and yet likely a mistake; whole sentences.
     pub warnings: Vec<String>,
+    /// What was said of the knobs that only a restart changes, as it was written.
+    restart: BTreeMap<String, (String, Origin)>,
+}
+
+impl Loaded {
+    /// What was said of a knob that only a restart changes, as it was written; none: nothing.
+    pub(super) fn raw(&self, path: &str) -> Option<&(String, Origin)> {
+        self.restart.get(path)
+    }
+}
+
+/// What runs and what is to run.
+#[derive(Debug, Clone)]
+pub struct Reloaded {
+    /// What the sources say: what would run after a restart.
+    pub wanted: Loaded,
+    /// The same with what only a restart changes as it is: what runs from now on.
+    pub next: Loaded,
 }
 
 /// One knob as it came out. The value contains no secret.
@@ -45,7 +64,31 @@ impl Origins {
 /// # Errors
 /// All that is wrong, not only the first.
 pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<ConfigError>> {
+    resolve(Layer::read(sources), sources)
+}
+
+/// The same beside a configuration that runs: what only a restart changes stays as it is there.
+///
+/// # Errors
+/// All that is wrong with the sources, or would be with them after a restart.
+pub fn reload(sources: &Sources<'_>, running: &Loaded) -> Result<Reloaded, Vec<ConfigError>> {
+    let wanted = load(sources)?;
     let mut layer = Layer::read(sources);
+    for knob in KNOBS.iter().filter(|knob| knob.reload == Reload::Restart) {
+        let (old, new) = (running.raw(knob.path), wanted.raw(knob.path));
+        if old.map(|(text, _)| text) == new.map(|(text, _)| text) {
+            continue;
+        }
+        match old {
+            Some(said) => layer.said.insert(knob.path.to_owned(), said.clone()),
+            None => layer.said.remove(knob.path),
+        };
+    }
+    let next = resolve(layer, sources)?;
+    Ok(Reloaded { wanted, next })
+}
+
+fn resolve(mut layer: Layer, sources: &Sources<'_>) -> Result<Loaded, Vec<ConfigError>> {
     let url = sources
         .env
         .iter()
@@ -64,11 +107,17 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<ConfigError>> {
         mut layer, origins, ..
     } = resolver;
     super::check::check(&config, &mut layer);
+    let only_restart = |path: &str| {
+        let knob = knobs::find(path);
+        knob.is_some_and(|knob| knob.reload == Reload::Restart)
+    };
+    layer.said.retain(|path, _| only_restart(path));
     match layer.errors.is_empty() {
         true => Ok(Loaded {
             config,
             origins,
             warnings: layer.warnings,
+            restart: layer.said,
         }),
         false => Err(layer.errors),
     }

@@ -15,7 +15,7 @@ use super::problem::{Kind, Problem, near, repeated};
 use super::query::{DURATION, Query, wrong};
 use super::router::{Answer, Asked, invalid_id, json};
 use super::types::{self, Created, Seconds};
-use super::{Control, UpstreamFacts, url};
+use super::{Control, Facts, UpstreamFacts, url};
 
 /// What a body may say.
 const FIELDS: [&str; 5] = ["id", "deadline", "labels", "pool", "mode"];
@@ -32,7 +32,9 @@ const LONGEST_LABEL: usize = 1024;
 
 pub(super) async fn post(control: &Control, asked: &Asked) -> Answer {
     let query = Query::parse(asked.query.as_deref(), &["upstream"])?;
-    let (upstream, database) = upstream(control, query.get("upstream"))?;
+    let outlook = control.outlook();
+    let facts = &outlook.facts;
+    let (upstream, database) = upstream(facts, query.get("upstream"))?;
     let request = parse(&asked.body, upstream.limits)?;
     let name = request.id.clone();
     let created = control.remote.ask(move |executions| {
@@ -49,7 +51,7 @@ pub(super) async fn post(control: &Control, asked: &Asked) -> Answer {
         execution::Created::New(_) => StatusCode::CREATED,
         execution::Created::Adopted(_) => StatusCode::OK,
     };
-    let url = url::of(&control.facts, database, &upstream.user, &view.id);
+    let url = url::of(facts, database, &upstream.user, &view.id);
     json(status, &answer(&view, url))
 }
 
@@ -66,10 +68,10 @@ fn answer(view: &View, url: String) -> Created {
 
 /// The upstream whose URL is answered, and its database.
 fn upstream<'a>(
-    control: &'a Control,
+    facts: &'a Facts,
     name: Option<&'a str>,
 ) -> Result<(&'a UpstreamFacts, &'a str), Problem> {
-    let upstreams = &control.facts.upstreams;
+    let upstreams = &facts.upstreams;
     url::choose(upstreams, name).ok_or_else(|| {
         let names: Vec<&str> = upstreams.iter().map(|one| one.name.as_str()).collect();
         wrong(

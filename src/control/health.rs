@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use tokio::task::JoinSet;
+use parking_lot::Mutex;
+use tokio::task::{AbortHandle, JoinSet};
 
-use crate::monitor::Health;
+use crate::monitor::{Health, Monitor};
+use crate::pool::UpstreamNumber;
 
 use super::Control;
 use super::query::Query;
@@ -19,9 +21,78 @@ const EVERY: Duration = Duration::from_secs(30);
 /// What a monitor told, or why it told nothing.
 type Told = Result<Health, String>;
 
+/// A database that is looked after.
+#[derive(Debug)]
+pub(super) struct Watched {
+    number: UpstreamNumber,
+    monitor: Arc<Monitor>,
+    /// Taken on this side alone, for a few instructions.
+    seen: Mutex<Option<Seen>>,
+}
+
+impl Watched {
+    /// Not seen yet.
+    pub(super) fn new(number: UpstreamNumber, monitor: Arc<Monitor>) -> Self {
+        Self {
+            number,
+            monitor,
+            seen: Mutex::new(None),
+        }
+    }
+
+    /// Whether it is this upstream, asked by this monitor.
+    pub(super) fn is(&self, number: UpstreamNumber, monitor: &Arc<Monitor>) -> bool {
+        self.number == number && Arc::ptr_eq(&self.monitor, monitor)
+    }
+
+    fn name(&self) -> &str {
+        self.monitor.upstream()
+    }
+
+    /// Asks it, and remembers what was seen.
+    async fn ask(&self) -> Told {
+        let health = self.monitor.health().await;
+        let told = health.map_err(|error| error.to_string());
+        let seen = Seen {
+            at: Instant::now(),
+            told: told
+                .as_ref()
+                .map(|health| health.latency)
+                .map_err(Clone::clone),
+        };
+        *self.seen.lock() = Some(seen);
+        told
+    }
+
+    fn log_change(&self, told: &Told, was_reachable: Option<bool>) {
+        let upstream = self.name();
+        match (told, was_reachable) {
+            (Err(error), None | Some(true)) => tracing::warn!(upstream, %error, "no answer"),
+            (Ok(_), Some(false)) => tracing::info!(upstream, "the database answers again"),
+            _ => {}
+        }
+    }
+
+    fn status(&self, now: Instant) -> UpstreamStatus {
+        let seen = self.seen.lock();
+        let told = seen.as_ref().map(|seen| &seen.told);
+        UpstreamStatus {
+            name: self.name().to_owned(),
+            reachable: told.map(Result::is_ok),
+            latency_seconds: told
+                .and_then(|told| told.as_ref().ok().copied())
+                .map(Seconds),
+            checked_seconds_ago: seen
+                .as_ref()
+                .map(|seen| Seconds(now.saturating_duration_since(seen.at))),
+            error: told.and_then(|told| told.as_ref().err().cloned()),
+        }
+    }
+}
+
 /// What was last seen of a database.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
+struct Seen {
     at: Instant,
     told: Result<Duration, String>,
 }
@@ -35,15 +106,11 @@ pub(super) async fn get(control: &Arc<Control>, asked: &Asked) -> Answer {
         .await?;
     let upstreams: Vec<UpstreamHealth> = told
         .into_iter()
-        .enumerate()
-        .map(|(number, told)| {
-            let ours = ours.get(number).map_or(0, |counts| counts.open());
+        .map(|(watched, told)| {
+            let ours = ours.get(watched.number.0 as usize);
             // There are fewer than four billion.
-            upstream(
-                control.name(number),
-                told,
-                u32::try_from(ours).unwrap_or(u32::MAX),
-            )
+            let ours = u32::try_from(ours.map_or(0, |counts| counts.open()));
+            upstream(watched.name(), told, ours.unwrap_or(u32::MAX))
         })
         .collect();
     let status = match upstreams.iter().all(|upstream| upstream.reachable) {
@@ -84,80 +151,71 @@ fn upstream(name: &str, told: Told, pooled: u32) -> UpstreamHealth {
 
 impl Control {
     /// Asks every database, all at once: as long as the slowest takes, which the monitors bound.
-    async fn ask_all(self: &Arc<Self>) -> Vec<Told> {
+    async fn ask_all(&self) -> Vec<(Arc<Watched>, Told)> {
+        let outlook = self.outlook();
         let mut asking = JoinSet::new();
-        for number in 0..self.monitors.len() {
-            let control = Arc::clone(self);
-            asking.spawn(async move { (number, control.ask_one(number).await) });
+        for (at, watched) in outlook.watched.iter().cloned().enumerate() {
+            asking.spawn(async move { (at, watched.ask().await) });
         }
-        let mut told: Vec<Told> = vec![Err("it was not asked".to_owned()); self.monitors.len()];
+        let all = outlook.watched.iter();
+        let mut told: Vec<(Arc<Watched>, Told)> = all
+            .map(|watched| (Arc::clone(watched), Err("it was not asked".to_owned())))
+            .collect();
         while let Some(answer) = asking.join_next().await {
-            if let Ok((number, answer)) = answer {
-                told[number] = answer;
+            if let Ok((at, answer)) = answer {
+                told[at].1 = answer;
             }
         }
         told
     }
 
-    /// Asks one database, and remembers what was seen.
-    async fn ask_one(&self, number: usize) -> Told {
-        let health = self.monitors[number].health().await;
-        let told = health.map_err(|error| error.to_string());
-        let seen = Seen {
-            at: Instant::now(),
-            told: told
-                .as_ref()
-                .map(|health| health.latency)
-                .map_err(Clone::clone),
-        };
-        self.seen.lock()[number] = Some(seen);
-        told
-    }
-
-    /// Asks one database again and again.
-    pub(super) async fn watch(self: Arc<Self>, number: usize) {
-        let mut was_reachable = None;
+    /// Looks after the databases, as they are configured at each moment. Never ends.
+    pub(super) async fn watch_all(self: Arc<Self>) {
+        let mut tasks = JoinSet::new();
+        let mut watching: Vec<(Arc<Watched>, AbortHandle)> = Vec::new();
         loop {
-            let told = self.ask_one(number).await;
-            self.log_change(number, &told, was_reachable);
-            was_reachable = Some(told.is_ok());
-            tokio::time::sleep(EVERY).await;
-        }
-    }
-
-    fn log_change(&self, number: usize, told: &Told, was_reachable: Option<bool>) {
-        let upstream = self.name(number);
-        match (told, was_reachable) {
-            (Err(error), None | Some(true)) => tracing::warn!(upstream, %error, "no answer"),
-            (Ok(_), Some(false)) => tracing::info!(upstream, "the database answers again"),
-            _ => {}
+            let now = self.outlook();
+            let stays = |one: &Arc<Watched>| now.watched.iter().any(|now| Arc::ptr_eq(now, one));
+            watching.retain(|(watched, task)| {
+                let stays = stays(watched);
+                if !stays {
+                    task.abort();
+                }
+                stays
+            });
+            for watched in &now.watched {
+                if !watching
+                    .iter()
+                    .any(|(known, _)| Arc::ptr_eq(known, watched))
+                {
+                    let task = tasks.spawn(watch(Arc::clone(watched)));
+                    watching.push((Arc::clone(watched), task));
+                }
+            }
+            drop(now);
+            tokio::select! {
+                () = self.changed.notified() => {}
+                Some(_) = tasks.join_next() => {}
+            }
         }
     }
 
     /// What was last seen of each database.
     pub(super) fn last_seen(&self, now: Instant) -> Vec<UpstreamStatus> {
-        let seen = self.seen.lock();
-        let all = seen.iter().enumerate();
-        all.map(|(number, seen)| {
-            let told = seen.as_ref().map(|seen| &seen.told);
-            UpstreamStatus {
-                name: self.name(number).to_owned(),
-                reachable: told.map(Result::is_ok),
-                latency_seconds: told
-                    .and_then(|told| told.as_ref().ok().copied())
-                    .map(Seconds),
-                checked_seconds_ago: seen
-                    .as_ref()
-                    .map(|seen| Seconds(now.saturating_duration_since(seen.at))),
-                error: told.and_then(|told| told.as_ref().err().cloned()),
-            }
-        })
-        .collect()
+        let outlook = self.outlook();
+        let all = outlook.watched.iter();
+        all.map(|watched| watched.status(now)).collect()
     }
+}
 
-    fn name(&self, number: usize) -> &str {
-        let monitor = self.monitors.get(number);
-        monitor.map_or("", |monitor| monitor.upstream())
+/// Asks one database again and again.
+async fn watch(watched: Arc<Watched>) {
+    let mut was_reachable = None;
+    loop {
+        let told = watched.ask().await;
+        watched.log_change(&told, was_reachable);
+        was_reachable = Some(told.is_ok());
+        tokio::time::sleep(EVERY).await;
     }
 }
 

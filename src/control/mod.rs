@@ -10,10 +10,11 @@
 //! | [`router`] | from a request to its answer |
 //! | [`problem`] | what is said when something is refused (RFC 9457) |
 //! | [`types`] | what is answered otherwise |
-//! | `status` `executions` `create` `hold` `sessions` `health` `seeds` | the routes |
+//! | `status` `executions` `create` `hold` `sessions` `health` `seeds` [`configuration`] | the routes |
 //! | `body` `query` `url` | what is read of requests, and the URL that is answered |
 
 mod body;
+pub mod configuration;
 mod create;
 mod executions;
 mod health;
@@ -33,14 +34,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use parking_lot::RwLock;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::execution::Remote;
 use crate::monitor::Monitor;
-use crate::pool::PoolLimits;
+use crate::pool::{PoolLimits, UpstreamNumber};
 
-use health::Seen;
+pub use configuration::Configuration;
+use health::Watched;
 
 /// How many `hold` streams may be open at once.
 const HOLDS: usize = 4096;
@@ -81,26 +83,69 @@ pub struct UpstreamFacts {
 #[derive(Debug)]
 pub struct Control {
     remote: Remote,
-    monitors: Vec<Arc<Monitor>>,
-    facts: Facts,
-    /// What each monitor last told, in their order. Taken on this side alone, for a few
-    /// instructions.
-    seen: Mutex<Vec<Option<Seen>>>,
+    configuration: Configuration,
+    /// Exchanged as a whole; locked for as long as it takes to copy a pointer.
+    outlook: RwLock<Arc<Outlook>>,
+    /// Told when there are other databases to look after.
+    changed: Notify,
     /// The places of `hold` streams.
     holds: Arc<Semaphore>,
 }
 
+/// What is configured of the API, at one moment.
+#[derive(Debug)]
+struct Outlook {
+    facts: Facts,
+    /// One for each upstream, in the order of the configuration.
+    watched: Vec<Arc<Watched>>,
+}
+
 impl Control {
     /// The API over these executions; `monitors` has one for each upstream, in the order of the
-    /// configuration.
+    /// configuration, which is that of their numbers. The configuration is nobody's to see.
     #[must_use]
     pub fn new(remote: Remote, monitors: Vec<Arc<Monitor>>, facts: Facts) -> Arc<Self> {
+        Self::over(remote, monitors, facts, Configuration::unseen())
+    }
+
+    /// The same, with routes for the configuration.
+    #[must_use]
+    pub fn over(
+        remote: Remote,
+        monitors: Vec<Arc<Monitor>>,
+        facts: Facts,
+        configuration: Configuration,
+    ) -> Arc<Self> {
+        let numbered = (0..).map(UpstreamNumber).zip(monitors);
+        let watched = numbered.map(|(number, monitor)| Arc::new(Watched::new(number, monitor)));
         Arc::new(Self {
-            seen: Mutex::new(vec![None; monitors.len()]),
+            outlook: RwLock::new(Arc::new(Outlook {
+                facts,
+                watched: watched.collect(),
+            })),
+            changed: Notify::new(),
             holds: Arc::new(Semaphore::new(HOLDS)),
             remote,
-            monitors,
-            facts,
+            configuration,
         })
+    }
+
+    /// Tells other facts from now on, and looks after these databases, in the order of the
+    /// configuration; what was seen of those that stay is kept.
+    pub fn reconfigure(&self, monitors: Vec<(UpstreamNumber, Arc<Monitor>)>, facts: Facts) {
+        let before = self.outlook();
+        let watched = monitors.into_iter().map(|(number, monitor)| {
+            let mut known = before.watched.iter();
+            let known = known.find(|known| known.is(number, &monitor)).cloned();
+            known.unwrap_or_else(|| Arc::new(Watched::new(number, monitor)))
+        });
+        let watched = watched.collect();
+        *self.outlook.write() = Arc::new(Outlook { facts, watched });
+        self.changed.notify_one();
+    }
+
+    /// What is configured now.
+    fn outlook(&self) -> Arc<Outlook> {
+        Arc::clone(&self.outlook.read())
     }
 }

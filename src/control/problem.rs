@@ -45,13 +45,15 @@ pub enum Kind {
     TooManyHolds,
     /// The process is about to end.
     ShuttingDown,
+    /// The configuration is wrong, and not what runs.
+    InvalidConfiguration,
     /// A fault of ours.
     Internal,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidBody,
         Self::InvalidField,
         Self::InvalidParameter,
@@ -66,6 +68,7 @@ impl Kind {
         Self::BodyTimeout,
         Self::TooManyHolds,
         Self::ShuttingDown,
+        Self::InvalidConfiguration,
         Self::Internal,
     ];
 
@@ -74,7 +77,9 @@ impl Kind {
     pub fn status(self) -> StatusCode {
         match self {
             Self::InvalidBody | Self::InvalidParameter => StatusCode::BAD_REQUEST,
-            Self::InvalidField | Self::InvalidExecutionId => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::InvalidField | Self::InvalidExecutionId | Self::InvalidConfiguration => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::NoSuchRoute | Self::NoSuchExecution => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::ExecutionExists => StatusCode::CONFLICT,
@@ -104,6 +109,7 @@ impl Kind {
             Self::BodyTimeout => "body_timeout",
             Self::TooManyHolds => "too_many_holds",
             Self::ShuttingDown => "shutting_down",
+            Self::InvalidConfiguration => "invalid_configuration",
             Self::Internal => "internal",
         }
     }
@@ -126,6 +132,7 @@ impl Kind {
             Self::BodyTimeout => "The body did not come in time",
             Self::TooManyHolds => "Too many hold streams",
             Self::ShuttingDown => "execpool is shutting down",
+            Self::InvalidConfiguration => "The configuration is refused",
             Self::Internal => "A fault of execpool",
         }
     }
@@ -139,6 +146,7 @@ pub struct Problem {
     detail: String,
     hint: String,
     allow: Option<String>,
+    errors: Vec<String>,
 }
 
 /// What is sent of it.
@@ -150,6 +158,8 @@ struct Sent<'a> {
     code: &'a str,
     detail: &'a str,
     hint: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    errors: &'a [String],
 }
 
 impl Problem {
@@ -161,6 +171,17 @@ impl Problem {
             detail: detail.into(),
             hint: hint.into(),
             allow: None,
+            errors: Vec::new(),
+        }
+    }
+
+    /// A configuration that is refused, with all that is wrong with it.
+    #[must_use]
+    pub fn invalid_configuration(errors: Vec<String>) -> Self {
+        let hint = "What runs stays as it is. Correct this; execpool check tells the same.";
+        Self {
+            errors: errors.clone(),
+            ..Self::new(Kind::InvalidConfiguration, errors.join("; "), hint)
         }
     }
 
@@ -192,6 +213,7 @@ impl Problem {
             code: self.kind.code(),
             detail: &self.detail,
             hint: &self.hint,
+            errors: &self.errors,
         };
         // Plain texts and a number: JSON can say them.
         let body = serde_json::to_vec(&sent).unwrap_or_default();
@@ -241,7 +263,7 @@ mod tests {
     fn every_kind_has_a_code_and_a_title_of_its_own_and_is_an_error() {
         let codes: HashSet<_> = Kind::ALL.map(Kind::code).into_iter().collect();
         let titles: HashSet<_> = Kind::ALL.map(Kind::title).into_iter().collect();
-        assert_eq!((codes.len(), titles.len()), (15, 15));
+        assert_eq!((codes.len(), titles.len()), (16, 16));
         assert!(Kind::ALL.iter().all(|kind| kind.status().as_u16() >= 400));
     }
 

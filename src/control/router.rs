@@ -15,7 +15,9 @@ use crate::protocol::startup::{ExecutionId, InvalidExecutionId};
 
 use super::problem::{Kind, Problem, near, repeated};
 use super::server::Place;
-use super::{Control, body, create, executions, health, hold, seeds, sessions, status};
+use super::{
+    Control, body, configuration, create, executions, health, hold, seeds, sessions, status,
+};
 
 /// The body of an answer.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -32,12 +34,14 @@ enum Route {
     Hold,
     Sessions,
     Health,
+    Config,
+    Reload,
     SeedsStatus,
     SeedsCleanup,
 }
 
 /// Where each is, and by which methods.
-const ROUTES: [(&str, Route, &[&str]); 8] = [
+const ROUTES: [(&str, Route, &[&str]); 10] = [
     ("/v1/status", Route::Status, &["GET", "HEAD"]),
     (
         "/v1/executions",
@@ -53,6 +57,8 @@ const ROUTES: [(&str, Route, &[&str]); 8] = [
     ("/v1/executions/{id}/hold", Route::Hold, &["GET"]),
     ("/v1/sessions", Route::Sessions, &["GET", "HEAD"]),
     ("/v1/database/health", Route::Health, &["GET", "HEAD"]),
+    ("/v1/config", Route::Config, &["GET", "HEAD"]),
+    ("/v1/reload", Route::Reload, &["POST"]),
     (
         "/api/memory/debug/connections/status",
         Route::SeedsStatus,
@@ -121,7 +127,7 @@ impl Control {
         let (head, body) = request.into_parts();
         // Read whatever comes of it: an answer before the end of a body may be lost on its way.
         let body = body::read(body).await?;
-        place.may_ask(self.facts.allow_uids.as_deref())?;
+        place.may_ask(self.outlook().facts.allow_uids.as_deref())?;
         let (route, id) = find(head.uri.path())?;
         allowed(route, &head.method, head.uri.path())?;
         let asked = Asked {
@@ -138,6 +144,8 @@ impl Control {
             (Route::Hold, _) => hold::get(self, &asked, place).await,
             (Route::Sessions, _) => sessions::get(self, &asked).await,
             (Route::Health, _) => health::get(self, &asked).await,
+            (Route::Config, _) => configuration::get(self, &asked),
+            (Route::Reload, _) => configuration::reload(self, &asked).await,
             (Route::SeedsStatus, _) => seeds::status(self, &asked).await,
             (Route::SeedsCleanup, _) => seeds::cleanup(self, &asked).await,
         }

@@ -99,9 +99,7 @@ impl Control {
         shutdown: impl Future<Output = ()>,
     ) {
         let mut watching = JoinSet::new();
-        for number in 0..self.monitors.len() {
-            watching.spawn(Arc::clone(&self).watch(number));
-        }
+        watching.spawn(Arc::clone(&self).watch_all());
         let (stop, stopped) = watch::channel(());
         let mut doors = Doors::at(listener);
         let mut connections = JoinSet::new();

@@ -52,9 +52,11 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         .remote
         .ask(|executions| Look::at(executions))
         .await?;
+    let outlook = control.outlook();
     let status = Status {
-        version: control.facts.version,
-        uptime_seconds: Seconds(control.facts.started.elapsed()),
+        version: outlook.facts.version,
+        uptime_seconds: Seconds(outlook.facts.started.elapsed()),
+        configuration: control.configuration.status(),
         budget: budget(&look),
         upstreams: control.last_seen(Instant::now()),
         executions: execution_counts(&look.executions),

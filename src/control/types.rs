@@ -26,6 +26,8 @@ pub struct Status {
     pub version: &'static str,
     /// How long the process has been there.
     pub uptime_seconds: Seconds,
+    /// Whether what runs is what is configured; none where nobody can tell.
+    pub configuration: Option<ConfigurationStatus>,
     /// The pod's server connections.
     pub budget: Budget,
     /// The databases, as they were last seen.
@@ -36,6 +38,17 @@ pub struct Status {
     pub sessions: SessionCounts,
     /// The process's memory.
     pub memory: Memory,
+}
+
+/// Whether what runs is what is configured.
+#[derive(Debug, Serialize)]
+pub struct ConfigurationStatus {
+    /// How often something was changed since the start.
+    pub reloads: u64,
+    /// The knobs whose change waits for a restart.
+    pub waiting_for_restart: Vec<String>,
+    /// Why the configuration, as it was last seen, is refused.
+    pub refused: Vec<String>,
 }
 
 /// The pod's server connections.

@@ -1,17 +1,19 @@
-//! The command line as a client of the control API: look at a running execpool, end an execution.
+//! The command line as a client of the control API: look at a running execpool, end an execution,
+//! have the configuration read anew.
 //!
 //! | module | gives |
 //! |---|---|
 //! | `client` | one request over the control socket |
 //! | [`error`] | why there is no answer, and what to do |
 //! | `page` | what is printed: tables, words, colours on a terminal |
-//! | `status` `executions` `sessions` `end` | what each command prints |
+//! | `status` `executions` `sessions` `end` `reload` | what each command prints |
 
 mod client;
 mod end;
 pub mod error;
 mod executions;
 mod page;
+mod reload;
 mod sessions;
 mod status;
 
@@ -106,6 +108,17 @@ pub enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Read the configuration anew and apply what it changes
+    #[command(after_help = "Examples:\n  execpool reload\n  \
+        execpool reload --json | jq .waiting_for_restart\n\n\
+        A changed file is read within seconds by itself, and at SIGHUP. What is wrong is told, and\n\
+        what runs stays as it is.\n\
+        Exit status: 0 applied, 1 refused or not answered, 2 wrong usage.")]
+    Reload {
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
 }
 
 /// How to ask, and how to show the answer.
@@ -169,6 +182,15 @@ fn question(command: Command) -> (Question, Ask) {
         show,
     };
     match command {
+        Command::Reload { ask } => {
+            let question = Question {
+                method: "POST",
+                path: "/v1/reload".to_owned(),
+                patience: PATIENCE,
+                show: reload::show,
+            };
+            (question, ask)
+        }
         Command::Status { ask } => (get("/v1/status".to_owned(), status::show), ask),
         Command::Executions { ended, ask } => {
             let query = if ended { "?ended=true" } else { "" };
@@ -286,6 +308,7 @@ mod tests {
                 "/v1/sessions?execution=a%40b&state=idle&older_than=1m",
             ),
             ("execpool end a/b", "DELETE", "/v1/executions/a%2Fb"),
+            ("execpool reload", "POST", "/v1/reload"),
             (
                 "execpool end a --grace 2s --reason x&y",
                 "DELETE",

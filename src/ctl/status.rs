@@ -22,6 +22,7 @@ pub(super) fn show(status: &Value, page: &mut Page) -> bool {
     }
     rows.push(executions(&status["executions"]));
     rows.push(sessions(&status["sessions"]));
+    rows.extend(configuration(&status["configuration"]));
     page.table(&["", ""], rows);
     true
 }
@@ -110,6 +111,27 @@ fn sessions(counts: &Value) -> Vec<Cell> {
     row("sessions", text)
 }
 
+/// Where what runs is not what is configured.
+fn configuration(configuration: &Value) -> Vec<Vec<Cell>> {
+    let texts = |key: &str| {
+        let list = configuration[key].as_array().into_iter().flatten();
+        let texts: Vec<&str> = list.filter_map(Value::as_str).collect();
+        texts.join("; ")
+    };
+    let (refused, waiting) = (texts("refused"), texts("waiting_for_restart"));
+    let shown = [
+        (refused, "refused, what runs stays", Colour::Red),
+        (waiting, "wait for a restart", Colour::Yellow),
+    ];
+    let shown = shown.into_iter().filter(|(text, ..)| !text.is_empty());
+    shown
+        .map(|(text, what, colour)| {
+            let text = Cell::text(format!("{what}: {text}")).in_colour(colour);
+            vec![Cell::text("config"), text]
+        })
+        .collect()
+}
+
 /// `2 deleted, 1 deadline`: the counts that are not zero.
 fn above_zero(counts: &Value, wanted: impl Fn(&str) -> bool) -> String {
     let counts = counts.as_object().into_iter().flatten();
@@ -141,6 +163,8 @@ mod tests {
             "executions": {"active": 3, "ending": 0, "ended": {"deleted": 2, "idle": 0}},
             "sessions": {"total": 3, "idle": 2, "active": 1, "waiting": 0, "opened": 9,
                 "closed": 6, "refused": {"untagged": 2}, "panics": 0},
+            "configuration": {"reloads": 2, "waiting_for_restart": ["listen.port", "log.format"],
+                "refused": []},
         });
         let mut page = Page::new(false);
         show(&status, &mut page);
@@ -154,7 +178,8 @@ mod tests {
              upstream    log: no answer, 3s ago: away\n\
              upstream    new: not asked yet\n\
              executions  3 active, 0 ending; ended: 2 deleted\n\
-             sessions    3: 1 active, 2 idle; 9 since the start; refused: 2 untagged\n"
+             sessions    3: 1 active, 2 idle; 9 since the start; refused: 2 untagged\n\
+             config      wait for a restart: listen.port; log.format\n"
         );
     }
 }

@@ -49,10 +49,8 @@ pub struct Request {
 pub struct Executions {
     pub(super) inner: Mutex<Inner>,
     pub(super) lender: Arc<Lender>,
-    pub(super) upstreams: Vec<Upstream>,
     pub(super) terminate: Terminate,
     pub(super) runtime: Handle,
-    pub(super) grace: Duration,
     sessions: Arc<Table>,
 }
 
@@ -60,6 +58,10 @@ pub struct Executions {
 pub(super) struct Inner {
     pub(super) registry: Registry,
     pub(super) rooms: HashMap<ExecutionNumber, Room>,
+    /// By their numbers.
+    pub(super) upstreams: Vec<Upstream>,
+    /// How long running queries may go on at an end that says nothing about it.
+    pub(super) grace: Duration,
     /// What the end of executions has left behind.
     pub(super) leftovers: Vec<Leftover>,
 }
@@ -115,13 +117,13 @@ impl Executions {
             inner: Mutex::new(Inner {
                 registry: Registry::new(rules, Instant::now()),
                 rooms: HashMap::new(),
+                upstreams,
+                grace,
                 leftovers: Vec::new(),
             }),
             lender,
-            upstreams,
             terminate,
             runtime,
-            grace,
             sessions,
         })
     }
@@ -136,6 +138,32 @@ impl Executions {
     #[must_use]
     pub fn sessions(&self) -> &Arc<Table> {
         &self.sessions
+    }
+
+    /// Other rules, and other limits of pools that have none of their own, from now on. Numbers must
+    /// mean the upstreams that they meant. Deadlines that are set stay.
+    pub fn reconfigure(&self, rules: Rules, grace: Duration, upstreams: Vec<Upstream>) {
+        let mut inner = self.inner.lock();
+        inner.registry.follow(rules);
+        inner.grace = grace;
+        let before = std::mem::replace(&mut inner.upstreams, upstreams);
+        let inner = &*inner;
+        for (number, room) in &inner.rooms {
+            let run = inner.registry.get(*number);
+            let run = run.filter(|run| run.is_active());
+            // The standing execution has no limits but the budget's.
+            if room.limits.is_some() || run.is_none_or(|run| run.kind == Kind::Shared) {
+                continue;
+            }
+            for pool in &room.pools {
+                let at = pool.upstream.0 as usize;
+                let (was, is) = (before.get(at), inner.upstreams.get(at));
+                let (was, is) = (was.map(|one| one.limits), is.map(|one| one.limits));
+                if is.is_some() && was != is {
+                    self.lender.admit(*pool, is);
+                }
+            }
+        }
     }
 
     /// A new session joins the execution that it names, or what the rules say where it names
@@ -237,9 +265,9 @@ impl Executions {
         text: Option<ReasonText>,
         grace: Option<Duration>,
     ) -> Option<watch::Receiver<Option<Arc<Ended>>>> {
-        let grace = grace.unwrap_or(self.grace);
-        let (told, begun) = {
+        let (told, begun, grace) = {
             let mut inner = self.inner.lock();
+            let grace = grace.unwrap_or(inner.grace);
             let told = inner.rooms.entry(number).or_default().ended.subscribe();
             let begun = inner.registry.end(number, reason, text, Instant::now());
             if !begun && inner.registry.get(number).is_none() {
@@ -250,7 +278,7 @@ impl Executions {
                 // One that has begun may be hurried.
                 room.grace.give(grace);
             }
-            (told, begun)
+            (told, begun, grace)
         };
         if begun {
             self.tear_down(number, reason, grace);
@@ -271,6 +299,8 @@ impl Executions {
             upstream,
         };
         let mut inner = self.inner.lock();
+        let usual = inner.upstreams.get(upstream.0 as usize);
+        let usual = usual.map(|upstream| upstream.limits);
         let active = inner
             .registry
             .get(number)
@@ -281,10 +311,7 @@ impl Executions {
         {
             let limits = match kind {
                 Kind::Shared => None,
-                Kind::Explicit | Kind::Implicit | Kind::Session => {
-                    let usual = self.upstreams.get(upstream.0 as usize);
-                    room.limits.or(usual.map(|upstream| upstream.limits))
-                }
+                Kind::Explicit | Kind::Implicit | Kind::Session => room.limits.or(usual),
             };
             self.lender.admit(pool, limits);
         }

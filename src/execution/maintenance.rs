@@ -54,17 +54,18 @@ impl Executions {
     /// id that has passed to one of their backends meanwhile is left alone. What the server could
     /// not be asked for is remembered for the next pass.
     pub fn maintain(self: &Arc<Self>) -> Vec<Leftover> {
-        let (mut leftovers, pools) = {
+        let (mut leftovers, pools, upstreams) = {
             let mut inner = self.inner.lock();
             let rooms = inner.rooms.values();
             let pools: Vec<PoolId> = rooms.flat_map(|room| room.pools.iter().copied()).collect();
-            (std::mem::take(&mut inner.leftovers), pools)
+            let upstreams = inner.upstreams.len();
+            (std::mem::take(&mut inner.leftovers), pools, upstreams)
         };
         if leftovers.is_empty() {
             return leftovers;
         }
         let reserves = (0..).map(|number| PoolId::reserve(UpstreamNumber(number)));
-        let reserves = reserves.take(self.upstreams.len());
+        let reserves = reserves.take(upstreams);
         let alive: BTreeSet<(UpstreamNumber, i32)> = reserves
             .chain(pools)
             .flat_map(|pool| {

@@ -66,6 +66,17 @@ impl Registry {
         new
     }
 
+    /// Other rules from now on. Deadlines that are set stay; what is idle, or is no longer held, ends
+    /// by the new rules.
+    pub fn follow(&mut self, rules: Rules) {
+        self.rules = rules;
+        let due = self.runs.iter().filter_map(|(number, run)| {
+            let (at, _) = run.due(&self.rules)?;
+            Some((at, *number))
+        });
+        self.schedule = due.collect();
+    }
+
     /// A session that names this execution joins it; an unknown name begins an implicit one.
     ///
     /// # Errors

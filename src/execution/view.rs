@@ -93,18 +93,18 @@ impl Executions {
     /// How long running queries may go on at an end that says nothing about it.
     #[must_use]
     pub fn grace(&self) -> Duration {
-        self.grace
+        self.inner.lock().grace
     }
 
-    /// The server connections of all pools and of the reserve, for each upstream in the order of the configuration.
+    /// The server connections of all pools and of the reserve, for each upstream by its number.
     #[must_use]
     pub fn connections(&self) -> Vec<PoolCounts> {
         let reserves = (0..).map(|number| PoolId::reserve(UpstreamNumber(number)));
+        let inner = self.inner.lock();
         let mut sums: Vec<PoolCounts> = reserves
-            .take(self.upstreams.len())
+            .take(inner.upstreams.len())
             .map(|reserve| self.lender.counts(reserve).unwrap_or_default())
             .collect();
-        let inner = self.inner.lock();
         for pool in inner.rooms.values().flat_map(|room| &room.pools) {
             let counts = self.lender.counts(*pool).unwrap_or_default();
             if let Some(sum) = sums.get_mut(pool.upstream.0 as usize) {
@@ -133,7 +133,7 @@ impl Executions {
         let now = Instant::now();
         let run = inner.registry.get(number)?;
         let room = inner.rooms.get(&number);
-        let pools = room.map(|room| room.pools.iter().map(|pool| self.pool_view(*pool)));
+        let pools = room.map(|room| room.pools.iter().map(|pool| self.pool_view(inner, *pool)));
         Some(View {
             id: run.id.clone(),
             generation: run.generation,
@@ -153,8 +153,8 @@ impl Executions {
         })
     }
 
-    fn pool_view(&self, pool: PoolId) -> PoolView {
-        let upstream = self.upstreams.get(pool.upstream.0 as usize);
+    fn pool_view(&self, inner: &Inner, pool: PoolId) -> PoolView {
+        let upstream = inner.upstreams.get(pool.upstream.0 as usize);
         let (counts, limits, queue, peak) = self.lender.look(pool);
         PoolView {
             upstream: upstream.map_or_else(|| "".into(), |upstream| Arc::clone(&upstream.name)),

@@ -15,7 +15,7 @@ use super::ListenError;
 const MAX_PATH: usize = 107;
 
 /// Who may connect to a socket.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
     /// Its permissions.
     pub mode: u32,
@@ -130,6 +130,31 @@ impl Directory {
     }
 }
 
+impl BoundSocket {
+    /// Lets others connect than before; who has connected stays.
+    ///
+    /// # Errors
+    /// There is no such group, or the operating system refuses.
+    pub fn permit(&self, access: &Access) -> Result<(), ListenError> {
+        let group = access.group.as_deref().map(find_group).transpose()?;
+        let path = &self.path;
+        let set_mode = |mode| fs::set_permissions(path, Permissions::from_mode(mode));
+        let done = usual_group(path).and_then(|usual| {
+            let group = group.map_or(usual, Gid::as_raw);
+            if fs::metadata(path)?.gid() != group {
+                // Nobody comes in between the two who may come in neither before nor after.
+                set_mode(access.mode & 0o600)?;
+                std::os::unix::fs::chown(path, None, Some(group))?;
+            }
+            set_mode(access.mode)
+        });
+        done.map_err(|source| ListenError::Failed {
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
 impl Drop for BoundSocket {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
@@ -137,6 +162,16 @@ impl Drop for BoundSocket {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// The group that a file has which is made beside this one.
+fn usual_group(path: &Path) -> io::Result<u32> {
+    const SETGID: u32 = 0o2000;
+    let dir = fs::metadata(path.parent().unwrap_or(path))?;
+    Ok(match dir.mode() & SETGID {
+        0 => nix::unistd::getegid().as_raw(),
+        _ => dir.gid(),
+    })
 }
 
 /// Who connects to a live socket is told so; a dead one refuses.
@@ -210,6 +245,31 @@ mod tests {
         drop(bound);
         assert!(!path.exists());
         assert!(!dir.path().join(".x").exists());
+    }
+
+    #[test]
+    fn a_socket_takes_other_permissions_and_refuses_a_group_that_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::claim(dir.path()).unwrap();
+        let (_listener, bound) = directory.bind("s", &ACCESS).unwrap();
+        let wide = Access {
+            mode: 0o666,
+            group: None,
+        };
+        bound.permit(&wide).unwrap();
+        let mode = || {
+            fs::metadata(dir.path().join("s"))
+                .unwrap()
+                .permissions()
+                .mode()
+        };
+        assert_eq!(mode() & 0o777, 0o666);
+        let nobody = Access {
+            group: Some("no such group".to_owned()),
+            ..ACCESS
+        };
+        assert!(said(bound.permit(&nobody)).contains("no such group"));
+        assert_eq!(mode() & 0o777, 0o666);
     }
 
     #[test]

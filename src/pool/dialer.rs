@@ -10,7 +10,7 @@ use crate::protocol::startup::Parameters;
 use crate::server::{Address, ConnectError, Connection, Login};
 
 /// What the server connections of one key have in common.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Where servers listen, tried in this order; at least one.
     pub addresses: Vec<Address>,
@@ -32,8 +32,24 @@ pub struct Target {
     pub upkeep: Upkeep,
 }
 
+impl Target {
+    /// Whether connections lead to the same place in the same way, however they are looked after:
+    /// what was learned of one server is true of the other.
+    #[must_use]
+    pub fn leads_where(&self, other: &Self) -> bool {
+        let same = Self {
+            connect_timeout: other.connect_timeout,
+            keepalive: other.keepalive,
+            reset: other.reset.clone(),
+            upkeep: other.upkeep,
+            ..self.clone()
+        };
+        same == *other
+    }
+}
+
 /// When idle connections are asked, replaced and closed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upkeep {
     /// The age at which a connection is replaced, give or take a tenth.
     pub recycle: Duration,

@@ -9,6 +9,7 @@
 //! (`Evict`, `CloseReturned`, [`Gate::discarded`], [`Gate::idle_closed`]) → [`Gate::closed`].
 
 mod members;
+mod retire;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use super::{ExecutionNumber, KeyId, Limit, PoolId, PoolLimits, WaiterId};
 use crate::budget::{Budget, Turns};
 pub use members::Counts;
 use members::{Door, Members, Phase, Waiting};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What the caller is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub struct Gate {
     waiters: HashMap<WaiterId, (PoolId, u64)>,
     /// Idle connections by stamp, the longest idle first.
     idle: BTreeMap<u64, (PoolId, KeyId)>,
+    /// Keys whose connections are not kept: see [`Gate::retire`].
+    retired: HashSet<KeyId>,
     /// Orders arrivals and idle connections.
     stamp: u64,
 }
@@ -97,6 +100,7 @@ impl Gate {
             pools: BTreeMap::new(),
             waiters: HashMap::new(),
             idle: BTreeMap::new(),
+            retired: HashSet::new(),
             stamp: 0,
         }
     }
@@ -182,14 +186,18 @@ impl Gate {
     }
 
     /// Makes a pool, or changes the limits of one; None is no limit but the budget's. A shut pool
-    /// stays shut.
+    /// stays shut. What is above lower limits is closed when it is idle or returned.
     pub fn admit(&mut self, pool: PoolId, limits: Option<PoolLimits>) -> Vec<Decision> {
         let members = self
             .pools
             .entry(pool)
             .or_insert_with(|| Members::new(limits));
         members.limits = limits;
-        self.settle(&mut None, Vec::new())
+        let mut decisions = Vec::new();
+        self.trim(pool, Members::limit, &mut decisions);
+        let mut decisions = self.settle(&mut None, decisions);
+        self.trim(pool, Members::size, &mut decisions);
+        decisions
     }
 
     /// A session wants a connection. It is refused where its pool is unknown or shut. A waiter
@@ -352,6 +360,7 @@ impl Gate {
         let mut decisions = self.settle(&mut hand, Vec::new());
         let above = self.pools.get(&pool).filter(|members| {
             members.door == Door::Shut
+                || self.retired.contains(&key)
                 || members.counts.staying() > members.size()
                 || self.budget.staying() > self.budget.size()
         });

@@ -14,11 +14,11 @@ use crate::server::{ConnectError, Connection};
 
 use super::checkout::Checkout;
 use super::gate::{Decision, Gate};
-use super::key::Keys;
+use super::key::{Key, KeySpec, Keys};
 use super::lender::{Lender, Refused};
 use super::shortage::Queue;
 use super::stock::{Stock, Store, slot_out, taken_out};
-use super::{KeyId, PoolId, WaiterId};
+use super::{KeyId, PoolId, Target, UpstreamNumber, WaiterId};
 
 /// Who has what, and who waits. Every change goes through the gate.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(super) struct Ledger {
 pub(super) struct Waiter {
     pub(super) answer: oneshot::Sender<Result<Checkout, Refused>>,
     pub(super) since: Instant,
+    /// For which connections.
+    pub(super) key: Arc<Key>,
 }
 
 /// What is known of a pool besides its counts.
@@ -197,6 +199,50 @@ impl Ledger {
     ) -> Vec<Decision> {
         self.maybe_gone.push(pool);
         event(&mut self.gate)
+    }
+
+    /// Retires all keys of an upstream; who waits for one waits for the one that `target` makes of
+    /// its spec instead, where it makes any.
+    pub(super) fn retire(
+        &mut self,
+        upstream: UpstreamNumber,
+        target: impl Fn(&KeySpec) -> Option<Target>,
+    ) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        for old in self.keys.retire(upstream) {
+            let successor = target(old.spec()).and_then(|target| self.succeed(&old, target));
+            decisions.extend(self.gate.retire(old.id(), successor));
+        }
+        decisions
+    }
+
+    /// The key that follows a retired one, where somebody waits for it or something is known of it.
+    fn succeed(&mut self, old: &Arc<Key>, target: Target) -> Option<KeyId> {
+        let waits = |waiter: &Waiter| waiter.key.id() == old.id();
+        let leads_where = old.target().leads_where(&target);
+        if !leads_where && !self.waiting.values().any(waits) {
+            return None;
+        }
+        let new = self.keys.of(old.spec().clone(), || target);
+        if leads_where {
+            new.inherit(old);
+        }
+        for waiter in self.waiting.values_mut() {
+            if waits(waiter) {
+                waiter.key = Arc::clone(&new);
+            }
+        }
+        Some(new.id())
+    }
+
+    /// Forgets retired keys that nobody has any more, and the empty stores of those that are left.
+    pub(super) fn forget_retired(&mut self) {
+        let gate = &mut self.gate;
+        self.stock
+            .forget_retired(|pool, key| gate.is_dialling(pool, key));
+        for key in self.keys.forget_retired() {
+            gate.forget_key(key);
+        }
     }
 
     /// What is kept of a pool goes with its last connection.

@@ -21,7 +21,7 @@ use super::key::{Key, KeySpec};
 use super::ledger::{After, Ledger, Waiter, trace};
 use super::shortage::{Queue, Shortage};
 use super::stock::{Place, taken_out};
-use super::{PoolId, PoolLimits, WaiterId};
+use super::{PoolId, PoolLimits, UpstreamNumber, WaiterId};
 
 /// Why a checkout got nothing.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,22 @@ impl Lender {
     /// The key of this spec; `target` says where one that is new leads.
     pub fn key(&self, spec: KeySpec, target: impl FnOnce() -> Target) -> Arc<Key> {
         self.ledger.lock().keys.of(spec, target)
+    }
+
+    /// Gives the budget other limits; what is above lower ones is closed when nobody uses it.
+    pub fn resize(self: &Arc<Self>, size: usize, overflow: usize, warm: usize) {
+        self.change(|inner| inner.gate.resize(size, overflow, warm), None);
+    }
+
+    /// An upstream leads elsewhere from now on: its idle connections are closed, and those that are
+    /// lent when they come back. `target` says where a key that somebody waits for leads now; where
+    /// it says nothing, who waits is served as before.
+    pub fn retire(
+        self: &Arc<Self>,
+        upstream: UpstreamNumber,
+        target: impl Fn(&KeySpec) -> Option<Target>,
+    ) {
+        self.change(|inner| inner.retire(upstream, target), None);
     }
 
     /// Opens a pool, or changes its limits; `None` is no limit but the budget's.
@@ -113,9 +129,14 @@ impl Lender {
         self.change(|inner| inner.gate.probe(), None);
     }
 
-    /// Closes idle connections that are too old or were idle for too long.
+    /// Closes idle connections that are too old or were idle for too long, and forgets what a
+    /// changed configuration has left over.
     pub fn sweep(self: &Arc<Self>, now: Instant) {
-        let overdue = self.ledger.lock().stock.take_overdue(now);
+        let overdue = {
+            let mut inner = self.ledger.lock();
+            inner.forget_retired();
+            inner.stock.take_overdue(now)
+        };
         for (pool, key, place) in overdue {
             let connection = taken_out(place);
             self.change(|inner| inner.gate.idle_closed(pool, key), None);
@@ -226,8 +247,13 @@ impl Lender {
         };
         self.change(
             |inner| {
-                let since = Instant::now();
-                inner.waiting.insert(waiter, Waiter { answer, since });
+                let key = inner.keys.current(key);
+                let waiting = Waiter {
+                    answer,
+                    since: Instant::now(),
+                    key: Arc::clone(&key),
+                };
+                inner.waiting.insert(waiter, waiting);
                 trace(pool, waiter, "waits");
                 match dead {
                     None => inner.gate.arrive(pool, key.id(), waiter),

@@ -136,6 +136,16 @@ impl Stock {
         overdue
     }
 
+    /// Forgets the shelves of retired keys that have no connection left, none lent and none that is
+    /// being dialled.
+    pub(super) fn forget_retired(&mut self, is_dialling: impl Fn(PoolId, KeyId) -> bool) {
+        self.shelves.retain(|(pool, key), shelf| {
+            !shelf.key.is_retired()
+                || shelf.store.state().connections > 0
+                || is_dialling(*pool, *key)
+        });
+    }
+
     /// Forgets a pool that has no connection left.
     pub(super) fn forget(&mut self, pool: PoolId) {
         self.shelves.retain(|(of, _), _| *of != pool);

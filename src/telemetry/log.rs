@@ -11,6 +11,7 @@ mod queue;
 mod tests;
 
 use std::env;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -53,9 +54,31 @@ pub enum LogError {
 /// Keeps the log. Dropping it waits for the last lines, for a second at most; what is logged
 /// after that is lost.
 #[must_use = "dropping it ends the log"]
-#[derive(Debug)]
 pub struct LogGuard {
     queue: Arc<Queue>,
+    filter: SetFilter,
+}
+
+/// Exchanges the filter; false where the log has ended.
+type SetFilter = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+impl fmt::Debug for LogGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogGuard").finish_non_exhaustive()
+    }
+}
+
+impl LogGuard {
+    /// Logs by another filter from now on.
+    ///
+    /// # Errors
+    /// It is no filter; nothing changes then.
+    pub fn set_level(&self, level: &str) -> Result<(), LogError> {
+        let filter = EnvFilter::try_new(level)?;
+        // A log that has ended needs none.
+        let _ = (self.filter)(filter);
+        Ok(())
+    }
 }
 
 impl Drop for LogGuard {
@@ -97,8 +120,8 @@ fn log_to(
     let filter = EnvFilter::try_new(level)?;
     let dropped = move |count| line_about_dropped(shape, count);
     let queue = Queue::start(output, dropped).map_err(LogError::Thread)?;
-    let dispatch = dispatch(shape, filter, Arc::clone(&queue));
-    Ok((dispatch, LogGuard { queue }))
+    let (dispatch, filter) = dispatch(shape, filter, Arc::clone(&queue));
+    Ok((dispatch, LogGuard { queue, filter }))
 }
 
 /// The shape of the lines, decided.
@@ -120,8 +143,9 @@ impl Shape {
     }
 }
 
-/// What turns events into lines and gives each to `output` as one write.
-fn dispatch<W>(shape: Shape, filter: EnvFilter, output: W) -> Dispatch
+/// What turns events into lines and gives each to `output` as one write, and what exchanges its
+/// filter.
+fn dispatch<W>(shape: Shape, filter: EnvFilter, output: W) -> (Dispatch, SetFilter)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -131,13 +155,19 @@ where
         // It would complain on standard error, and wait for its reader.
         .log_internal_errors(false);
     match shape {
-        Shape::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_span_list(false)
-            .finish()
-            .into(),
-        Shape::Text { coloured } => lines.with_ansi(coloured).finish().into(),
+        Shape::Json => {
+            let lines = lines.json().flatten_event(true).with_span_list(false);
+            let lines = lines.with_filter_reloading();
+            let handle = lines.reload_handle();
+            let set: SetFilter = Box::new(move |filter| handle.reload(filter).is_ok());
+            (lines.finish().into(), set)
+        }
+        Shape::Text { coloured } => {
+            let lines = lines.with_ansi(coloured).with_filter_reloading();
+            let handle = lines.reload_handle();
+            let set: SetFilter = Box::new(move |filter| handle.reload(filter).is_ok());
+            (lines.finish().into(), set)
+        }
     }
 }
 
@@ -145,7 +175,7 @@ where
 fn line_about_dropped(shape: Shape, count: u64) -> Vec<u8> {
     let line = Arc::new(Kept(Mutex::default()));
     let filter = EnvFilter::default().add_directive(LevelFilter::WARN.into());
-    tracing::dispatcher::with_default(&dispatch(shape, filter, Arc::clone(&line)), || {
+    tracing::dispatcher::with_default(&dispatch(shape, filter, Arc::clone(&line)).0, || {
         tracing::warn!(
             dropped = count,
             "lines of the log were dropped, as standard error was not read fast enough"

@@ -53,7 +53,8 @@ struct Log {
 }
 
 impl SidecarOptions {
-    /// The configuration file, in YAML. `listen.dir` is set beside it.
+    /// The configuration file, in YAML. `listen.dir` is set beside it, unless the text says itself
+    /// where `{dir}`, the sidecar's directory, is used.
     pub(crate) fn config(mut self, yaml: impl Into<String>) -> Self {
         self.config = Some(yaml.into());
         self
@@ -114,12 +115,15 @@ impl SidecarOptions {
         command.arg("run");
         if let Some(yaml) = &self.config {
             let path = directory.path().join("config.yaml");
-            fs::write(&path, yaml).expect("the directory was just made");
+            fs::write(&path, placed(yaml, directory.path())).expect("the directory was just made");
             command.arg("--config").arg(path);
+        }
+        let says_where = self.config.as_ref().is_some_and(|yaml| yaml.contains(DIR));
+        if !says_where {
+            command.env("EXECPOOL_LISTEN__DIR", directory.path());
         }
         let mut child = command
             .args(&self.flags)
-            .env("EXECPOOL_LISTEN__DIR", directory.path())
             .envs(self.environment.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -171,6 +175,27 @@ impl Sidecar {
             Err(Refused { status, log }) => {
                 panic!("execpool does not start again: {status}\n{log}")
             }
+        }
+    }
+
+    /// The path of its configuration file.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.dir().join("config.yaml")
+    }
+
+    /// Replaces its configuration file, in one step.
+    pub(crate) fn configure(&self, yaml: &str) {
+        let young = self.dir().join("config.new");
+        fs::write(&young, placed(yaml, self.dir())).expect("the directory is there");
+        fs::rename(young, self.config_file()).expect("it is the same directory");
+    }
+
+    /// Replaces it and has it read; answers what it changes.
+    pub(crate) async fn reload(&self, yaml: &str) -> Value {
+        self.configure(yaml);
+        match self.control("POST", "/v1/reload", None).await {
+            (200, changes) => changes,
+            (status, body) => panic!("POST /v1/reload: {status} {body}"),
         }
     }
 
@@ -373,6 +398,16 @@ impl Log {
             let _ = reader.join();
         }
     }
+}
+
+/// Stands in a configuration for the sidecar's directory.
+const DIR: &str = "{dir}";
+
+fn placed(yaml: &str, directory: &Path) -> String {
+    yaml.replace(
+        DIR,
+        directory.to_str().expect("temporary directories are UTF-8"),
+    )
 }
 
 /// The configuration of one upstream; more keys of it may be appended, indented by four.

@@ -56,6 +56,26 @@ fn an_idle_implicit_execution_leaves_and_its_next_generation_begins() {
 }
 
 #[test]
+fn other_rules_count_from_now_on_and_deadlines_stay() {
+    let (mut r, t) = registry(Untagged::Shared);
+    let a = r.join(&id("a"), t).unwrap();
+    r.left(a, t);
+    let b = r.create(id("b"), None, t).unwrap();
+    assert_eq!(r.next_due(), Some(t + 60 * S));
+    r.follow(Rules {
+        max_duration: Some(5 * S),
+        idle_timeout: 90 * S,
+        ..r.rules.clone()
+    });
+    assert_eq!(r.next_due(), Some(t + 90 * S));
+    assert_eq!(r.due(t + 90 * S), [(a, Reason::Idle)]);
+    let Created::New(b) = b else { panic!("{b:?}") };
+    assert_eq!(r.get(b).unwrap().deadline, Some(t + 1800 * S));
+    let c = r.join(&id("c"), t).unwrap();
+    assert_eq!(r.get(c).unwrap().deadline, Some(t + 5 * S));
+}
+
+#[test]
 fn a_request_adopts_an_implicit_execution_and_conflicts_with_an_explicit_one() {
     let (mut r, t) = registry(Untagged::Shared);
     let a = r.join(&id("a"), t).unwrap();

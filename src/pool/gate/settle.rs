@@ -67,6 +67,14 @@ impl Gate {
             };
             self.evict(stamp, hand, decisions);
         }
+        // The same of a pool whose limit was lowered: only what comes back to it can be idle.
+        while let Some((pool, _)) = *hand
+            && let Some(members) = self.pools.get(&pool)
+            && members.counts.staying() > members.limit()
+            && let Some(stamp) = members.longest_idle()
+        {
+            self.evict(stamp, hand, decisions);
+        }
     }
 
     /// Deals to one waiter of the execution: the first, over its pools, that can be helped.
@@ -191,7 +199,7 @@ impl Gate {
     }
 
     /// The stamp of the connection that is idle longest; those of nobody first.
-    fn longest_idle(&self) -> Option<u64> {
+    pub(super) fn longest_idle(&self) -> Option<u64> {
         let reserved = self.pools_of(ExecutionNumber::RESERVE);
         let of_nobody = reserved.filter_map(|(_, members)| members.longest_idle());
         of_nobody.min().or_else(|| self.idle.keys().next().copied())
@@ -260,7 +268,8 @@ impl Gate {
         };
         let has_room = self.reserved() < self.budget.warm()
             && self.budget.staying() <= self.budget.size().min(self.budget.effective());
-        if self.may_give_away(pool) && has_room && !pool.is_reserve() {
+        let is_kept = !self.retired.contains(&key);
+        if is_kept && self.may_give_away(pool) && has_room && !pool.is_reserve() {
             let reserve = PoolId::reserve(pool.upstream);
             let members = self.pools.entry(reserve);
             members.or_insert_with(|| Members::new(None));
