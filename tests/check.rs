@@ -137,3 +137,47 @@ fn slips_that_would_be_taken_at_their_word_are_refused() {
         );
     }
 }
+
+#[test]
+fn every_value_of_every_knob_has_its_origin() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("config.yaml");
+    std::fs::write(&file, "# a comment\npool:\n  size: 4\n").expect("written");
+    let path = file.to_str().expect("UTF-8");
+    let env = [
+        ("DATABASE_URL", "postgresql://app@db/app?connect_timeout=9"),
+        ("EXECPOOL_LISTEN__PORT", "6000"),
+        ("DB_POOL_SIZE", "7"),
+        ("PGPASSWORD", "hunter2"),
+    ];
+    let set = "log.level=debug";
+    let output = execpool(&["check", "--json", "--config", path, "--set", set], &env);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(shown["file"], path);
+    let origin = |knob: &str| shown["knobs"][knob]["origin"].as_str().unwrap_or_default();
+    for (knob, expected) in [
+        ("pool.size", "file, line 3"),
+        ("upstreams[0].pool.size", "file, line 3"),
+        ("listen.port", "environment, EXECPOOL_LISTEN__PORT"),
+        ("budget.size", "environment, DB_POOL_SIZE"),
+        ("log.level", "flag, log.level"),
+        ("upstreams[0].url", "environment, DATABASE_URL"),
+        ("upstreams[0].name", "url"),
+        ("upstreams[0].connect_timeout", "url"),
+        ("upstreams[0].password", "environment, PGPASSWORD"),
+        ("pool.timeout", "default"),
+    ] {
+        assert_eq!(origin(knob), expected, "{knob}");
+    }
+    let global = execpool::config::KNOBS
+        .iter()
+        .map(|knob| knob.path.to_owned());
+    let own = execpool::config::UPSTREAM_KNOBS.iter();
+    let own = own.map(|knob| format!("upstreams[0].{}", knob.path));
+    for knob in global.chain(own) {
+        assert!(!origin(&knob).is_empty(), "{knob}");
+        let reload = &shown["knobs"][&knob]["reload"];
+        assert!(reload.is_string(), "{knob}");
+    }
+}

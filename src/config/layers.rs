@@ -196,10 +196,15 @@ impl Layer {
 
     /// `EXECPOOL_BUDGET__SIZE`; without `__` or a known section it is somebody else's.
     fn variable(&mut self, name: &str, value: &str) {
-        let Some(parts) = name
-            .strip_prefix("EXECPOOL_")
-            .filter(|rest| rest.contains("__"))
-        else {
+        let Some(rest) = name.strip_prefix("EXECPOOL_") else {
+            return;
+        };
+        let Some(parts) = Some(rest).filter(|rest| rest.contains("__")) else {
+            if let Some(meant) = one_underscore(rest, value) {
+                self.warnings.push(format!(
+                    "{name} is ignored: parts are joined by two underscores; did you mean EXECPOOL_{meant}?"
+                ));
+            }
             return;
         };
         let parts: Vec<String> = parts.split("__").map(str::to_ascii_lowercase).collect();
@@ -236,4 +241,42 @@ impl Layer {
             ),
         }
     }
+}
+
+/// The variable that is meant by one whose parts are joined by one underscore, such as
+/// `BUDGET_SIZE`, if it names a knob or nearly does. Kubernetes' own, of Services with such names,
+/// mean none: the port of one is an address, and all others are much longer than any knob.
+fn one_underscore(rest: &str, value: &str) -> Option<String> {
+    let is_services = ["tcp://", "udp://", "sctp://"]
+        .iter()
+        .any(|scheme| value.starts_with(scheme));
+    if is_services || rest.contains("SERVICE_") {
+        return None;
+    }
+    let rest = rest.to_ascii_lowercase();
+    let upstream = rest.strip_prefix("upstreams_").and_then(|rest| {
+        let (index, own) = rest.split_once('_')?;
+        Some((knobs::upstream_index(index)?, own))
+    });
+    let (before, word) = match upstream {
+        Some((index, own)) => (format!("upstreams__{index}__"), own),
+        None => (String::new(), rest.as_str()),
+    };
+    let all: Vec<&str> = match upstream {
+        Some(_) => {
+            let pool = KNOBS.iter().filter(|knob| knob.path.starts_with("pool."));
+            UPSTREAM_KNOBS
+                .iter()
+                .chain(pool)
+                .map(|knob| knob.path)
+                .collect()
+        }
+        None => KNOBS.iter().map(|knob| knob.path).collect(),
+    };
+    let far = |path: &&str| distance(word, &path.replace('.', "_"));
+    let meant = all.into_iter().min_by_key(far)?;
+    // A slip of one letter in a short word makes another word.
+    let allowed = usize::from(word.len() > 6);
+    let is_near = far(&meant) <= allowed;
+    is_near.then(|| format!("{before}{}", meant.replace('.', "__")).to_ascii_uppercase())
 }

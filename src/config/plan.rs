@@ -116,14 +116,12 @@ fn global(running: &Loaded, wanted: &Loaded) -> Vec<Change> {
     knobs
         .filter(|knob| !knob.path.starts_with("upstreams["))
         .filter_map(|knob| {
-            let reload = knobs::find(&knob.path)?.reload;
+            let known = knobs::find(&knob.path)?;
+            let reload = known.reload;
             let old = running.origins.get(&knob.path);
             // What waits for a restart is compared as it was written, as it is kept so.
             let same = match reload {
-                Reload::Restart => {
-                    running.raw(&knob.path).map(|(text, _)| text)
-                        == wanted.raw(&knob.path).map(|(text, _)| text)
-                }
+                Reload::Restart => running.raw(known) == wanted.raw(known),
                 _ => old.is_some_and(|old| old.value == knob.value),
             };
             (!same).then(|| Change {

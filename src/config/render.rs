@@ -4,7 +4,7 @@ use super::knobs::{self, Reload};
 use super::{Host, Loaded, Origin, Upstream};
 use serde_json::{Value, json};
 
-/// A table: knob, effective value, who said it. Without secrets.
+/// A table: knob, effective value, who said it; and which file was read. Without secrets.
 pub fn render(loaded: &Loaded) -> String {
     let rows = rows(loaded);
     let widest = |column: fn(&Row) -> &str| {
@@ -15,10 +15,14 @@ pub fn render(loaded: &Loaded) -> String {
     };
     let (path, value) = (widest(|row| &row.path), widest(|row| &row.value));
     let line = |row: &Row| format!("{:path$}  {:value$}  {}\n", row.path, row.value, row.origin);
-    rows.iter().map(line).collect()
+    let table: String = rows.iter().map(line).collect();
+    let file = loaded.file.as_ref().map(|file| file.display().to_string());
+    let file = file.map_or("no file".to_owned(), |file| format!("the file is {file}"));
+    format!("{table}\n{file}\n")
 }
 
-/// The same as one object: path → `{"value": …, "origin": …, "reload": …}`, and the warnings.
+/// The same as one object: path → `{"value": …, "origin": …, "reload": …}`, the file and the
+/// warnings.
 pub fn render_json(loaded: &Loaded) -> Value {
     let knobs: serde_json::Map<String, Value> = rows(loaded)
         .into_iter()
@@ -28,7 +32,7 @@ pub fn render_json(loaded: &Loaded) -> Value {
             (row.path, told)
         })
         .collect();
-    json!({"knobs": knobs, "warnings": loaded.warnings})
+    json!({"file": loaded.file, "knobs": knobs, "warnings": loaded.warnings})
 }
 
 struct Row {

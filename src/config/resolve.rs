@@ -6,6 +6,7 @@ use super::url::redact;
 use super::value::Value;
 use super::*;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A configuration, where it came from, and what is odd about it.
@@ -17,14 +18,17 @@ pub struct Loaded {
     pub origins: Origins,
     /// What is allowed and yet likely a mistake; whole sentences.
     pub warnings: Vec<String>,
+    /// The file that was read; none: there is none.
+    pub file: Option<PathBuf>,
     /// What was said of the knobs that only a restart changes, as it was written.
     restart: BTreeMap<String, (String, Origin)>,
 }
 
 impl Loaded {
-    /// What was said of a knob that only a restart changes, as it was written; none: nothing.
-    pub(super) fn raw(&self, path: &str) -> Option<&(String, Origin)> {
-        self.restart.get(path)
+    /// The value of a knob that only a restart changes, as it was written.
+    pub(super) fn raw(&self, knob: &Knob) -> &str {
+        let said = self.restart.get(knob.path);
+        said.map_or(knob.default, |(text, _)| text.as_str())
     }
 }
 
@@ -75,11 +79,10 @@ pub fn reload(sources: &Sources<'_>, running: &Loaded) -> Result<Reloaded, Vec<C
     let wanted = load(sources)?;
     let mut layer = Layer::read(sources);
     for knob in KNOBS.iter().filter(|knob| knob.reload == Reload::Restart) {
-        let (old, new) = (running.raw(knob.path), wanted.raw(knob.path));
-        if old.map(|(text, _)| text) == new.map(|(text, _)| text) {
+        if running.raw(knob) == wanted.raw(knob) {
             continue;
         }
-        match old {
+        match running.restart.get(knob.path) {
             Some(said) => layer.said.insert(knob.path.to_owned(), said.clone()),
             None => layer.said.remove(knob.path),
         };
@@ -117,6 +120,7 @@ fn resolve(mut layer: Layer, sources: &Sources<'_>) -> Result<Loaded, Vec<Config
             config,
             origins,
             warnings: layer.warnings,
+            file: sources.file.map(|(path, _)| path.to_owned()),
             restart: layer.said,
         }),
         false => Err(layer.errors),
@@ -416,10 +420,14 @@ fn refusal(key: &str, text: &str, kind: Kind, origin: Origin) -> ConfigError {
         true => "***".to_owned(),
         false => redact(text),
     };
+    let allowed = match value::switch_for(text) {
+        Some(word) if kind == Kind::Switch => format!("{}; write {word}", kind.allowed()),
+        _ => kind.allowed(),
+    };
     ConfigError::Invalid {
         key,
         value,
-        allowed: kind.allowed(),
+        allowed,
         origin,
     }
 }

@@ -241,6 +241,192 @@ fn variables_that_kubernetes_injects_are_left_alone() {
 }
 
 #[test]
+fn a_variable_with_one_underscore_is_told_and_those_of_services_are_not() {
+    for (name, meant) in [
+        ("EXECPOOL_BUDGET_SIZE", "EXECPOOL_BUDGET__SIZE?"),
+        ("EXECPOOL_BUDGET_SZIE", "EXECPOOL_BUDGET__SIZE?"),
+        ("EXECPOOL_POOL_IDLE_TIMEOUT", "EXECPOOL_POOL__IDLE_TIMEOUT?"),
+        ("EXECPOOL_UPSTREAMS_0_URL", "EXECPOOL_UPSTREAMS__0__URL?"),
+        (
+            "EXECPOOL_UPSTREAMS_1_POOL_SIZE",
+            "EXECPOOL_UPSTREAMS__1__POOL__SIZE?",
+        ),
+    ] {
+        let loaded = good("", &[(name, "3")]);
+        let told = &loaded.warnings[0];
+        assert!(told.starts_with(name) && told.contains(meant), "{told}");
+        assert_eq!(loaded.config.budget.size, 20);
+    }
+    // Services called execpool, execpool-listen, execpool-log and execpool-budget.
+    for (name, value) in [
+        ("EXECPOOL_PORT", "tcp://10.0.0.1:5432"),
+        ("EXECPOOL_PORT_5432_TCP", "tcp://10.0.0.1:5432"),
+        ("EXECPOOL_PORT_5432_TCP_PROTO", "tcp"),
+        ("EXECPOOL_PORT_5432_TCP_PORT", "5432"),
+        ("EXECPOOL_SERVICE_HOST", "10.0.0.1"),
+        ("EXECPOOL_SERVICE_PORT", "5432"),
+        ("EXECPOOL_SERVICE_PORT_METRICS", "9464"),
+        ("EXECPOOL_LISTEN_PORT", "tcp://10.0.0.1:5432"),
+        ("EXECPOOL_LISTEN_PORT_5432_TCP_ADDR", "10.0.0.1"),
+        ("EXECPOOL_LOG_SERVICE_HOST", "10.0.0.1"),
+        ("EXECPOOL_BUDGET_SERVICE_PORT", "5432"),
+        ("EXECPOOL_BUDGET_PORT", "tcp://10.0.0.1:5432"),
+        ("EXECPOOL_PG_BIN", "/usr/lib/postgresql/15/bin"),
+        ("EXECPOOL_PYTHON", "python3"),
+    ] {
+        let warnings = good("", &[(name, value)]).warnings;
+        assert!(warnings.is_empty(), "{name}: {warnings:?}");
+    }
+}
+
+#[test]
+fn mistakes_of_yaml_are_told_in_plain_words() {
+    for (file, told) in [
+        (
+            "pool: {pre_ping: yes}",
+            "\"yes\" is not true or false; write true (file, line 1)",
+        ),
+        (
+            "control: {admin: No}",
+            "\"No\" is not true or false; write false",
+        ),
+        (
+            "control: {admin: never}",
+            "\"never\" is not true or false (file",
+        ),
+        (
+            "budget: {size: 5, size: 6}",
+            "/c.yaml:1:19: the key size is given twice in one mapping; keep one of them",
+        ),
+        (
+            "pool: {size: 1}\nbudget: {size: 5}\npool: {overflow: 1}\n",
+            "/c.yaml:3:1: the key pool is given twice",
+        ),
+        ("budget: [1", "/c.yaml:1:9: unclosed bracket '['"),
+    ] {
+        let errors = bad(file, &[]);
+        assert!(errors.contains(told), "{errors}");
+        assert!(!errors.contains("Options"), "{errors}");
+    }
+}
+
+/// What a new file and environment change.
+fn plan(file: &str, new: &str, env: &[(&str, &str)]) -> Plan {
+    Plan::between(&good(file, env), &good(new, env))
+}
+
+fn told(changes: &[Change]) -> Vec<String> {
+    changes.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_plan_says_what_changes_and_what_waits_for_a_restart() {
+    let changed = plan(
+        "budget: {size: 5}\nlisten: {port: 1}\n",
+        "budget: {size: 6}\nlisten: {port: 2, mode: 0600}\n",
+        &[],
+    );
+    assert_eq!(
+        told(&changed.applied),
+        ["listen.mode: 0660 → 0600", "budget.size: 5 → 6"]
+    );
+    assert_eq!(told(&changed.waiting), ["listen.port: 1 → 2"]);
+    assert_eq!(changed.applied[1].origin, Origin::File(1));
+    assert!(plan("budget: {size: 20}", "# nothing\n\n", &[]).is_empty());
+    let env = [("EXECPOOL_BUDGET__SIZE", "7")];
+    assert!(plan("budget: {size: 5}", "budget: {size: 6}", &env).is_empty());
+}
+
+#[test]
+fn what_all_upstreams_follow_is_one_change_and_what_is_their_own_is_theirs() {
+    let two = "upstreams: [{name: a, url: postgresql://u@h/a, pool: {size: 9}}, {name: b, url: postgresql://u@h/b}]\n";
+    let changed = plan(two, &format!("{two}pool: {{size: 3, overflow: 1}}"), &[]);
+    assert_eq!(
+        told(&changed.applied),
+        ["pool.size: 2 → 3", "pool.overflow: 3 → 1"]
+    );
+    let other = two.replace("size: 9", "size: 8").replace("h/b", "i/b");
+    let changed = plan(two, &other, &[]);
+    assert_eq!(
+        told(&changed.applied),
+        [
+            "upstreams[0].pool.size: 9 → 8",
+            "upstreams[1].url: postgresql://u@h/b → postgresql://u@i/b"
+        ]
+    );
+    assert_eq!(changed.applied[1].upstream.as_deref(), Some("b"));
+}
+
+#[test]
+fn upstreams_are_the_same_by_name_wherever_they_stand() {
+    let (a, b, c) = (
+        "{name: a, url: postgresql://u@h/x}",
+        "{name: b, url: postgresql://u@h/y}",
+        "{name: c, url: postgresql://u@h/y}",
+    );
+    let list = |all: &[&str]| format!("upstreams: [{}]", all.join(", "));
+    assert!(plan(&list(&[a, b]), &list(&[b, a]), &[]).is_empty());
+    let renamed = plan(&list(&[a, b]), &list(&[c, a]), &[]);
+    assert_eq!(
+        told(&renamed.applied),
+        [
+            "upstreams[0]: nothing → postgresql://u@h/y",
+            "upstreams[1]: postgresql://u@h/y → nothing"
+        ]
+    );
+}
+
+#[test]
+fn another_password_is_a_change_that_is_not_shown() {
+    let with = |word: &str| format!("upstreams: [{{name: a, url: 'postgresql://u:{word}@h/x'}}]");
+    let changed = plan(&with("hunter2"), &with("hunter3"), &[]);
+    assert_eq!(changed.applied.len(), 1);
+    assert!(!format!("{changed:?}").contains("hunter"), "{changed:?}");
+    assert!(!changed.json().to_string().contains("hunter"));
+    assert_eq!(changed.applied[0].reload, Reload::NewConnections);
+}
+
+#[test]
+fn what_waits_for_a_restart_stays_as_it_runs_whatever_else_is_applied() {
+    let env = [("DATABASE_URL", URL)];
+    let sources = |text: &'static str| Sources {
+        file: Some((Path::new("/c.yaml"), text)),
+        env: env.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+        flags: vec![],
+    };
+    let running = load(&sources("listen: {dir: /run/a@b, port: 7}")).unwrap();
+    let new = sources("# moved\nlisten: {dir: /run/c, mode: 0600}\nlog: {format: text}\n");
+    let Reloaded { wanted, next } = reload(&new, &running).unwrap();
+    assert_eq!(wanted.config.listen.port, 5432);
+    let listen = &next.config.listen;
+    assert_eq!((listen.port, listen.mode), (7, 0o600));
+    assert_eq!(listen.dir, Path::new("/run/a@b"));
+    assert_eq!(next.config.log.format, LogFormat::Auto);
+    let waiting = Plan::between(&running, &wanted).waiting;
+    assert_eq!(waiting.len(), 3, "{waiting:?}");
+    assert_eq!(Plan::between(&next, &wanted).waiting.len(), 3);
+    assert!(Plan::between(&next, &wanted).applied.is_empty());
+    // Back again, nothing waits.
+    let back = sources("listen: {dir: /run/a@b, port: 7}");
+    let back = reload(&back, &next).unwrap();
+    assert!(Plan::between(&next, &back.wanted).waiting.is_empty());
+    // What would be wrong after a restart is wrong.
+    let long = sources(
+        "listen: {dir: /run/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}",
+    );
+    assert!(reload(&long, &running).is_err());
+}
+
+#[test]
+fn no_knob_of_an_upstream_takes_a_restart() {
+    // Upstreams are told apart by their names, and what is pinned by its place.
+    let pool = KNOBS.iter().filter(|knob| knob.path.starts_with("pool."));
+    for knob in UPSTREAM_KNOBS.iter().chain(pool) {
+        assert_ne!(knob.reload, Reload::Restart, "{}", knob.path);
+    }
+}
+
+#[test]
 fn unknown_keys_name_the_nearest() {
     assert!(
         bad("budgt: {size: 1}", &[])
@@ -590,7 +776,47 @@ fn a_broken_file_shows_no_password() {
     }
 }
 
+/// Knobs with three values each.
+const KNOB_SETS: [(&str, [&str; 3]); 6] = [
+    ("budget.size", ["20", "5", "6"]),
+    ("pool.timeout", ["20s", "1s", "2s"]),
+    ("listen.port", ["5432", "1", "2"]),
+    ("log.format", ["auto", "json", "text"]),
+    ("upstreams[0].keepalive", ["30s", "1s", "2s"]),
+    ("control.allow_uids", ["any", "1", "1,2"]),
+];
+
 proptest! {
+    #[test]
+    fn a_plan_has_each_knob_that_differs_once_and_leads_there(
+        old in proptest::collection::vec((0..KNOB_SETS.len(), 0..3usize), 0..6),
+        new in proptest::collection::vec((0..KNOB_SETS.len(), 0..3usize), 0..6),
+    ) {
+        let load = |chosen: &[(usize, usize)]| {
+            let flags = chosen.iter().map(|(knob, value)| {
+                let (path, values) = KNOB_SETS[*knob];
+                (path.to_owned(), values[*value].to_owned())
+            });
+            let url = [("upstreams[0].url".to_owned(), URL.to_owned())];
+            let flags = flags.chain(url).collect();
+            load(&Sources { file: None, env: vec![], flags }).unwrap()
+        };
+        let (old, new) = (load(&old), load(&new));
+        let plan = Plan::between(&old, &new);
+        prop_assert_eq!(plan.is_empty(), old.config == new.config);
+        for effective in &new.origins.0 {
+            let differs = old.origins.get(&effective.path).unwrap().value != effective.value;
+            let all = plan.applied.iter().chain(&plan.waiting);
+            let own: Vec<_> = all.filter(|change| change.path == effective.path).collect();
+            let follows = effective.path.starts_with("upstreams[0].pool.");
+            prop_assert_eq!(own.len(), usize::from(differs && !follows), "{}", effective.path);
+        }
+        for change in &plan.waiting {
+            prop_assert_eq!(change.reload, Reload::Restart);
+        }
+        prop_assert!(Plan::between(&new, &new).is_empty());
+    }
+
     #[test]
     fn no_output_shows_a_password(word in "[A-Za-z0-9/?#@:=&%+!]{0,6}", before in "[a-z]{0,3}", template in 0usize..9) {
         // The mark survives splitting at any special character around it.

@@ -65,6 +65,15 @@ impl Kind {
     }
 }
 
+/// The word that a switch takes for another one that means as much elsewhere.
+pub(super) fn switch_for(text: &str) -> Option<&'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "y" | "1" | "enabled" | "true" | "on" => Some("true"),
+        "no" | "n" | "0" | "disabled" | "false" | "off" => Some("false"),
+        _ => None,
+    }
+}
+
 /// Digits alone, so that `+5` and `5_0` stay errors.
 pub(super) fn count(text: &str) -> Option<u32> {
     text.bytes()

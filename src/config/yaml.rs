@@ -35,7 +35,7 @@ pub(super) fn read(file: &Path, text: &str, layer: &mut Layer) {
             let (line, column) = error
                 .location()
                 .map_or((1, 1), |at| (at.line(), at.column()));
-            let reason = redact(&error.to_string());
+            let reason = redact(&in_our_words(&error.to_string()));
             layer.errors.push(ConfigError::Yaml {
                 file: file.to_owned(),
                 line,
@@ -58,6 +58,20 @@ pub(super) fn read(file: &Path, text: &str, layer: &mut Layer) {
             column: tree.referenced.column(),
             reason: "expected a mapping of sections, such as `budget: {size: 20}`".into(),
         }),
+    }
+}
+
+/// Without the library's advice, and the place, which is told before it.
+fn in_our_words(error: &str) -> String {
+    let reason = error
+        .rsplit_once(" at line ")
+        .map_or(error, |(reason, _)| reason);
+    match reason.strip_prefix("duplicate mapping key: ") {
+        Some(rest) => {
+            let key = rest.split(", set ").next().unwrap_or(rest);
+            format!("the key {key} is given twice in one mapping; keep one of them")
+        }
+        None => reason.to_owned(),
     }
 }
 

@@ -11,8 +11,8 @@ impl Gate {
     /// that are there give nothing away.
     pub fn resize(&mut self, size: usize, overflow: usize, warm: usize) -> Vec<Decision> {
         if self.budget.warm() == 0 && warm > 0 {
-            for members in self.pools.values_mut() {
-                members.is_tainted = true;
+            for (pool, members) in &mut self.pools {
+                members.is_tainted |= !pool.is_reserve();
             }
         }
         self.budget.resize(size, overflow, warm);

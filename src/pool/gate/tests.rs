@@ -30,6 +30,10 @@ enum Act {
     Probe,
     Shut(u64, u32),
     Taint(u64, u32),
+    Resize(usize, usize, usize),
+    Limit(u64, Option<PoolLimits>),
+    /// The key's connections are not kept; whether another takes its place.
+    Retire(u32, bool),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -48,6 +52,10 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Probe),
         1 => (0..4u64, 0..2u32).prop_map(|(e, u)| Act::Shut(e, u)),
         1 => (0..4u64, 0..2u32).prop_map(|(e, u)| Act::Taint(e, u)),
+        1 => (0..4usize, 1..4usize, 0..3usize).prop_map(|(s, o, w)| Act::Resize(s, o, w.min(s))),
+        1 => (0..4u64, proptest::option::weighted(0.8, some_limits()))
+            .prop_map(|(e, l)| Act::Limit(e, l)),
+        1 => (0..2u32, any::<bool>()).prop_map(|(k, new)| Act::Retire(k, new)),
     ]
 }
 
@@ -65,6 +73,9 @@ struct Model {
     shut: HashSet<PoolId>,
     tainted: HashSet<PoolId>,
     limits: Vec<Option<PoolLimits>>,
+    /// What the keys that sessions name are by now.
+    keys: [KeyId; 2],
+    retired: HashSet<KeyId>,
     /// Executions in the order in which they were lent connections.
     grants: Vec<ExecutionNumber>,
 }
@@ -97,8 +108,55 @@ impl Model {
             shut: HashSet::new(),
             tainted: HashSet::new(),
             limits,
+            keys: [KeyId(0), KeyId(1)],
+            retired: HashSet::new(),
             grants: Vec::new(),
         }
+    }
+
+    /// How many each pool has open.
+    fn open_of(&self, pool: PoolId) -> usize {
+        self.all().filter(|c| c.0 == pool).count()
+    }
+
+    fn resize(&mut self, size: usize, overflow: usize, warm: usize) {
+        if self.gate.budget.warm() == 0 && warm > 0 {
+            for execution in 0..4 {
+                self.tainted
+                    .extend([pool(execution, 0), pool(execution, 1)]);
+            }
+        }
+        let decisions = self.gate.resize(size, overflow, warm);
+        self.carry_out(None, decisions);
+        assert!(
+            self.idle.is_empty() || self.gate.budget.staying() <= size,
+            "idle above the size"
+        );
+    }
+
+    fn limit(&mut self, execution: u64, limits: Option<PoolLimits>) {
+        self.limits[usize::try_from(execution).unwrap()] = limits;
+        for pool in [pool(execution, 0), pool(execution, 1)] {
+            if !self.shut.contains(&pool) {
+                let decisions = self.gate.admit(pool, limits);
+                self.carry_out(None, decisions);
+            }
+        }
+    }
+
+    fn retire(&mut self, key: u32, is_followed: bool) {
+        let at = usize::try_from(key).unwrap();
+        let old = self.keys[at];
+        let new = KeyId(old.0 + 2);
+        self.keys[at] = new;
+        self.retired.insert(old);
+        if is_followed {
+            for (.., key) in self.waiting.iter_mut().filter(|w| w.2 == old) {
+                *key = new;
+            }
+        }
+        let decisions = self.gate.retire(old, is_followed.then_some(new));
+        self.carry_out(None, decisions);
     }
 
     fn arrive(&mut self, pool: PoolId, key: KeyId) {
@@ -111,8 +169,15 @@ impl Model {
 
     fn act(&mut self, act: &Act) {
         let before = self.gate.budget.open();
+        let all = (0..4).flat_map(|e| [pool(e, 0), pool(e, 1)]);
+        let had: HashMap<PoolId, usize> = all.map(|pool| (pool, self.open_of(pool))).collect();
         match act {
-            Act::Arrive(e, u, k) => self.arrive(pool(*e, *u), KeyId(*k)),
+            Act::Arrive(e, u, k) => {
+                self.arrive(pool(*e, *u), self.keys[usize::try_from(*k).unwrap()]);
+            }
+            Act::Resize(size, overflow, warm) => self.resize(*size, *overflow, *warm),
+            Act::Limit(e, limits) => self.limit(*e, *limits),
+            Act::Retire(k, is_followed) => self.retire(*k, *is_followed),
             Act::Leave(index) if !self.waiting.is_empty() => {
                 let (waiter, ..) = self.waiting.remove(index.index(self.waiting.len()));
                 let decisions = self.gate.leave(waiter);
@@ -166,7 +231,7 @@ impl Model {
                 self.carry_out(None, decisions);
             }
         }
-        self.check(before);
+        self.check(before, &had);
     }
 
     fn open(&mut self, c: Connection) {
@@ -231,7 +296,7 @@ impl Model {
         held.chain(&self.lent).chain(&self.closing)
     }
 
-    fn check(&self, before: usize) {
+    fn check(&self, before: usize, had: &HashMap<PoolId, usize>) {
         assert!(self.gate.consistent());
         let open = self.all().count();
         assert_eq!(self.gate.budget.open(), open);
@@ -239,8 +304,10 @@ impl Model {
         assert!(open <= effective || open <= before, "over the budget");
         for (execution, limits) in (0..).zip(&self.limits) {
             for pool in [pool(execution, 0), pool(execution, 1)] {
-                let open = self.all().filter(|c| c.0 == pool).count();
-                assert!(open <= limits.map_or(usize::MAX, |l| l.size + l.overflow));
+                let open = self.open_of(pool);
+                let most = limits.map_or(usize::MAX, |l| l.size + l.overflow);
+                let had = had.get(&pool).copied().unwrap_or(usize::MAX);
+                assert!(open <= most || open <= had, "over the pool's limit");
                 let waiting = self.waiting.iter().filter(|w| w.1 == pool);
                 assert_eq!(self.gate.waiting(pool), waiting.clone().count());
                 for (at, (waiter, ..)) in waiting.enumerate() {
@@ -254,6 +321,8 @@ impl Model {
                 "waits beside an idle connection"
             );
         }
+        let is_kept = |c: &Connection| !self.retired.contains(&c.1);
+        assert!(self.idle.iter().all(is_kept), "a retired one is kept");
         assert!(self.gate.reserved() <= self.gate.budget.warm());
         let reserved = self.idle.iter().filter(|c| c.0.is_reserve());
         assert_eq!(self.gate.reserved(), reserved.count());
@@ -308,14 +377,17 @@ impl Model {
             } else {
                 return;
             }
-            self.check(usize::MAX);
+            self.check(usize::MAX, &HashMap::new());
         }
     }
 }
 
+fn some_limits() -> impl Strategy<Value = PoolLimits> {
+    (0..3usize, 1..3usize).prop_map(|(size, overflow)| PoolLimits { size, overflow })
+}
+
 fn limits() -> impl Strategy<Value = Vec<Option<PoolLimits>>> {
-    let some = (0..3usize, 1..3usize).prop_map(|(size, overflow)| PoolLimits { size, overflow });
-    vec(proptest::option::weighted(0.8, some), 4)
+    vec(proptest::option::weighted(0.8, some_limits()), 4)
 }
 
 proptest! {
