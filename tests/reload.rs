@@ -13,6 +13,8 @@ mod support;
 mod every_knob;
 #[path = "reload/pools.rs"]
 mod pools;
+#[path = "reload/rules.rs"]
+mod rules;
 #[path = "reload/triggers.rs"]
 mod triggers;
 #[path = "reload/under_load.rs"]
