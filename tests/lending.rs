@@ -18,6 +18,8 @@
 mod dialling;
 #[path = "lending/parking.rs"]
 mod parking;
+#[path = "lending/retiring.rs"]
+mod retiring;
 mod support;
 #[path = "lending/upkeep.rs"]
 mod upkeep;

@@ -4,6 +4,7 @@
 //! A file is applied when two looks have found the same in it, so that one that is being written is
 //! not taken by half. What is wrong is said once, and what runs stays as it is.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,15 +96,8 @@ impl Reloader {
         }
     }
 
-    /// The file. One that was there and is gone is no empty one.
     fn look(&self) -> Look {
-        match (self.source.look(), &self.last) {
-            (Look::Nothing, Look::Text(_) | Look::Unreadable(_)) => {
-                let file = self.source.file.display();
-                Look::Unreadable(format!("cannot read {file}: it is gone"))
-            }
-            (look, _) => look,
-        }
+        not_gone(self.source.look(), &self.last, &self.source.file)
     }
 
     async fn reload(&mut self, look: Look, trigger: Trigger) -> Outcome {
@@ -159,6 +153,16 @@ impl Reloader {
     }
 }
 
+/// A file that was there and is gone is no empty one.
+fn not_gone(look: Look, last: &Look, file: &Path) -> Look {
+    match (look, last) {
+        (Look::Nothing, Look::Text(_) | Look::Unreadable(_)) => {
+            Look::Unreadable(format!("cannot read {}: it is gone", file.display()))
+        }
+        (look, _) => look,
+    }
+}
+
 /// Says what has changed, and, once for each change, what waits for a restart.
 fn tell(plan: &Plan, before: &Running, wanted_before: &Loaded, wanted: &Loaded) {
     let list = |changes: &[Change]| {
@@ -203,5 +207,21 @@ async fn received(hangup: &mut Option<Signal>) {
     };
     if heard.is_none() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_need_not_be_there_and_was_is_missed_until_it_is_back() {
+        let seen = |look, last| not_gone(look, last, Path::new("/c.yaml"));
+        let text = Look::Text("budget: {size: 5}".to_owned());
+        assert_eq!(seen(Look::Nothing, &Look::Nothing), Look::Nothing);
+        let gone = seen(Look::Nothing, &text);
+        assert!(matches!(&gone, Look::Unreadable(why) if why.contains("/c.yaml")));
+        assert_eq!(seen(Look::Nothing, &gone), gone);
+        assert_eq!(seen(text.clone(), &gone), text);
     }
 }
