@@ -28,9 +28,18 @@ pub(crate) enum Fault {
     CutAfter(usize),
     /// Holds back every read for so long.
     Delay(Duration),
+    /// Passes so many more bytes from the server on, and the rest a moment later.
+    SplitAt(usize),
+    /// Passes what the server sends on byte by byte, each a moment after the other.
+    ByteByByte,
+    /// Passes so many more bytes from the server on, and nothing behind them until it is lifted.
+    HoldAfter(usize),
     /// Refuses new connections as if nobody listened; old ones live on.
     Refuse,
 }
+
+/// Long enough that a reader at the other side sees what came before.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// The relay. Dropping it closes every connection.
 pub(crate) struct Proxy {
@@ -252,6 +261,21 @@ async fn copy(
                 }
                 limit = limit.min(count - passed);
             }
+            Fault::SplitAt(count) if from_server && passed < count => {
+                limit = limit.min(count - passed);
+            }
+            Fault::SplitAt(_) => {}
+            Fault::HoldAfter(count) if from_server => {
+                if passed >= count {
+                    if fault.changed().await.is_err() {
+                        return;
+                    }
+                    passed = 0;
+                    continue;
+                }
+                limit = limit.min(count - passed);
+            }
+            Fault::ByteByByte if from_server => limit = 1,
             Fault::Freeze | Fault::FreezeOld if now == Fault::Freeze || !is_new => {
                 if fault.changed().await.is_err() {
                     return;
@@ -261,6 +285,8 @@ async fn copy(
             _ => passed = 0,
         }
         let count = tokio::select! {
+            // What is read after a change is under the new fault.
+            biased;
             changed = fault.changed() => match changed {
                 Ok(()) => { passed = 0; continue }
                 Err(_) => return,
@@ -276,8 +302,17 @@ async fn copy(
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
-        if matches!(now, Fault::CutAfter(_)) {
-            passed += count;
+        match now {
+            Fault::CutAfter(_) | Fault::HoldAfter(_) => passed += count,
+            Fault::SplitAt(at) if from_server => {
+                let is_before = passed < at;
+                passed += count;
+                if is_before && passed >= at {
+                    tokio::time::sleep(MOMENT).await;
+                }
+            }
+            Fault::ByteByByte if from_server => tokio::time::sleep(MOMENT).await,
+            _ => {}
         }
     }
 }
