@@ -8,17 +8,20 @@
 //! | [`error`] | why the process does not start |
 //! | `data` | the data plane: its thread, what lives on it |
 //! | `keeper` | what time alone does on the data plane |
+//! | `probing` | what probes are told |
 //! | `status_log` | how everything is, into the log, every few minutes |
 //! | `stop` | from a signal to the exit |
 
 mod data;
 pub mod error;
 mod keeper;
+mod probing;
 mod status_log;
 mod stop;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Handle};
@@ -29,7 +32,8 @@ use crate::control::{Control, Facts, UpstreamFacts};
 use crate::execution::Remote;
 use crate::listener::{Access, Directory};
 use crate::monitor::Monitor;
-use crate::telemetry;
+use crate::shutdown::Life;
+use crate::telemetry::{self, probes};
 
 use data::DataPlane;
 pub use error::StartError;
@@ -46,6 +50,7 @@ pub fn run(loaded: &Loaded) -> Result<(), StartError> {
         tracing::warn!("{warning}");
     }
     allow_all_descriptors();
+    let probes = config.telemetry.listen.map(probes::bind).transpose()?;
     let directory = Directory::claim(&config.listen.dir)?;
     let access = Access {
         mode: config.listen.mode,
@@ -59,14 +64,18 @@ pub fn run(loaded: &Loaded) -> Result<(), StartError> {
         .map_err(StartError::Runtime)?;
     let monitors = monitors(config);
     let data = DataPlane::start(config, postgres_socket, runtime.handle(), &monitors)?;
+    let life = Arc::new(Life::default());
+    life.is_bound_now();
+    let telemetry = probes.as_ref().and_then(|probes| probes.local_addr().ok());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         socket = %config.listen.socket().display(),
         upstreams = %names(config),
         budget = config.budget.total(),
+        telemetry = telemetry.map(|address| address.to_string()),
         "execpool serves"
     );
-    runtime.block_on(watch(config, control_socket, monitors, data));
+    runtime.block_on(watch(config, control_socket, probes, life, monitors, data));
     Ok(())
 }
 
@@ -74,15 +83,23 @@ pub fn run(loaded: &Loaded) -> Result<(), StartError> {
 async fn watch(
     config: &Config,
     (control_socket, _place): data::Bound,
+    probes: Option<std::net::TcpListener>,
+    life: Arc<Life>,
     monitors: Vec<Arc<Monitor>>,
     data: DataPlane,
 ) {
     let remote = Remote::new(Arc::clone(data.executions()));
     for monitor in &monitors {
-        tokio::spawn(look_for(Arc::clone(monitor), config.budget.total()));
+        let (monitor, life) = (Arc::clone(monitor), Arc::clone(&life));
+        tokio::spawn(look_for(monitor, config.budget.total(), life));
+    }
+    let telemetry = probes.as_ref().and_then(|probes| probes.local_addr().ok());
+    if let Some(listener) = probes {
+        probing::begin(listener, remote.clone(), Arc::clone(&life));
     }
     let started = Instant::now();
-    let control = Control::new(remote.clone(), monitors, facts(config, started));
+    let facts = facts(config, started, telemetry, Arc::clone(&life));
+    let control = Control::new(remote.clone(), monitors, facts);
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = match UnixListener::from_std(control_socket) {
         Ok(listener) => tokio::spawn(control.serve(listener, async {
@@ -96,7 +113,7 @@ async fn watch(
     if let Some(interval) = config.telemetry.status_log {
         tokio::spawn(status_log::run(remote.clone(), interval, started));
     }
-    stop::wait(config, &remote).await;
+    stop::wait(config, &remote, &life).await;
     drop(stop);
     // Answers under way are finished, within a bound of its own; a panic in it was logged.
     let _ = serving.await;
@@ -116,7 +133,12 @@ fn allow_all_descriptors() {
 }
 
 /// What the control API tells of the process.
-fn facts(config: &Config, started: Instant) -> Facts {
+fn facts(
+    config: &Config,
+    started: Instant,
+    telemetry: Option<SocketAddr>,
+    life: Arc<Life>,
+) -> Facts {
     let upstreams = config.upstreams.iter();
     Facts {
         socket_dir: config.listen.dir.clone(),
@@ -133,17 +155,32 @@ fn facts(config: &Config, started: Instant) -> Facts {
         started,
         admin: config.control.admin,
         allow_uids: config.control.allow_uids.clone(),
+        telemetry,
+        life,
     }
 }
 
-/// Says once whether an upstream can be reached, and whether one pod could take most of it.
-async fn look_for(monitor: Arc<Monitor>, budget: u32) {
-    let health = match monitor.health().await {
-        Ok(health) => health,
-        Err(error) => {
-            return tracing::warn!(%error, "the database does not answer; sessions will be told");
+/// How often an upstream is looked for that has not been reached yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Looks for an upstream until it is reached; says whether it is, and whether one pod could take
+/// most of it.
+async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>) {
+    let mut was_said = false;
+    let health = loop {
+        match monitor.health().await {
+            Ok(health) => break health,
+            Err(error) if !was_said => {
+                tracing::warn!(%error, "the database does not answer; sessions will be told");
+                was_said = true;
+            }
+            Err(_) => {}
         }
+        tokio::time::sleep(LOOK_AGAIN).await;
     };
+    if life.has_reached() {
+        tracing::info!(upstream = monitor.upstream(), "ready");
+    }
     tracing::info!(
         upstream = monitor.upstream(),
         server_version = health.server_version,

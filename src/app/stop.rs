@@ -6,6 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, ShutdownMode};
 use crate::execution::Remote;
+use crate::shutdown::Life;
 
 /// What of the grace is kept for ending what is left.
 const LAST: Duration = Duration::from_secs(2);
@@ -43,9 +44,9 @@ async fn outlive(mut hangup: Signal) {
     }
 }
 
-/// Waits for SIGTERM or SIGINT, serves who is left within the grace, then ends all executions. A
+/// Waits for SIGTERM, SIGINT or `/quitquitquit`, serves who is left within the grace, then ends all executions. A
 /// second signal cuts that short.
-pub(super) async fn wait(config: &Config, remote: &Remote) {
+pub(super) async fn wait(config: &Config, remote: &Remote, life: &Life) {
     let mut signals = match Signals::new() {
         Ok((signals, hangup)) => {
             tokio::spawn(outlive(hangup));
@@ -56,11 +57,18 @@ pub(super) async fn wait(config: &Config, remote: &Remote) {
             return std::future::pending().await;
         }
     };
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        () = life.quits() => {}
+    }
+    life.drain();
+    let _ = remote
+        .ask(|executions| executions.lender().give_up_reserve())
+        .await;
     let deadline = Instant::now() + config.shutdown.grace.saturating_sub(LAST);
     tracing::info!("shutting down; a second signal ends everything at once");
     tokio::select! {
-        () = served(config.shutdown.mode, remote, deadline) => {}
+        () = served(config.shutdown.mode, remote, life, deadline) => {}
         () = signals.next() => return,
     }
     tokio::select! {
@@ -70,8 +78,8 @@ pub(super) async fn wait(config: &Config, remote: &Remote) {
 }
 
 /// Waits until nobody is left whom anybody serves, or the time is over. Beside a live app that may
-/// connect again, the whole time is waited.
-async fn served(mode: ShutdownMode, remote: &Remote, deadline: Instant) {
+/// connect again, the whole time is waited, unless it is told to quit.
+async fn served(mode: ShutdownMode, remote: &Remote, life: &Life, deadline: Instant) {
     while Instant::now() < deadline {
         let left = remote
             .ask(|executions| {
@@ -79,9 +87,11 @@ async fn served(mode: ShutdownMode, remote: &Remote, deadline: Instant) {
                 executions.sessions().len() + holds
             })
             .await;
-        match (left, mode) {
-            (Ok(0), ShutdownMode::Sidecar) | (Err(_), _) => return,
-            _ => tokio::time::sleep(LOOK).await,
+        let may_end = mode == ShutdownMode::Sidecar || life.is_quitting();
+        match left {
+            Ok(0) if may_end => return,
+            Err(_) => return,
+            Ok(_) => tokio::time::sleep(LOOK).await,
         }
     }
 }

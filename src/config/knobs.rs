@@ -29,6 +29,8 @@ pub enum Kind {
     Filter,
     /// The URL of a database.
     Url,
+    /// An IP address and a port to listen on, or `off`.
+    AddressOrOff,
 }
 
 /// One knob.
@@ -233,6 +235,12 @@ pub const KNOBS: &[Knob] = &[
         Kind::TimeOrOff(SECOND),
         "5m",
         "how often leftovers of ended executions and idle connections above the budget's size are closed",
+    ),
+    knob(
+        "telemetry.listen",
+        Kind::AddressOrOff,
+        "[::]:9464",
+        "read-only HTTP port with `/healthz`, `/readyz`, `/startupz`; `[::]` is `0.0.0.0` where there is no IPv6",
     ),
     knob(
         "telemetry.status_log",

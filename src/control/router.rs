@@ -15,7 +15,9 @@ use crate::protocol::startup::{ExecutionId, InvalidExecutionId};
 
 use super::problem::{Kind, Problem, near, repeated};
 use super::server::Place;
-use super::{Control, body, create, executions, health, hold, seeds, sessions, status};
+use super::{
+    Control, body, create, executions, health, hold, life, pause, seeds, sessions, status,
+};
 
 /// The body of an answer.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -32,12 +34,27 @@ enum Route {
     Hold,
     Sessions,
     Health,
+    Pause,
+    Resume,
+    Reconnect,
+    Drain,
+    Quit,
     SeedsStatus,
     SeedsCleanup,
 }
 
+impl Route {
+    /// Whether it is for who administrates the whole sidecar.
+    fn is_administrative(self) -> bool {
+        matches!(
+            self,
+            Self::Pause | Self::Resume | Self::Reconnect | Self::Drain | Self::Quit
+        )
+    }
+}
+
 /// Where each is, and by which methods.
-const ROUTES: [(&str, Route, &[&str]); 8] = [
+const ROUTES: [(&str, Route, &[&str]); 13] = [
     ("/v1/status", Route::Status, &["GET", "HEAD"]),
     (
         "/v1/executions",
@@ -53,6 +70,11 @@ const ROUTES: [(&str, Route, &[&str]); 8] = [
     ("/v1/executions/{id}/hold", Route::Hold, &["GET"]),
     ("/v1/sessions", Route::Sessions, &["GET", "HEAD"]),
     ("/v1/database/health", Route::Health, &["GET", "HEAD"]),
+    ("/v1/pause", Route::Pause, &["POST"]),
+    ("/v1/resume", Route::Resume, &["POST"]),
+    ("/v1/reconnect", Route::Reconnect, &["POST"]),
+    ("/v1/drain", Route::Drain, &["POST"]),
+    ("/quitquitquit", Route::Quit, &["POST"]),
     (
         "/api/memory/debug/connections/status",
         Route::SeedsStatus,
@@ -124,6 +146,16 @@ impl Control {
         place.may_ask(self.facts.allow_uids.as_deref())?;
         let (route, id) = find(head.uri.path())?;
         allowed(route, &head.method, head.uri.path())?;
+        if route.is_administrative() && !self.facts.admin {
+            return Err(Problem::new(
+                Kind::AdminOff,
+                format!(
+                    "{} is not served while control.admin is off",
+                    head.uri.path()
+                ),
+                "Set control.admin: on.",
+            ));
+        }
         let asked = Asked {
             id,
             query: head.uri.query().map(str::to_owned),
@@ -138,6 +170,11 @@ impl Control {
             (Route::Hold, _) => hold::get(self, &asked, place).await,
             (Route::Sessions, _) => sessions::get(self, &asked).await,
             (Route::Health, _) => health::get(self, &asked).await,
+            (Route::Pause, _) => pause::pause(self, &asked).await,
+            (Route::Resume, _) => pause::resume(self, &asked).await,
+            (Route::Reconnect, _) => pause::reconnect(self, &asked).await,
+            (Route::Drain, _) => life::drain(self, &asked).await,
+            (Route::Quit, _) => life::quit(self, &asked).await,
             (Route::SeedsStatus, _) => seeds::status(self, &asked).await,
             (Route::SeedsCleanup, _) => seeds::cleanup(self, &asked).await,
         }
