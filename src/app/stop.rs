@@ -10,6 +10,8 @@ use crate::shutdown::Life;
 
 /// What of the grace is kept for ending what is left.
 const LAST: Duration = Duration::from_secs(2);
+/// How long the ends may take that a second signal demands.
+const AT_ONCE: Duration = Duration::from_millis(500);
 /// How often it is looked whether anybody is left.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -69,10 +71,11 @@ pub(super) async fn wait(config: &Config, remote: &Remote, life: &Life) {
     tracing::info!("shutting down; a second signal ends everything at once");
     tokio::select! {
         () = served(config.shutdown.mode, remote, life, deadline) => {}
-        () = signals.next() => return,
+        // At once, and yet no query is left behind at the database.
+        () = signals.next() => return end_all(remote, AT_ONCE).await,
     }
     tokio::select! {
-        () = end_all(remote) => {}
+        () = end_all(remote, LAST) => {}
         () = signals.next() => {}
     }
 }
@@ -96,8 +99,8 @@ async fn served(mode: ShutdownMode, remote: &Remote, life: &Life, deadline: Inst
     }
 }
 
-/// Ends all executions and waits until nothing of them is left, but not for long.
-async fn end_all(remote: &Remote) {
+/// Ends all executions and waits until nothing of them is left, for `patience` at most.
+async fn end_all(remote: &Remote, patience: Duration) {
     let Ok(ends) = remote
         .ask(|executions| executions.end_all(Duration::ZERO))
         .await
@@ -110,5 +113,5 @@ async fn end_all(remote: &Remote) {
             let _ = end.wait_for(Option::is_some).await;
         }
     };
-    let _ = tokio::time::timeout(LAST, all).await;
+    let _ = tokio::time::timeout(patience, all).await;
 }

@@ -120,9 +120,9 @@ impl Lender {
         self.change(|inner| inner.gate.probe(), None);
     }
 
-    /// Closes idle connections that are too old or were idle for too long.
+    /// Closes idle connections that are too old, were idle for too long, or are to be replaced.
     pub fn sweep(self: &Arc<Self>, now: Instant) {
-        let overdue = self.ledger.lock().stock.take_overdue(now);
+        let overdue = self.ledger.lock().stock.take_overdue(now, self.epoch());
         self.close_idle(overdue);
     }
 

@@ -116,9 +116,9 @@ impl Stock {
         oldest.or_else(|| shelf.parked.pop_front().map(|(_, place)| place))
     }
 
-    /// Takes out all that are too old or idle for too long.
-    pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<(PoolId, KeyId, Place)> {
-        self.take_where(|place, upkeep| place.is_overdue(upkeep, now))
+    /// Takes out all that are too old, idle for too long, or of another epoch.
+    pub(super) fn take_overdue(&mut self, now: Instant, epoch: u64) -> Vec<(PoolId, KeyId, Place)> {
+        self.take_where(|place, upkeep| place.is_overdue(upkeep, now) || place.epoch != epoch)
     }
 
     /// Takes out all that there is.

@@ -30,6 +30,9 @@ enum Act {
     Probe,
     Shut(u64, u32),
     Taint(u64, u32),
+    Pause,
+    Resume,
+    GiveUpReserve,
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -48,6 +51,9 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Probe),
         1 => (0..4u64, 0..2u32).prop_map(|(e, u)| Act::Shut(e, u)),
         1 => (0..4u64, 0..2u32).prop_map(|(e, u)| Act::Taint(e, u)),
+        1 => Just(Act::Pause),
+        2 => Just(Act::Resume),
+        1 => Just(Act::GiveUpReserve),
     ]
 }
 
@@ -160,6 +166,12 @@ impl Model {
                 self.tainted.insert(pool(*e, *u));
                 self.gate.taint(pool(*e, *u));
             }
+            Act::Pause => self.gate.pause(),
+            Act::Resume => self.resume(),
+            Act::GiveUpReserve => {
+                let decisions = self.gate.give_up_reserve();
+                self.carry_out(None, decisions);
+            }
             Act::Shut(e, u) => {
                 self.shut.insert(pool(*e, *u));
                 let decisions = self.gate.shut(pool(*e, *u));
@@ -167,6 +179,11 @@ impl Model {
             }
         }
         self.check(before);
+    }
+
+    fn resume(&mut self) {
+        let decisions = self.gate.resume();
+        self.carry_out(None, decisions);
     }
 
     fn open(&mut self, c: Connection) {
@@ -193,6 +210,11 @@ impl Model {
             None => {}
         }
         for decision in decisions {
+            let is_new = matches!(decision, Decision::Lend { .. } | Decision::Dial { .. });
+            assert!(
+                !(is_new && self.gate.is_paused()),
+                "{decision:?} during a pause"
+            );
             match decision {
                 Decision::Lend { waiter, pool, key } => {
                     take(&mut self.idle, (pool, key));
@@ -250,7 +272,7 @@ impl Model {
         }
         for (_, pool, key) in &self.waiting {
             assert!(
-                !self.idle.contains(&(*pool, *key)),
+                self.gate.is_paused() || !self.idle.contains(&(*pool, *key)),
                 "waits beside an idle connection"
             );
         }
@@ -259,7 +281,7 @@ impl Model {
         assert_eq!(self.gate.reserved(), reserved.count());
         let busy = self.dialling.len() + self.lent.len() + self.closing.len();
         assert!(
-            self.waiting.is_empty() || busy > 0 || effective == 0,
+            self.waiting.is_empty() || busy > 0 || effective == 0 || self.gate.is_paused(),
             "nothing under way"
         );
     }
@@ -296,6 +318,7 @@ impl Model {
 
     /// Everything under way ends well, until nothing is.
     fn play_out(&mut self) {
+        self.resume();
         let decisions = self.gate.set_effective(usize::MAX);
         self.carry_out(None, decisions);
         loop {
