@@ -209,6 +209,7 @@ class Execpool(Server):
             f"  - name: {DATABASE}\n"
             f"    url: postgresql://{USER}@/{DATABASE}?host={postgres.sockets}\n"
             f"listen: {{dir: {self.sockets}}}\n"
+            f"telemetry: {{listen: off}}\n"
             f"budget: {{size: {POOL}, overflow: 0}}\n"
             f"pool: {{size: {POOL}, overflow: 0}}\n"
         )

@@ -49,6 +49,11 @@ impl Budget {
         self.warm
     }
 
+    /// Another number of idle connections in the reserve.
+    pub(crate) fn set_warm(&mut self, warm: usize) {
+        self.warm = warm;
+    }
+
     /// How many connections may stay open idle.
     pub fn size(&self) -> usize {
         self.size

@@ -37,4 +37,5 @@ pub mod pool;
 pub mod protocol;
 pub mod server;
 pub mod session;
+pub mod shutdown;
 pub mod telemetry;

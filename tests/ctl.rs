@@ -270,6 +270,36 @@ async fn without_descriptors_the_control_socket_waits_for_some_and_does_not_spin
     assert!(log.contains("cannot accept"), "{log}");
 }
 
+#[tokio::test]
+async fn a_pause_is_commanded_shown_and_ended_and_one_that_is_not_complete_is_no_success() {
+    let (sidecar, database) = over("commanded").await;
+    let client = sidecar.client(&database.name, "busy").await.unwrap();
+    client.batch_execute("BEGIN").await.unwrap();
+    let said = execpool(sidecar.dir(), &["pause", "--timeout", "100ms"]).await;
+    assert_eq!(said.code, 1, "{}{}", said.out, said.err);
+    let named = said.out.contains("1 connections still work") && said.out.contains("of busy,");
+    assert!(named, "{}", said.out);
+    client.batch_execute("COMMIT").await.unwrap();
+    let said = execpool(sidecar.dir(), &["pause", "--for", "1h", "--json"]).await;
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    let json: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(
+        (&json["complete"], &json["held"]),
+        (&json!(true), &json!(1)),
+        "{json}"
+    );
+    let said = execpool(sidecar.dir(), &["status"]).await;
+    assert!(said.out.contains("paused"), "{}", said.out);
+    for told in ["Resumed.", "It was not paused."] {
+        let said = execpool(sidecar.dir(), &["resume"]).await;
+        assert_eq!((said.code, said.out.trim_end()), (0, told), "{}", said.err);
+    }
+    let said = execpool(sidecar.dir(), &["reconnect"]).await;
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.out.contains("1 are lent"), "{}", said.out);
+    client.batch_execute("SELECT 1").await.unwrap();
+}
+
 /// The processor time of a process, in hundredths of a second.
 fn cpu(pid: &str) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`dialling`] | where a connection comes from, and when a pool is empty |
 //! | [`parking`] | connections that are kept for a session |
+//! | [`pausing`] | nothing is lent for a while, and all is replaced |
 //! | [`upkeep`] | connections that are too old or were idle for too long |
 
 #![allow(
@@ -18,6 +19,8 @@
 mod dialling;
 #[path = "lending/parking.rs"]
 mod parking;
+#[path = "lending/pausing.rs"]
+mod pausing;
 #[path = "lending/retiring.rs"]
 mod retiring;
 mod support;

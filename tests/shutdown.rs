@@ -216,6 +216,7 @@ async fn a_log_that_nobody_reads_stalls_no_query() {
         .arg("run")
         .env("DATABASE_URL", database.url())
         .env("EXECPOOL_LISTEN__DIR", dir.path())
+        .env("EXECPOOL_TELEMETRY__LISTEN", "off")
         .env("EXECPOOL_LOG__LEVEL", "trace")
         .stderr(std::process::Stdio::piped()) // and never read
         .kill_on_drop(true)

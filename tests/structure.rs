@@ -46,7 +46,7 @@ const KEPT_IN: [(&str, &[&str]); 9] = [
     ("kube::", &["reactor"]),
     ("opentelemetry", &["telemetry", "metrics"]),
     ("clap::", &["cli", "ctl", "main"]),
-    ("hyper::", &["control", "ctl"]),
+    ("hyper::", &["control", "ctl", "telemetry"]),
     ("sqlparser", &["protocol"]),
     ("tracing_subscriber", &["telemetry", "config"]),
 ];

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::listener::ListenError;
 use crate::telemetry::LogError;
+use crate::telemetry::probes::BindError;
 
 /// Why the process does not start.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum StartError {
     /// A socket could not be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The port of probes could not be had.
+    #[error(transparent)]
+    Probes(#[from] BindError),
     /// The operating system gives no event queue, or no thread.
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),

@@ -26,6 +26,7 @@ pub(super) async fn run(executions: Arc<Executions>, running: watch::Receiver<Ar
         let next_end = executions.end_due(now);
         if now >= next_sweep {
             executions.lender().sweep(now);
+            executions.lender().watch_pause(now);
             next_sweep = now + SWEEP;
         }
         if now >= next_probe && executions.lender().budget().0.limited_by_database() {

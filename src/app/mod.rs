@@ -9,6 +9,7 @@
 //! | `data` | the data plane: its thread, what lives on it |
 //! | `keeper` | what time alone does on the data plane |
 //! | `monitors` | the monitor of each upstream |
+//! | `probing` | what probes are told |
 //! | [`source`] | where the configuration comes from |
 //! | `reload` `stage` | it is read anew, and applied |
 //! | `status_log` | how everything is, into the log, every few minutes |
@@ -18,15 +19,17 @@ mod data;
 pub mod error;
 mod keeper;
 mod monitors;
+mod probing;
 mod reload;
 pub mod source;
 mod stage;
 mod status_log;
 mod stop;
 
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::runtime::Builder;
@@ -37,7 +40,8 @@ use crate::control::{Configuration, Control, Facts, UpstreamFacts};
 use crate::execution::Remote;
 use crate::listener::{BoundSocket, Directory};
 use crate::monitor::Monitor;
-use crate::telemetry::{self, LogGuard};
+use crate::shutdown::Life;
+use crate::telemetry::{self, LogGuard, probes};
 
 use data::DataPlane;
 pub use error::StartError;
@@ -63,6 +67,7 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
     let (running, seen) = watch::channel(Arc::new(Running::new(loaded)));
     let now = Arc::clone(&seen.borrow());
     let config = &now.loaded.config;
+    let probes = config.telemetry.listen.map(probes::bind).transpose()?;
     let directory = Directory::claim(&config.listen.dir)?;
     let access = stage::access(config);
     let (control_socket, control_place) = directory.bind("control.sock", &access)?;
@@ -74,11 +79,15 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         .map_err(StartError::Runtime)?;
     let monitors = Arc::new(Monitors::default());
     let data = DataPlane::start(seen, postgres_socket, runtime.handle(), &monitors)?;
+    let life = Arc::new(Life::default());
+    life.is_bound_now();
+    let telemetry = probes.as_ref().and_then(|probes| probes.local_addr().ok());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         socket = %config.listen.socket().display(),
         upstreams = %names(config),
         budget = config.budget.total(),
+        telemetry = telemetry.map(|address| address.to_string()),
         "execpool serves"
     );
     let house = House {
@@ -88,6 +97,8 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         log: Arc::clone(&log),
         monitors,
         places: Arc::new([control_place, postgres_place]),
+        life,
+        probes,
     };
     runtime.block_on(watch(house, control_socket, data));
     Ok(())
@@ -101,10 +112,13 @@ struct House {
     log: Arc<LogGuard>,
     monitors: Arc<Monitors>,
     places: Arc<[BoundSocket; 2]>,
+    life: Arc<Life>,
+    probes: Option<StdTcpListener>,
 }
 
 /// The main thread's part: looks at the data plane until a signal ends the process.
 async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
+    let life = Arc::clone(&house.life);
     let remote = Remote::new(Arc::clone(data.executions()));
     let running = house.running.subscribe();
     let now = Arc::clone(&running.borrow());
@@ -113,11 +127,19 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
     let upstreams = data::numbered(config, &[]);
     let monitors = house.monitors.follow(&upstreams);
     for monitor in &monitors {
-        tokio::spawn(look_for(Arc::clone(monitor), config.budget.total()));
+        let (monitor, life) = (Arc::clone(monitor), Arc::clone(&life));
+        tokio::spawn(look_for(monitor, config.budget.total(), life));
+    }
+    let telemetry = house
+        .probes
+        .as_ref()
+        .and_then(|probes| probes.local_addr().ok());
+    if let Some(listener) = house.probes {
+        probing::begin(listener, remote.clone(), Arc::clone(&life));
     }
     let (ask, asked) = mpsc::channel(ASKING);
     let configuration = Configuration::new(running.clone(), ask);
-    let facts = facts(config, started);
+    let facts = facts(config, started, telemetry, Arc::clone(&life));
     let control = Control::over(remote.clone(), monitors, facts, configuration);
     let stage = Stage {
         remote: remote.clone(),
@@ -128,6 +150,8 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         log: house.log,
         upstreams,
         started,
+        telemetry,
+        life: Arc::clone(&life),
     };
     let reloader = Reloader::new(house.source, house.look, stage, house.running);
     tokio::spawn(reloader.run(asked));
@@ -142,7 +166,7 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         }
     };
     tokio::spawn(status_log::run(remote.clone(), running.clone(), started));
-    stop::wait(&running, &remote).await;
+    stop::wait(&running, &remote, &life).await;
     drop(stop);
     // Answers under way are finished, within a bound of its own; a panic in it was logged.
     let _ = serving.await;
@@ -162,7 +186,12 @@ fn allow_all_descriptors() {
 }
 
 /// What the control API tells of the process.
-fn facts(config: &Config, started: Instant) -> Facts {
+fn facts(
+    config: &Config,
+    started: Instant,
+    telemetry: Option<SocketAddr>,
+    life: Arc<Life>,
+) -> Facts {
     let upstreams = config.upstreams.iter();
     Facts {
         socket_dir: config.listen.dir.clone(),
@@ -179,17 +208,32 @@ fn facts(config: &Config, started: Instant) -> Facts {
         started,
         admin: config.control.admin,
         allow_uids: config.control.allow_uids.clone(),
+        telemetry,
+        life,
     }
 }
 
-/// Says once whether an upstream can be reached, and whether one pod could take most of it.
-async fn look_for(monitor: Arc<Monitor>, budget: u32) {
-    let health = match monitor.health().await {
-        Ok(health) => health,
-        Err(error) => {
-            return tracing::warn!(%error, "the database does not answer; sessions will be told");
+/// How often an upstream is looked for that has not been reached yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Looks for an upstream until it is reached; says whether it is, and whether one pod could take
+/// most of it.
+async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>) {
+    let mut was_said = false;
+    let health = loop {
+        match monitor.health().await {
+            Ok(health) => break health,
+            Err(error) if !was_said => {
+                tracing::warn!(%error, "the database does not answer; sessions will be told");
+                was_said = true;
+            }
+            Err(_) => {}
         }
+        tokio::time::sleep(LOOK_AGAIN).await;
     };
+    if life.has_reached() {
+        tracing::info!(upstream = monitor.upstream(), "ready");
+    }
     tracing::info!(
         upstream = monitor.upstream(),
         server_version = health.server_version,

@@ -1,5 +1,6 @@
 //! Where a new configuration is applied: all of it, or nothing.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::execution::Remote;
 use crate::listener::{Access, BoundSocket};
+use crate::shutdown::Life;
 use crate::telemetry::LogGuard;
 
 use super::monitors::Monitors;
@@ -25,6 +27,10 @@ pub(super) struct Stage {
     /// All upstreams that there ever were, by their numbers.
     pub(super) upstreams: Vec<Served>,
     pub(super) started: Instant,
+    /// Where probes are answered.
+    pub(super) telemetry: Option<SocketAddr>,
+    /// Where the process stands.
+    pub(super) life: Arc<Life>,
 }
 
 impl Stage {
@@ -37,7 +43,11 @@ impl Stage {
         // What may fail comes first.
         self.permit(&access(old), &access(new))?;
         let upstreams = data::numbered(new, &self.upstreams);
-        let (service, config) = (Arc::clone(&self.service), new.clone());
+        let (service, mut config) = (Arc::clone(&self.service), new.clone());
+        if self.life.is_draining() {
+            // The reserve was given up for good.
+            config.budget.warm = 0;
+        }
         let all = upstreams.clone();
         let asked = self
             .remote
@@ -45,10 +55,17 @@ impl Stage {
         asked.await.map_err(|gone| gone.to_string())?;
         self.upstreams = upstreams;
         for monitor in self.monitors.follow(&self.upstreams) {
-            tokio::spawn(look_for(monitor, new.budget.total()));
+            tokio::spawn(look_for(
+                monitor,
+                new.budget.total(),
+                Arc::clone(&self.life),
+            ));
         }
         let monitors = self.monitors.configured(&self.upstreams, &new.upstreams);
-        self.control.reconfigure(monitors, facts(new, self.started));
+        self.control.reconfigure(
+            monitors,
+            facts(new, self.started, self.telemetry, Arc::clone(&self.life)),
+        );
         if old.log.level != new.log.level
             && let Err(error) = self.log.set_level(&new.log.level)
         {

@@ -8,9 +8,12 @@ use tokio::sync::watch;
 
 use crate::config::{Running, ShutdownMode};
 use crate::execution::Remote;
+use crate::shutdown::Life;
 
 /// What of the grace is kept for ending what is left.
 const LAST: Duration = Duration::from_secs(2);
+/// How long the ends may take that a second signal demands.
+const AT_ONCE: Duration = Duration::from_millis(500);
 /// How often it is looked whether anybody is left.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -36,9 +39,9 @@ impl Signals {
     }
 }
 
-/// Waits for SIGTERM or SIGINT, serves who is left within the grace, then ends all executions. A
-/// second signal cuts that short.
-pub(super) async fn wait(running: &watch::Receiver<Arc<Running>>, remote: &Remote) {
+/// Waits for SIGTERM, SIGINT or `/quitquitquit`, serves who is left within the grace, then ends all
+/// executions. A second signal cuts that short.
+pub(super) async fn wait(running: &watch::Receiver<Arc<Running>>, remote: &Remote, life: &Life) {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -46,23 +49,31 @@ pub(super) async fn wait(running: &watch::Receiver<Arc<Running>>, remote: &Remot
             return std::future::pending().await;
         }
     };
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        () = life.quits() => {}
+    }
+    life.drain();
+    let _ = remote
+        .ask(|executions| executions.lender().give_up_reserve())
+        .await;
     let shutdown = running.borrow().loaded.config.shutdown.clone();
     let deadline = Instant::now() + shutdown.grace.saturating_sub(LAST);
     tracing::info!("shutting down; a second signal ends everything at once");
     tokio::select! {
-        () = served(shutdown.mode, remote, deadline) => {}
-        () = signals.next() => return,
+        () = served(shutdown.mode, remote, life, deadline) => {}
+        // At once, and yet no query is left behind at the database.
+        () = signals.next() => return end_all(remote, AT_ONCE).await,
     }
     tokio::select! {
-        () = end_all(remote) => {}
+        () = end_all(remote, LAST) => {}
         () = signals.next() => {}
     }
 }
 
 /// Waits until nobody is left whom anybody serves, or the time is over. Beside a live app that may
-/// connect again, the whole time is waited.
-async fn served(mode: ShutdownMode, remote: &Remote, deadline: Instant) {
+/// connect again, the whole time is waited, unless it is told to quit.
+async fn served(mode: ShutdownMode, remote: &Remote, life: &Life, deadline: Instant) {
     while Instant::now() < deadline {
         let left = remote
             .ask(|executions| {
@@ -70,15 +81,17 @@ async fn served(mode: ShutdownMode, remote: &Remote, deadline: Instant) {
                 executions.sessions().len() + holds
             })
             .await;
-        match (left, mode) {
-            (Ok(0), ShutdownMode::Sidecar) | (Err(_), _) => return,
-            _ => tokio::time::sleep(LOOK).await,
+        let may_end = mode == ShutdownMode::Sidecar || life.is_quitting();
+        match left {
+            Ok(0) if may_end => return,
+            Err(_) => return,
+            Ok(_) => tokio::time::sleep(LOOK).await,
         }
     }
 }
 
-/// Ends all executions and waits until nothing of them is left, but not for long.
-async fn end_all(remote: &Remote) {
+/// Ends all executions and waits until nothing of them is left, for `patience` at most.
+async fn end_all(remote: &Remote, patience: Duration) {
     let Ok(ends) = remote
         .ask(|executions| executions.end_all(Duration::ZERO))
         .await
@@ -91,5 +104,5 @@ async fn end_all(remote: &Remote) {
             let _ = end.wait_for(Option::is_some).await;
         }
     };
-    let _ = tokio::time::timeout(LAST, all).await;
+    let _ = tokio::time::timeout(patience, all).await;
 }

@@ -113,7 +113,8 @@ impl Cancels {
             "cancel requested"
         );
         match state {
-            State::Waiting => session.cancel_wait(),
+            // One that is idle waits as well, if its next query is kept back by a pause.
+            State::Waiting | State::Idle => session.cancel_wait(),
             // A server that waits for its client would ignore it; so the next query is safe.
             State::Active => {
                 // Never closed.

@@ -4,6 +4,8 @@
 //! the other side at once; only what the other side does not take is kept, and then its source is
 //! not read. No timer, no allocation and no wake-up of another task is on this path.
 
+mod standing;
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,7 +18,7 @@ use crate::protocol::frame::Violation;
 use crate::protocol::message::Report;
 use crate::protocol::{backend, frontend};
 use crate::server::Connection;
-use crate::session::{Ending, Grace, Session, State};
+use crate::session::{Ending, Gatepost, Grace, Session, State};
 
 use super::forbid::Forbidden;
 use super::lane::Lane;
@@ -24,6 +26,7 @@ use super::line::Line;
 use super::remember::Statements;
 use super::scan::{FromClient, FromServer};
 use super::taint::Taint;
+use standing::Standing;
 
 /// Why a relay is over.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub(super) struct Relay<'a> {
     connection: &'a mut Connection,
     session: &'a Session,
     forbidden: &'a Forbidden,
+    gatepost: &'a Gatepost,
+    standing: Option<Standing<'a>>,
     up: Lane,
     down: Lane,
     frontend: frontend::Scanner,
@@ -66,6 +71,7 @@ impl<'a> Relay<'a> {
         connection: &'a mut Connection,
         session: &'a Session,
         forbidden: &'a Forbidden,
+        gatepost: &'a Gatepost,
         taint: Taint,
     ) -> Self {
         Self {
@@ -73,6 +79,8 @@ impl<'a> Relay<'a> {
             connection,
             session,
             forbidden,
+            gatepost,
+            standing: None,
             up: Lane::default(),
             down: Lane::default(),
             frontend: frontend::Scanner::default(),
@@ -108,10 +116,15 @@ impl<'a> Relay<'a> {
             if let Poll::Ready(Ok(ending)) = Pin::new(&mut *ending).poll(cx) {
                 return Poll::Ready(Over::Ended(ending));
             }
-            if let Poll::Ready(over) = self.poll_up(cx) {
-                return Poll::Ready(over);
+            loop {
+                if let Poll::Ready(over) = self.poll_up(cx) {
+                    return Poll::Ready(over);
+                }
+                let over = self.poll_down(cx);
+                if over.is_ready() || !self.is_released() {
+                    return over;
+                }
             }
-            self.poll_down(cx)
         })
         .await
     }
@@ -202,6 +215,11 @@ impl<'a> Relay<'a> {
             {
                 // The server's last words, and its end, come the other way.
                 self.up.sink();
+            }
+            if (self.standing.is_some() || self.gatepost.is_shut())
+                && let Some(over) = std::task::ready!(self.poll_gatepost(cx))
+            {
+                return Poll::Ready(over);
             }
             let line = self.line;
             let Ok(readable) = std::task::ready!(line.socket.poll_readable(cx)) else {
@@ -320,7 +338,9 @@ impl<'a> Relay<'a> {
             && self.expectations.outstanding() == 0
         {
             self.session.transition(match status {
-                b'I' => State::Idle,
+                b'I' if self.expectations.is_idle() => State::Idle,
+                // A batch without its Sync has begun behind it.
+                b'I' => State::Active,
                 _ => State::InTransaction,
             });
         }

@@ -202,3 +202,66 @@ impl Drop for CountsPanic {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use crate::execution::{Rules, Untagged};
+    use crate::pool::Lender;
+    use crate::session::Table;
+    use std::time::Duration;
+    use tokio::runtime::Handle;
+
+    fn service() -> Arc<Service> {
+        let rules = Rules {
+            max_duration: None,
+            idle_timeout: Duration::ZERO,
+            tombstone: Duration::ZERO,
+            hold_grace: Duration::ZERO,
+            untagged: Untagged::Shared,
+        };
+        let executions = Executions::new(
+            rules,
+            Duration::ZERO,
+            Vec::new(),
+            Lender::new(Budget::new(1, 0), Handle::current()),
+            Arc::new(Table::default()),
+            Box::new(|_, _, _| tokio::sync::oneshot::channel().1),
+            Handle::current(),
+        );
+        let settings = Settings {
+            allow_uids: None,
+            max_sessions: 10,
+            has_reserve: false,
+            holders: Holders::Full,
+        };
+        let serving = Serving {
+            upstreams: Vec::new(),
+            settings,
+        };
+        Service::new(executions, serving)
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_session_alone_and_counts() {
+        let service = service();
+        let panics = |service: &Service| service.executions.sessions().counts().panics;
+        let (well, counted) = (
+            CountsPanic(Arc::clone(&service)),
+            CountsPanic(Arc::clone(&service)),
+        );
+        let neighbour = tokio::spawn(async move {
+            let _counted = well;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        });
+        let ended = tokio::spawn(async move {
+            let _counted = counted;
+            panic!("on purpose")
+        });
+        assert!(ended.await.is_err_and(|error| error.is_panic()));
+        assert_eq!(panics(&service), 1);
+        assert!(neighbour.await.is_ok());
+        assert_eq!(panics(&service), 1);
+    }
+}

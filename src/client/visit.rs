@@ -240,7 +240,8 @@ impl Visit {
         };
         let taint = Taint::new(self.service.serving().settings.has_reserve);
         let forbidden = self.service.forbidden();
-        let mut relay = Relay::new(&self.line, connection, &session, forbidden, taint);
+        let gatepost = self.service.executions().lender().gatepost();
+        let mut relay = Relay::new(&self.line, connection, &session, forbidden, gatepost, taint);
         let held = std::mem::take(&mut self.held);
         let mut is_clean = false;
         if relay.tell(&changed).is_ok() {

@@ -16,7 +16,7 @@ use super::words::{self, Wanting};
 
 /// How much is read of a client that waits, in bytes; then it is only noticed at the end of the
 /// wait if it goes.
-const MOST_HELD: usize = 64 * 1024;
+pub(super) const MOST_HELD: usize = 64 * 1024;
 
 /// The message that ends a session.
 pub(super) const TERMINATE: &[u8] = b"X\0\0\0\x04";

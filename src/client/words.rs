@@ -66,6 +66,7 @@ impl Wanting<'_> {
                 "the database takes no more than {} connections (limited_by_database)",
                 budget.effective()
             ),
+            (Limit::Paused, _) => "execpool is paused".to_owned(),
             (Limit::Dialling, _) => "the database has not answered yet".to_owned(),
         }
     }
@@ -97,6 +98,8 @@ impl Wanting<'_> {
         let of = match self.shortage.limit {
             Limit::Pool => Some(self.execution),
             Limit::Budget | Limit::Database | Limit::Dialling => None,
+            // They are not the reason.
+            Limit::Paused => return,
         };
         if tell == Holders::None {
             return;
@@ -124,6 +127,9 @@ impl Wanting<'_> {
             }
             Limit::Database => {
                 "Others use the database's connections: raise its max_connections, or lower the budgets of what connects to it."
+            }
+            Limit::Paused => {
+                "An operator has paused it, as for a restart of the database. `execpool status` shows since when, `execpool resume` goes on."
             }
             Limit::Dialling => {
                 "Check that the database is up and not overloaded: `execpool status` shows what it last answered."
@@ -175,6 +181,16 @@ pub(super) fn cancelled_while_waiting(severity: Severity) -> Report {
         "canceling statement due to user request",
     )
     .with_detail("execpool: it was waiting for a server connection.")
+}
+
+/// 57014: a cancel request for a query that a pause has kept from the server.
+pub(super) fn cancelled_while_paused() -> Report {
+    Report::new(
+        Severity::Error,
+        SqlState::QUERY_CANCELED,
+        "canceling statement due to user request",
+    )
+    .with_detail("execpool: it had not begun, as execpool is paused.")
 }
 
 /// 55000: the execution of a session has ended; why comes by its own way where it is known.

@@ -29,6 +29,8 @@ pub enum Kind {
     Filter,
     /// The URL of a database.
     Url,
+    /// An IP address and a port to listen on, or `off`.
+    AddressOrOff,
 }
 
 /// How a change takes effect while execpool runs.
@@ -295,6 +297,13 @@ pub const KNOBS: &[Knob] = &[
         "5m",
         Reload::Live,
         "how often leftovers of ended executions and idle connections above the budget's size are closed",
+    ),
+    knob(
+        "telemetry.listen",
+        Kind::AddressOrOff,
+        "[::]:9464",
+        Reload::Restart,
+        "read-only HTTP port with `/healthz`, `/readyz`, `/startupz`; `[::]` is `0.0.0.0` where there is no IPv6",
     ),
     knob(
         "telemetry.status_log",

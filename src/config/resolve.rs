@@ -225,6 +225,10 @@ impl Resolver {
                 interval: self.time_or_off("maintenance.interval"),
             },
             telemetry: Telemetry {
+                listen: match self.value("telemetry.listen") {
+                    Some(Value::Address(address)) => address,
+                    _ => None,
+                },
                 status_log: self.time_or_off("telemetry.status_log"),
             },
             errors: Errors {

@@ -109,6 +109,7 @@ fn database_url_alone_gives_every_default() {
             interval: Some(seconds(300)),
         },
         telemetry: Telemetry {
+            listen: Some("[::]:9464".parse().unwrap()),
             status_log: Some(seconds(300)),
         },
         errors: Errors {

@@ -1,6 +1,7 @@
 //! The configuration as the rest of the program reads it.
 
 use super::PasswordSource;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -228,6 +229,8 @@ pub struct Maintenance {
 /// What is told about the inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Telemetry {
+    /// Where probes are answered; none: nowhere.
+    pub listen: Option<SocketAddr>,
     /// How often the status is logged; none: never.
     pub status_log: Option<Duration>,
 }

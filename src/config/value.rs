@@ -1,6 +1,7 @@
 //! From text to values.
 
 use super::Kind;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What a knob was set to.
@@ -11,6 +12,7 @@ pub(super) enum Value {
     Time(Option<Duration>),
     Text(String),
     Uids(Option<Vec<u32>>),
+    Address(Option<SocketAddr>),
 }
 
 impl Kind {
@@ -39,6 +41,11 @@ impl Kind {
             Self::Mode => mode(text).map(Value::Count),
             Self::Uids => uids(text).map(Value::Uids),
             Self::Filter => filter(text).then(|| Value::Text(text.to_owned())),
+            Self::AddressOrOff if text == "off" => Some(Value::Address(None)),
+            Self::AddressOrOff => text
+                .parse()
+                .ok()
+                .map(|address| Value::Address(Some(address))),
         }
     }
 
@@ -58,6 +65,7 @@ impl Kind {
             Self::Statement => "a statement such as DISCARD ALL: the reset can't be switched off".into(),
             Self::Url => "a URL such as postgresql://user@host:5432/database".into(),
             Self::Path => "an absolute path".into(),
+            Self::AddressOrOff => "off or an IP address with a port, such as [::]:9464 or 127.0.0.1:9464".into(),
             Self::Mode => "permissions in octal, such as 0660, which let the owner read and write (quote it if it begins with 0o)".into(),
             Self::Uids => "any, or one or more numbers of users".into(),
             Self::Filter => "a level (error, warn, info, debug, trace, off) or a filter such as info,execpool=debug".into(),

@@ -10,7 +10,7 @@
 //! | [`router`] | from a request to its answer |
 //! | [`problem`] | what is said when something is refused (RFC 9457) |
 //! | [`types`] | what is answered otherwise |
-//! | `status` `executions` `create` `hold` `sessions` `health` `seeds` [`configuration`] | the routes |
+//! | `status` `executions` `create` `hold` `sessions` `health` `seeds` `pause` `life` [`configuration`] | the routes |
 //! | `body` `query` `url` | what is read of requests, and the URL that is answered |
 
 mod body;
@@ -19,6 +19,8 @@ mod create;
 mod executions;
 mod health;
 mod hold;
+mod life;
+mod pause;
 pub mod problem;
 mod query;
 pub mod router;
@@ -30,6 +32,7 @@ mod status;
 pub mod types;
 mod url;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,6 +43,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::execution::Remote;
 use crate::monitor::Monitor;
 use crate::pool::{PoolLimits, UpstreamNumber};
+use crate::shutdown::Life;
 
 pub use configuration::Configuration;
 use health::Watched;
@@ -64,6 +68,10 @@ pub struct Facts {
     pub admin: bool,
     /// The users that may connect; none: any that the permissions let in.
     pub allow_uids: Option<Vec<u32>>,
+    /// Where probes are answered; none: nowhere.
+    pub telemetry: Option<SocketAddr>,
+    /// What the process has come to.
+    pub life: Arc<Life>,
 }
 
 /// What the API tells of an upstream.

@@ -16,7 +16,8 @@ use crate::protocol::startup::{ExecutionId, InvalidExecutionId};
 use super::problem::{Kind, Problem, near, repeated};
 use super::server::Place;
 use super::{
-    Control, body, configuration, create, executions, health, hold, seeds, sessions, status,
+    Control, body, configuration, create, executions, health, hold, life, pause, seeds, sessions,
+    status,
 };
 
 /// The body of an answer.
@@ -36,12 +37,27 @@ enum Route {
     Health,
     Config,
     Reload,
+    Pause,
+    Resume,
+    Reconnect,
+    Drain,
+    Quit,
     SeedsStatus,
     SeedsCleanup,
 }
 
+impl Route {
+    /// Whether it is for who administrates the whole sidecar.
+    fn is_administrative(self) -> bool {
+        matches!(
+            self,
+            Self::Pause | Self::Resume | Self::Reconnect | Self::Drain | Self::Quit
+        )
+    }
+}
+
 /// Where each is, and by which methods.
-const ROUTES: [(&str, Route, &[&str]); 10] = [
+const ROUTES: [(&str, Route, &[&str]); 15] = [
     ("/v1/status", Route::Status, &["GET", "HEAD"]),
     (
         "/v1/executions",
@@ -59,6 +75,11 @@ const ROUTES: [(&str, Route, &[&str]); 10] = [
     ("/v1/database/health", Route::Health, &["GET", "HEAD"]),
     ("/v1/config", Route::Config, &["GET", "HEAD"]),
     ("/v1/reload", Route::Reload, &["POST"]),
+    ("/v1/pause", Route::Pause, &["POST"]),
+    ("/v1/resume", Route::Resume, &["POST"]),
+    ("/v1/reconnect", Route::Reconnect, &["POST"]),
+    ("/v1/drain", Route::Drain, &["POST"]),
+    ("/quitquitquit", Route::Quit, &["POST"]),
     (
         "/api/memory/debug/connections/status",
         Route::SeedsStatus,
@@ -130,6 +151,16 @@ impl Control {
         place.may_ask(self.outlook().facts.allow_uids.as_deref())?;
         let (route, id) = find(head.uri.path())?;
         allowed(route, &head.method, head.uri.path())?;
+        if route.is_administrative() && !self.outlook().facts.admin {
+            return Err(Problem::new(
+                Kind::AdminOff,
+                format!(
+                    "{} is not served while control.admin is off",
+                    head.uri.path()
+                ),
+                "Set control.admin: on.",
+            ));
+        }
         let asked = Asked {
             id,
             query: head.uri.query().map(str::to_owned),
@@ -146,6 +177,11 @@ impl Control {
             (Route::Health, _) => health::get(self, &asked).await,
             (Route::Config, _) => configuration::get(self, &asked),
             (Route::Reload, _) => configuration::reload(self, &asked).await,
+            (Route::Pause, _) => pause::pause(self, &asked).await,
+            (Route::Resume, _) => pause::resume(self, &asked).await,
+            (Route::Reconnect, _) => pause::reconnect(self, &asked).await,
+            (Route::Drain, _) => life::drain(self, &asked).await,
+            (Route::Quit, _) => life::quit(self, &asked).await,
             (Route::SeedsStatus, _) => seeds::status(self, &asked).await,
             (Route::SeedsCleanup, _) => seeds::cleanup(self, &asked).await,
         }

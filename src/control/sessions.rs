@@ -71,7 +71,8 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
     json(StatusCode::OK, &sessions)
 }
 
-fn session(snapshot: &Snapshot) -> Session {
+/// What is shown of a session.
+pub(super) fn session(snapshot: &Snapshot) -> Session {
     let identity = &snapshot.identity;
     let statement = &snapshot.statement;
     Session {

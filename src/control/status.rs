@@ -8,7 +8,7 @@ use http::StatusCode;
 use crate::budget::Budget;
 use crate::execution::{Counts, Executions, Reason};
 use crate::metrics::resident_bytes;
-use crate::pool::{Counts as PoolCounts, Queue};
+use crate::pool::{Counts as PoolCounts, Paused, Queue};
 use crate::session::{Counts as SessionCounts, State};
 
 use super::Control;
@@ -25,6 +25,7 @@ struct Look {
     executions: Counts,
     sessions: SessionCounts,
     refused: BTreeMap<&'static str, u64>,
+    paused: Option<Paused>,
 }
 
 impl Look {
@@ -42,6 +43,7 @@ impl Look {
             executions: executions.counts(),
             sessions: executions.sessions().counts(),
             refused: executions.sessions().refusals(),
+            paused: executions.lender().paused(),
         }
     }
 }
@@ -57,6 +59,12 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         version: outlook.facts.version,
         uptime_seconds: Seconds(outlook.facts.started.elapsed()),
         configuration: control.configuration.status(),
+        paused: look.paused.is_some(),
+        paused_seconds: look.paused.map(|paused| Seconds(paused.age)),
+        resumes_in_seconds: look.paused.and_then(|paused| paused.left).map(Seconds),
+        draining: outlook.facts.life.is_draining(),
+        not_ready: outlook.facts.life.ready().err().map(|why| why.to_string()),
+        telemetry: outlook.facts.telemetry,
         budget: budget(&look),
         upstreams: control.last_seen(Instant::now()),
         executions: execution_counts(&look.executions),

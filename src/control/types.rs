@@ -1,6 +1,7 @@
 //! What is answered. Durations are numbers of seconds.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -28,6 +29,18 @@ pub struct Status {
     pub uptime_seconds: Seconds,
     /// Whether what runs is what is configured; none where nobody can tell.
     pub configuration: Option<ConfigurationStatus>,
+    /// Whether an operator has paused everything.
+    pub paused: bool,
+    /// For how long; null if it is not paused.
+    pub paused_seconds: Option<Seconds>,
+    /// When it goes on by itself; null: by `POST /v1/resume` alone.
+    pub resumes_in_seconds: Option<Seconds>,
+    /// Whether the pod is about to end.
+    pub draining: bool,
+    /// Why it is not ready; null if it is.
+    pub not_ready: Option<String>,
+    /// Where probes are answered; null: nowhere.
+    pub telemetry: Option<SocketAddr>,
     /// The pod's server connections.
     pub budget: Budget,
     /// The databases, as they were last seen.
@@ -328,6 +341,61 @@ pub struct Peer {
     pub uid: u32,
     /// Its number; null where it lives in another PID namespace.
     pub pid: Option<i32>,
+}
+
+/// `POST /v1/pause`.
+#[derive(Debug, Serialize)]
+pub struct Pause {
+    /// Whether it is in force; it may have been resumed meanwhile.
+    pub paused: bool,
+    /// Whether no transaction runs any more.
+    pub complete: bool,
+    /// For how long it has been in force.
+    pub paused_seconds: Option<Seconds>,
+    /// When it ends by itself; null: by `POST /v1/resume` alone.
+    pub resumes_in_seconds: Option<Seconds>,
+    /// Server connections that sessions hold, idle ones among them.
+    pub held: usize,
+    /// Those that still work, and dials.
+    pub at_work: usize,
+    /// Checkouts that wait.
+    pub waiting: usize,
+    /// The sessions that still run, 100 at most; empty if it is complete.
+    pub running: Vec<Session>,
+}
+
+/// `POST /v1/resume`.
+#[derive(Debug, Serialize)]
+pub struct Resumed {
+    /// Whether it is paused: never.
+    pub paused: bool,
+    /// Whether it was.
+    pub was_paused: bool,
+}
+
+/// `POST /v1/reconnect`.
+#[derive(Debug, Serialize)]
+pub struct Reconnected {
+    /// Idle connections, which are being closed.
+    pub closed: usize,
+    /// Lent ones, which are closed when they come back.
+    pub lent: usize,
+}
+
+/// `POST /v1/drain`.
+#[derive(Debug, Serialize)]
+pub struct Draining {
+    /// Whether the pod is about to end: always.
+    pub draining: bool,
+    /// Sessions that are still served.
+    pub sessions: usize,
+}
+
+/// `POST /quitquitquit`.
+#[derive(Debug, Serialize)]
+pub struct Quitting {
+    /// Whether the process is about to end: always.
+    pub quitting: bool,
 }
 
 /// `GET /v1/database/health`.

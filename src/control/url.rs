@@ -88,6 +88,8 @@ pub(super) mod tests {
             started: Instant::now(),
             admin: true,
             allow_uids: None,
+            telemetry: None,
+            life: std::sync::Arc::default(),
         }
     }
 

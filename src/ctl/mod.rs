@@ -6,13 +6,14 @@
 //! | `client` | one request over the control socket |
 //! | [`error`] | why there is no answer, and what to do |
 //! | `page` | what is printed: tables, words, colours on a terminal |
-//! | `status` `executions` `sessions` `end` `reload` | what each command prints |
+//! | `status` `executions` `sessions` `end` `reload` `pause` | what each command prints |
 
 mod client;
 mod end;
 pub mod error;
 mod executions;
 mod page;
+mod pause;
 mod reload;
 mod sessions;
 mod status;
@@ -40,6 +41,9 @@ const SOCKET: &str = "control.sock";
 
 /// How long an answer may take that waits for nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a pause waits for running transactions unless something else is said.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// The commands that ask a running execpool.
 #[derive(Debug, Subcommand)]
@@ -119,6 +123,50 @@ pub enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Let running transactions end and lend nothing, as for a restart of the database
+    #[command(
+        after_help = "Examples:\n  execpool pause && restart-the-database && execpool resume\n  \
+        execpool pause --timeout 2m --for 10m\n\n\
+        Clients wait: those that hold a connection without a bound, the others for pool.timeout.\n\
+        It stays in force until execpool resume, whatever the exit status.\n\
+        Exit status: 0 no transaction runs, 1 failed or some still run, 2 wrong usage."
+    )]
+    Pause {
+        /// How long running transactions are waited for, such as 2m; 30s without
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        timeout: Option<(String, Duration)>,
+        /// When it goes on by itself, such as 10m; never without
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        time: Option<(String, Duration)>,
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Go on after a pause; those that wait are served first come first served
+    #[command(after_help = "Examples:\n  execpool resume\n\n\
+        Exit status: 0 it goes on, 1 failed, 2 wrong usage.")]
+    Resume {
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Replace every server connection, as after a failover: idle ones now, lent ones when they come back
+    #[command(after_help = "Examples:\n  execpool reconnect\n\n\
+        A session keeps its connection until it disconnects; no query is harmed.\n\
+        Exit status: 0 begun, 1 failed, 2 wrong usage.")]
+    Reconnect {
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Mark that the pod is about to end (preStop): not ready, no reserve; it ends nothing
+    #[command(after_help = "Examples:\n  execpool drain\n\n\
+        Exit status: 0 marked, 1 failed, 2 wrong usage.")]
+    Drain {
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
 }
 
 /// How to ask, and how to show the answer.
@@ -181,16 +229,26 @@ fn question(command: Command) -> (Question, Ask) {
         patience: PATIENCE,
         show,
     };
+    let post = |path: &str, show| Question {
+        method: "POST",
+        path: path.to_owned(),
+        patience: PATIENCE,
+        show,
+    };
     match command {
-        Command::Reload { ask } => {
+        Command::Reload { ask } => (post("/v1/reload", reload::show), ask),
+        Command::Pause { timeout, time, ask } => {
+            let (timeout, wait) = timeout.unzip();
+            let query = [("timeout", timeout), ("for", time.map(|(text, _)| text))];
             let question = Question {
-                method: "POST",
-                path: "/v1/reload".to_owned(),
-                patience: PATIENCE,
-                show: reload::show,
+                patience: wait.unwrap_or(PAUSE) + PATIENCE,
+                ..post(&client::path("/v1/pause", query), pause::paused)
             };
             (question, ask)
         }
+        Command::Resume { ask } => (post("/v1/resume", pause::resumed), ask),
+        Command::Reconnect { ask } => (post("/v1/reconnect", pause::reconnected), ask),
+        Command::Drain { ask } => (post("/v1/drain", pause::drained), ask),
         Command::Status { ask } => (get("/v1/status".to_owned(), status::show), ask),
         Command::Executions { ended, ask } => {
             let query = if ended { "?ended=true" } else { "" };
@@ -309,6 +367,15 @@ mod tests {
             ),
             ("execpool end a/b", "DELETE", "/v1/executions/a%2Fb"),
             ("execpool reload", "POST", "/v1/reload"),
+            ("execpool pause", "POST", "/v1/pause"),
+            (
+                "execpool pause --timeout 2m --for 10m",
+                "POST",
+                "/v1/pause?timeout=2m&for=10m",
+            ),
+            ("execpool resume", "POST", "/v1/resume"),
+            ("execpool reconnect", "POST", "/v1/reconnect"),
+            ("execpool drain", "POST", "/v1/drain"),
             (
                 "execpool end a --grace 2s --reason x&y",
                 "DELETE",

@@ -14,7 +14,8 @@ pub(super) fn show(status: &Value, page: &mut Page) -> bool {
         time_of(status, "uptime_seconds"),
         memory.unwrap_or_default()
     ));
-    let mut rows = vec![budget(&status["budget"])];
+    let mut rows: Vec<Vec<Cell>> = paused(status).into_iter().collect();
+    rows.push(budget(&status["budget"]));
     rows.extend(limited(&status["budget"]));
     rows.extend(waits(&status["budget"]));
     for upstream in status["upstreams"].as_array().into_iter().flatten() {
@@ -29,6 +30,25 @@ pub(super) fn show(status: &Value, page: &mut Page) -> bool {
 
 fn row(name: &str, text: impl AsRef<str>) -> Vec<Cell> {
     vec![Cell::text(name), Cell::text(text)]
+}
+
+/// A forgotten pause is an outage.
+fn paused(status: &Value) -> Option<Vec<Cell>> {
+    let age = time_of(status, "paused_seconds");
+    let text = match status["resumes_in_seconds"].is_number() {
+        true => format!(
+            "for {age}, goes on in {}",
+            time_of(status, "resumes_in_seconds")
+        ),
+        false => format!("for {age}, until execpool resume"),
+    };
+    let is_paused = status["paused"] == true;
+    is_paused.then(|| {
+        vec![
+            Cell::text("paused"),
+            Cell::text(text).in_colour(Colour::Red),
+        ]
+    })
 }
 
 fn budget(budget: &Value) -> Vec<Cell> {
@@ -150,7 +170,8 @@ mod tests {
     #[test]
     fn a_status_is_told_in_a_few_lines() {
         let status = json!({
-            "version": "1.2.3", "uptime_seconds": 123.4, "memory": {"resident_bytes": 8_388_608},
+            "version": "1.2.3", "uptime_seconds": 123.4, "paused": true, "paused_seconds": 61,
+             "memory": {"resident_bytes": 8_388_608},
             "budget": {"size": 20, "limit": 30, "effective": 12, "used": 2, "open": 5, "idle": 3,
                 "connecting": 0, "waiting": 4, "oldest_wait_seconds": 2.5,
                 "limited_by_database": true},
@@ -171,6 +192,7 @@ mod tests {
         assert_eq!(
             page.finish(),
             "execpool 1.2.3, up 2m03s, 8.0 MiB\n\
+             paused      for 1m01s, until execpool resume\n\
              budget      2 of 30 used, 5 open, 3 idle, 0 connecting\n\
              \u{20}           the database allows 12 for now\n\
              \u{20}           4 waiting, the first for 2s\n\

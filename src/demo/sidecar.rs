@@ -105,6 +105,7 @@ fn configuration(database: &Path, folder: &Path) -> String {
              url: \"postgresql://{ROLE}@/{DATABASE}?host={}\"\n\
          listen: {{dir: \"{}\"}}\n\
          execution: {{idle_timeout: {IDLE_TIMEOUT}}}\n\
+         telemetry: {{listen: off}}\n\
          log: {{format: text}}\n",
         database.display(),
         folder.display()

@@ -84,6 +84,13 @@ impl Checkout {
         connection.flat_map(Connection::all_reported)
     }
 
+    /// Whether it need not be replaced: see [`Lender::reconnect`].
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        let place = self.held.place();
+        place.is_some_and(|place| place.epoch == self.lender.epoch())
+    }
+
     /// Whether the server is still there, without a round trip.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -176,7 +183,7 @@ impl Checkout {
 impl Drop for Checkout {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.held, Held::Gone) {
-            Held::Clean(mut place) if place.expires > Instant::now() => {
+            Held::Clean(mut place) if self.lender.may_be_lent(&place) => {
                 place.idle_since = Instant::now();
                 self.lender.returned(self.pool, &self.key, place);
             }

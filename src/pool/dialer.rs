@@ -95,6 +95,8 @@ pub(super) struct Slot {
     pub(super) expires: Instant,
     /// Since when it is idle, while it is.
     pub(super) idle_since: Instant,
+    /// The epoch in which it was dialled; one of an earlier epoch is not lent again.
+    pub(super) epoch: u64,
 }
 
 impl Slot {
@@ -104,6 +106,7 @@ impl Slot {
             expires: now + lifetime(upkeep.recycle, connection.pid()),
             connection: Some(connection),
             idle_since: now,
+            epoch: 0,
         }
     }
 

@@ -31,6 +31,7 @@ impl Lender {
         shutting: Arc<Notify>,
     ) {
         let lender = Arc::clone(self);
+        let epoch = self.epoch();
         // Made here, so that a shut before the task's first turn is not missed.
         let shut = shutting.notified_owned();
         self.runtime.spawn(async move {
@@ -43,7 +44,7 @@ impl Lender {
                 () = abandoned => None,
             };
             match dialled {
-                Some(Ok(slot)) => lender.opened(pool, key, &store, slot),
+                Some(Ok(slot)) => lender.opened(pool, key, &store, Slot { epoch, ..slot }),
                 Some(Err(error)) if error.is_limited_by_database() => {
                     tracing::warn!(%error, "the database has no connection left");
                     lender.change(|inner| inner.database_full(pool, key), None);

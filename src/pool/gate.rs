@@ -88,6 +88,8 @@ pub struct Gate {
     retired: HashSet<KeyId>,
     /// Orders arrivals and idle connections.
     stamp: u64,
+    /// Whether nothing is lent and nothing dialled.
+    is_paused: bool,
 }
 
 impl Gate {
@@ -102,6 +104,7 @@ impl Gate {
             idle: BTreeMap::new(),
             retired: HashSet::new(),
             stamp: 0,
+            is_paused: false,
         }
     }
 
@@ -145,7 +148,9 @@ impl Gate {
     /// The limit that keeps the waiters of a pool waiting.
     pub fn reached(&self, pool: PoolId) -> Limit {
         let full = |members: &Members| members.counts.open() >= members.limit();
-        if self.pools.get(&pool).is_some_and(full) {
+        if self.is_paused {
+            Limit::Paused
+        } else if self.pools.get(&pool).is_some_and(full) {
             Limit::Pool
         } else if self.budget.room() > 0 {
             Limit::Dialling
@@ -153,6 +158,48 @@ impl Gate {
             Limit::Database
         } else {
             Limit::Budget
+        }
+    }
+
+    /// From now on nothing is lent and nothing dialled: who waits goes on waiting. Dials in flight
+    /// come to their end.
+    pub fn pause(&mut self) {
+        self.is_paused = true;
+    }
+
+    /// Lends again: those that have waited, in their order.
+    pub fn resume(&mut self) -> Vec<Decision> {
+        self.is_paused = false;
+        self.settle(&mut None, Vec::new())
+    }
+
+    /// Whether nothing is lent.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// The counts of all pools together, the reserve among them.
+    pub fn totals(&self) -> Counts {
+        let mut totals = Counts::default();
+        for members in self.pools.values() {
+            totals += members.counts;
+        }
+        totals
+    }
+
+    /// Keeps no reserve any more: what is in it is closed, and nothing enters it.
+    pub fn give_up_reserve(&mut self) -> Vec<Decision> {
+        self.budget.set_warm(0);
+        let mut decisions = Vec::new();
+        loop {
+            let reserved = self.pools_of(ExecutionNumber::RESERVE);
+            let stamp = reserved
+                .filter_map(|(_, members)| members.longest_idle())
+                .min();
+            let Some(stamp) = stamp else {
+                return self.settle(&mut None, decisions);
+            };
+            self.evict(stamp, &mut None, &mut decisions);
         }
     }
 
@@ -167,7 +214,8 @@ impl Gate {
         let stays = |members: &Members| {
             members.door == Door::Open && members.counts.staying() < members.size()
         };
-        self.budget.room() > 0
+        !self.is_paused
+            && self.budget.room() > 0
             && self.budget.staying() < self.budget.size()
             && self.pools.get(&pool).is_some_and(stays)
     }
@@ -274,11 +322,11 @@ impl Gate {
         self.transition(pool, key, Phase::Connecting, Phase::Idle);
         let first = self.pools.get(&pool).and_then(|members| members.first(key));
         match first {
-            Some((_, waiter)) => {
+            Some((_, waiter)) if !self.is_paused => {
                 let lend = self.lend(pool, key, waiter);
                 self.settle(&mut None, vec![lend])
             }
-            None => self.take_in(pool, key),
+            _ => self.take_in(pool, key),
         }
     }
 

@@ -16,6 +16,7 @@ use super::checkout::Checkout;
 use super::gate::{Decision, Gate};
 use super::key::{Key, KeySpec, Keys};
 use super::lender::{Lender, Refused};
+use super::pause::Pause;
 use super::shortage::Queue;
 use super::stock::{Stock, Store, slot_out, taken_out};
 use super::{KeyId, PoolId, Target, UpstreamNumber, WaiterId};
@@ -30,6 +31,7 @@ pub(super) struct Ledger {
     pub(super) doors: HashMap<PoolId, Door>,
     /// Pools that may have lost their last connection by the change under way.
     pub(super) maybe_gone: Vec<PoolId>,
+    pub(super) pause: Option<Pause>,
 }
 
 /// Who waits for a checkout.
@@ -72,6 +74,7 @@ impl Ledger {
             waiting: HashMap::new(),
             doors: HashMap::new(),
             maybe_gone: Vec::new(),
+            pause: None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! decided before bb8 is asked, so bb8's own wait is never used.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::budget::Budget;
 use crate::server::ConnectError;
+use crate::session::Gatepost;
 
 use super::checkout::Checkout;
 use super::dialer::Target;
@@ -21,7 +23,7 @@ use super::key::{Key, KeySpec};
 use super::ledger::{After, Ledger, Waiter, trace};
 use super::shortage::{Queue, Shortage};
 use super::stock::{Place, taken_out};
-use super::{PoolId, PoolLimits, UpstreamNumber, WaiterId};
+use super::{KeyId, PoolId, PoolLimits, UpstreamNumber, WaiterId};
 
 /// Why a checkout got nothing.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +39,10 @@ pub enum Refused {
 /// Lends server connections to those whom the gate lets through.
 #[derive(Debug)]
 pub struct Lender {
-    ledger: Mutex<Ledger>,
+    pub(super) ledger: Mutex<Ledger>,
+    pub(super) gatepost: Gatepost,
+    /// Raised when all connections are to be replaced.
+    pub(super) epoch: AtomicU64,
     pub(super) runtime: Handle,
 }
 
@@ -47,6 +52,8 @@ impl Lender {
     pub fn new(budget: Budget, runtime: Handle) -> Arc<Self> {
         Arc::new(Self {
             ledger: Mutex::new(Ledger::new(budget)),
+            gatepost: Gatepost::default(),
+            epoch: AtomicU64::new(0),
             runtime,
         })
     }
@@ -129,15 +136,20 @@ impl Lender {
         self.change(|inner| inner.gate.probe(), None);
     }
 
-    /// Closes idle connections that are too old or were idle for too long, and forgets what a
-    /// changed configuration has left over.
+    /// Closes idle connections that are too old, were idle for too long, or are to be replaced, and
+    /// forgets what a changed configuration has left over.
     pub fn sweep(self: &Arc<Self>, now: Instant) {
         let overdue = {
             let mut inner = self.ledger.lock();
             inner.forget_retired();
-            inner.stock.take_overdue(now)
+            inner.stock.take_overdue(now, self.epoch())
         };
-        for (pool, key, place) in overdue {
+        self.close_idle(overdue);
+    }
+
+    /// Closes idle connections that were taken out of the stock.
+    pub(super) fn close_idle(self: &Arc<Self>, places: Vec<(PoolId, KeyId, Place)>) {
+        for (pool, key, place) in places {
             let connection = taken_out(place);
             self.change(|inner| inner.gate.idle_closed(pool, key), None);
             self.close(pool, key, connection);
@@ -202,7 +214,8 @@ impl Lender {
     #[must_use]
     pub fn has_at_once(&self, pool: PoolId, key: &Key) -> bool {
         let inner = self.ledger.lock();
-        !inner.gate.anybody_waits()
+        !inner.gate.is_paused()
+            && !inner.gate.anybody_waits()
             && (inner.stock.has_stored(pool, key.id()) || inner.gate.has_room_to_stay(pool))
     }
 
@@ -221,24 +234,27 @@ impl Lender {
         key: &Arc<Key>,
         waiter: WaiterId,
     ) -> Result<Checkout, Refused> {
-        let mut dead = None;
+        let mut before = Before::Nothing;
         loop {
-            let mut checkout = self.wait(pool, key, waiter, dead.take()).await?;
-            if checkout.is_alive() && checkout.answers().await {
-                return Ok(checkout);
-            }
-            dead = Some(checkout);
+            let mut checkout = self.wait(pool, key, waiter, before).await?;
+            let is_well = checkout.is_current() && checkout.is_alive() && checkout.answers().await;
+            before = match is_well {
+                false => Before::Dead(checkout),
+                // A pause has overtaken it on its way.
+                true if self.gatepost.is_shut() => Before::Early(checkout),
+                true => return Ok(checkout),
+            };
         }
     }
 
-    /// Lines up and waits. Who has been given a dead connection lines up at the front before that
-    /// is discarded, so that nobody overtakes him.
+    /// Lines up and waits. Who was given one before that he can't use lines up at the front before
+    /// that goes away, so that nobody overtakes him.
     async fn wait(
         self: &Arc<Self>,
         pool: PoolId,
         key: &Arc<Key>,
         waiter: WaiterId,
-        dead: Option<Checkout>,
+        before: Before,
     ) -> Result<Checkout, Refused> {
         let (answer, receiver) = oneshot::channel();
         let _place = InQueue {
@@ -255,15 +271,19 @@ impl Lender {
                 };
                 inner.waiting.insert(waiter, waiting);
                 trace(pool, waiter, "waits");
-                match dead {
-                    None => inner.gate.arrive(pool, key.id(), waiter),
-                    Some(_) => inner.gate.arrive_again(pool, key.id(), waiter),
+                match &before {
+                    Before::Nothing => inner.gate.arrive(pool, key.id(), waiter),
+                    Before::Dead(_) | Before::Early(_) => {
+                        inner.gate.arrive_again(pool, key.id(), waiter)
+                    }
                 }
             },
             None,
         );
-        if let Some(dead) = dead {
-            dead.discard();
+        match before {
+            Before::Dead(dead) => dead.discard(),
+            Before::Early(early) => drop(early),
+            Before::Nothing => {}
         }
         // The sender is dropped unanswered only by a lender that is being torn down.
         receiver.await.unwrap_or(Err(Refused::Ended))
@@ -329,6 +349,16 @@ impl Lender {
         }
         drop(after.undelivered);
     }
+}
+
+/// What somebody was given that lines up.
+enum Before {
+    /// Nothing yet.
+    Nothing,
+    /// A connection that is no good.
+    Dead(Checkout),
+    /// One that must not be used now.
+    Early(Checkout),
 }
 
 /// A waiter's place in the queue: given up when it is dropped.

@@ -2,7 +2,7 @@
 //!
 //! [`gate`] decides who gets a server connection and when one is dialled or closed; it knows
 //! neither sockets nor clocks. [`lender`] carries that out on real connections (`ledger` is what it knows,
-//! `errands` what takes time), `stock` keeps the idle ones, and [`checkout`] is what a session gets.
+//! `errands` what takes time, [`pause`] what an operator asks for), `stock` keeps the idle ones, and [`checkout`] is what a session gets.
 
 pub mod barrier;
 pub mod checkout;
@@ -12,6 +12,7 @@ pub mod gate;
 pub mod key;
 mod ledger;
 pub mod lender;
+pub mod pause;
 pub mod shortage;
 mod stock;
 
@@ -21,6 +22,7 @@ pub use dialer::{Target, Upkeep};
 pub use gate::Counts;
 pub use key::{Key, KeySpec, Profile};
 pub use lender::{Lender, Refused};
+pub use pause::Paused;
 pub use shortage::{Limit, Queue, Shortage};
 
 /// One generation of an execution.

@@ -16,6 +16,8 @@ pub enum Limit {
     Budget,
     /// The database's own, which is below the budget.
     Database,
+    /// None: an operator has paused everything.
+    Paused,
     /// None: a connection is on its way.
     Dialling,
 }

@@ -13,7 +13,7 @@ use bb8::{PooledConnection, QueueStrategy};
 
 use crate::server::Connection;
 
-use super::dialer::{Dialer, Slot};
+use super::dialer::{Dialer, Slot, Upkeep};
 use super::key::Key;
 use super::{KeyId, PoolId, WaiterId};
 
@@ -116,24 +116,36 @@ impl Stock {
         oldest.or_else(|| shelf.parked.pop_front().map(|(_, place)| place))
     }
 
-    /// Takes out all that are too old or idle for too long.
-    pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<(PoolId, KeyId, Place)> {
-        let mut overdue = Vec::new();
+    /// Takes out all that are too old, idle for too long, or of another epoch.
+    pub(super) fn take_overdue(&mut self, now: Instant, epoch: u64) -> Vec<(PoolId, KeyId, Place)> {
+        self.take_where(|place, upkeep| place.is_overdue(upkeep, now) || place.epoch != epoch)
+    }
+
+    /// Takes out all that there is.
+    pub(super) fn take_all(&mut self) -> Vec<(PoolId, KeyId, Place)> {
+        self.take_where(|_, _| true)
+    }
+
+    fn take_where(
+        &mut self,
+        is_wanted: impl Fn(&Place, &Upkeep) -> bool,
+    ) -> Vec<(PoolId, KeyId, Place)> {
+        let mut wanted = Vec::new();
         for ((pool, key), shelf) in &mut self.shelves {
             let upkeep = shelf.key.target().upkeep;
-            let is_overdue = |place: &Place| place.is_overdue(&upkeep, now);
-            let (gone, stays) = shelf.all_stored().into_iter().partition(is_overdue);
+            let is_one = |place: &Place| is_wanted(place, &upkeep);
+            let (gone, stays) = shelf.all_stored().into_iter().partition(is_one);
             put_back(stays);
             let mut gone: Vec<Place> = gone;
             for _ in 0..shelf.parked.len() {
                 match shelf.parked.pop_front() {
-                    Some((_, place)) if is_overdue(&place) => gone.push(place),
+                    Some((_, place)) if is_one(&place) => gone.push(place),
                     kept => shelf.parked.extend(kept),
                 }
             }
-            overdue.extend(gone.into_iter().map(|place| (*pool, *key, place)));
+            wanted.extend(gone.into_iter().map(|place| (*pool, *key, place)));
         }
-        overdue
+        wanted
     }
 
     /// Forgets the shelves of retired keys that have no connection left, none lent and none that is

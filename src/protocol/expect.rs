@@ -230,6 +230,12 @@ impl Expectations {
         self.mode == Mode::Reading && self.queue.is_empty() && self.most == 0 && !self.unsynced
     }
 
+    /// Whether the server can answer all that was sent without one message more of the client's. False
+    /// where that cannot be told.
+    pub fn needs_no_more(&self) -> bool {
+        self.mode == Mode::Reading && !self.unsynced && !self.in_copy()
+    }
+
     /// How many ReadyForQuery are still to come, as far as is known.
     pub fn outstanding(&self) -> usize {
         let rounds = |run: &Run| match run.kind {

@@ -160,6 +160,12 @@ impl Connection {
         self.key
     }
 
+    /// The transaction status that the server last told: `I`, `T` or `E`.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        self.status
+    }
+
     /// When it was opened.
     #[must_use]
     pub fn created(&self) -> Instant {

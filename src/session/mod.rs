@@ -2,16 +2,19 @@
 //!
 //! | module | gives |
 //! |---|---|
+//! | [`gatepost`] | where sessions stand still while nothing is to run |
 //! | [`grace`] | how long a query may go on when its session is told to end |
 //! | [`state`] | where a session stands, and how long it has held a server connection |
 //! | [`record`] | what is known of one session, and how it is told to end |
 //! | [`table`] | all sessions, and their counts |
 
+pub mod gatepost;
 pub mod grace;
 pub mod record;
 pub mod state;
 pub mod table;
 
+pub use gatepost::Gatepost;
 pub use grace::{Grace, GraceGiver};
 pub use record::{Ending, Identity, Session, Snapshot, Totals};
 pub use state::{Held, State};

@@ -19,6 +19,7 @@ fn other_value(knob: &str) -> Option<String> {
         "listen.allow_uids" | "control.allow_uids" => return Some(geteuid().to_string()),
         "listen.max_sessions" => "99",
         "control.admin" => "off",
+        "telemetry.listen" => "127.0.0.1:0",
         "budget.size" => "5",
         "budget.overflow" => "4",
         "budget.warm" => "3",

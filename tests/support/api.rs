@@ -117,6 +117,8 @@ impl Api {
             started: Instant::now(),
             admin: options.admin,
             allow_uids: options.allow_uids,
+            telemetry: None,
+            life: Arc::default(),
         };
         let control = Control::new(Remote::new(Arc::clone(&executions)), vec![monitor], facts);
         let listener = UnixListener::bind(directory.path().join("control.sock")).unwrap();

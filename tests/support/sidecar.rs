@@ -124,6 +124,8 @@ impl SidecarOptions {
         }
         let mut child = command
             .args(&self.flags)
+            // Many run side by side; a test that wants the port asks for one.
+            .env("EXECPOOL_TELEMETRY__LISTEN", "off")
             .envs(self.environment.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -36,6 +36,12 @@ impl Gate {
         mut decisions: Vec<Decision>,
     ) -> Vec<Decision> {
         self.drain(hand, &mut decisions);
+        if self.is_paused {
+            // Room that has come meanwhile was nobody's turn: it is dealt anew.
+            self.owed.truncate(self.budget.closing());
+            debug_assert!(self.consistent(), "{self:?}");
+            return decisions;
+        }
         let mut deal = Deal::default();
         // Those whose turn it was already, and who wait for the room.
         for execution in std::mem::take(&mut self.owed) {

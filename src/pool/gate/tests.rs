@@ -34,6 +34,9 @@ enum Act {
     Limit(u64, Option<PoolLimits>),
     /// The key's connections are not kept; whether another takes its place.
     Retire(u32, bool),
+    Pause,
+    Resume,
+    GiveUpReserve,
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -56,6 +59,9 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..4u64, proptest::option::weighted(0.8, some_limits()))
             .prop_map(|(e, l)| Act::Limit(e, l)),
         1 => (0..2u32, any::<bool>()).prop_map(|(k, new)| Act::Retire(k, new)),
+        1 => Just(Act::Pause),
+        2 => Just(Act::Resume),
+        1 => Just(Act::GiveUpReserve),
     ]
 }
 
@@ -225,6 +231,12 @@ impl Model {
                 self.tainted.insert(pool(*e, *u));
                 self.gate.taint(pool(*e, *u));
             }
+            Act::Pause => self.gate.pause(),
+            Act::Resume => self.resume(),
+            Act::GiveUpReserve => {
+                let decisions = self.gate.give_up_reserve();
+                self.carry_out(None, decisions);
+            }
             Act::Shut(e, u) => {
                 self.shut.insert(pool(*e, *u));
                 let decisions = self.gate.shut(pool(*e, *u));
@@ -232,6 +244,11 @@ impl Model {
             }
         }
         self.check(before, &had);
+    }
+
+    fn resume(&mut self) {
+        let decisions = self.gate.resume();
+        self.carry_out(None, decisions);
     }
 
     fn open(&mut self, c: Connection) {
@@ -258,6 +275,11 @@ impl Model {
             None => {}
         }
         for decision in decisions {
+            let is_new = matches!(decision, Decision::Lend { .. } | Decision::Dial { .. });
+            assert!(
+                !(is_new && self.gate.is_paused()),
+                "{decision:?} during a pause"
+            );
             match decision {
                 Decision::Lend { waiter, pool, key } => {
                     take(&mut self.idle, (pool, key));
@@ -317,7 +339,7 @@ impl Model {
         }
         for (_, pool, key) in &self.waiting {
             assert!(
-                !self.idle.contains(&(*pool, *key)),
+                self.gate.is_paused() || !self.idle.contains(&(*pool, *key)),
                 "waits beside an idle connection"
             );
         }
@@ -328,7 +350,7 @@ impl Model {
         assert_eq!(self.gate.reserved(), reserved.count());
         let busy = self.dialling.len() + self.lent.len() + self.closing.len();
         assert!(
-            self.waiting.is_empty() || busy > 0 || effective == 0,
+            self.waiting.is_empty() || busy > 0 || effective == 0 || self.gate.is_paused(),
             "nothing under way"
         );
     }
@@ -365,6 +387,7 @@ impl Model {
 
     /// Everything under way ends well, until nothing is.
     fn play_out(&mut self) {
+        self.resume();
         let decisions = self.gate.set_effective(usize::MAX);
         self.carry_out(None, decisions);
         loop {

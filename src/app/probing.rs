@@ -1,0 +1,29 @@
+//! What probes are told, and by whom.
+
+use std::net::TcpListener as StdListener;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use crate::execution::Remote;
+use crate::shutdown::Life;
+use crate::telemetry::probes::{Probes, Pulse};
+
+/// Answers probes until the runtime ends.
+pub(super) fn begin(listener: StdListener, remote: Remote, life: Arc<Life>) {
+    match TcpListener::from_std(listener) {
+        Ok(listener) => {
+            let probes = Probes::new(life, pulse(remote));
+            tokio::spawn(probes.serve(listener));
+        }
+        Err(error) => tracing::error!(%error, "cannot listen on the port of telemetry.listen"),
+    }
+}
+
+/// One turn of the data plane's loop.
+fn pulse(remote: Remote) -> Pulse {
+    Box::new(move || {
+        let remote = remote.clone();
+        Box::pin(async move { remote.ask(|_| ()).await.is_ok() })
+    })
+}

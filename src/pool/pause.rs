@@ -1,0 +1,162 @@
+//! What an operator asks of all pools: to stand still, to go on, to replace every connection, to
+//! keep no reserve.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crate::session::Gatepost;
+
+use super::gate::Counts;
+use super::lender::Lender;
+use super::stock::Place;
+
+/// How often it is logged that nothing is lent.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// A pause, while it lasts.
+#[derive(Debug)]
+pub(super) struct Pause {
+    since: Instant,
+    /// When it ends by itself.
+    until: Option<Instant>,
+    reminded: Instant,
+}
+
+/// A pause as it is at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paused {
+    /// How long it has lasted.
+    pub age: Duration,
+    /// When it ends by itself; none: never.
+    pub left: Option<Duration>,
+}
+
+/// What became of all connections that are to be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replaced {
+    /// Idle ones, which are being closed.
+    pub closed: usize,
+    /// Lent ones, which are closed when they come back.
+    pub lent: usize,
+}
+
+impl Lender {
+    /// Lends nothing any more and dials nothing; sessions that have a connection stand still
+    /// between two transactions. It ends by [`Lender::resume`] or after `time`. A pause that lasts
+    /// already goes on, until the end that was said last.
+    pub fn pause(&self, time: Option<Duration>) {
+        let now = Instant::now();
+        // What no clock can tell is never.
+        let until = time.and_then(|time| now.checked_add(time));
+        let mut inner = self.ledger.lock();
+        match &mut inner.pause {
+            Some(pause) => pause.until = until,
+            none => {
+                *none = Some(Pause {
+                    since: now,
+                    until,
+                    reminded: now,
+                });
+                tracing::warn!(
+                    for_seconds = time.map(|time| time.as_secs_f64()),
+                    "paused: nothing is lent"
+                );
+            }
+        }
+        inner.gate.pause();
+        self.gatepost.shut();
+    }
+
+    /// Lends again, to those first who have waited longest. Answers whether there was a pause.
+    pub fn resume(self: &Arc<Self>) -> bool {
+        let Some(pause) = self.ledger.lock().pause.take() else {
+            return false;
+        };
+        self.change(|inner| inner.gate.resume(), None);
+        self.gatepost.open();
+        tracing::info!(
+            paused_seconds = pause.since.elapsed().as_secs_f64(),
+            "resumed"
+        );
+        true
+    }
+
+    /// The pause that lasts now.
+    #[must_use]
+    pub fn paused(&self) -> Option<Paused> {
+        let now = Instant::now();
+        let inner = self.ledger.lock();
+        inner.pause.as_ref().map(|pause| Paused {
+            age: now.saturating_duration_since(pause.since),
+            left: pause
+                .until
+                .map(|until| until.saturating_duration_since(now)),
+        })
+    }
+
+    /// Ends a pause whose time is over; a forgotten one is an outage, so one that lasts is logged
+    /// every minute.
+    pub fn watch_pause(self: &Arc<Self>, now: Instant) {
+        let mut inner = self.ledger.lock();
+        let Some(pause) = &mut inner.pause else {
+            return;
+        };
+        if pause.until.is_some_and(|until| until <= now) {
+            drop(inner);
+            tracing::warn!("the time of the pause is over");
+            self.resume();
+        } else if now.saturating_duration_since(pause.reminded) >= REMIND {
+            pause.reminded = now;
+            tracing::warn!(
+                paused_seconds = now.saturating_duration_since(pause.since).as_secs_f64(),
+                "still paused: nothing is lent until POST /v1/resume or `execpool resume`"
+            );
+        }
+    }
+
+    /// Where sessions stand still during a pause.
+    #[must_use]
+    pub fn gatepost(&self) -> &Gatepost {
+        &self.gatepost
+    }
+
+    /// How many connections are in each phase, over all pools.
+    #[must_use]
+    pub fn totals(&self) -> Counts {
+        self.ledger.lock().gate.totals()
+    }
+
+    /// Replaces every connection: idle ones are closed now, lent ones and those that are being
+    /// dialled when they come back.
+    pub fn reconnect(self: &Arc<Self>) -> Replaced {
+        self.epoch.fetch_add(1, Relaxed);
+        let idle = self.ledger.lock().stock.take_all();
+        let replaced = Replaced {
+            closed: idle.len(),
+            lent: self.totals().lent,
+        };
+        self.close_idle(idle);
+        tracing::info!(
+            closed = replaced.closed,
+            lent = replaced.lent,
+            "every server connection is replaced"
+        );
+        replaced
+    }
+
+    /// From now on no connection waits in the reserve.
+    pub fn give_up_reserve(self: &Arc<Self>) {
+        self.change(|inner| inner.gate.give_up_reserve(), None);
+    }
+
+    /// Which connections are current: those that were dialled in this epoch.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Relaxed)
+    }
+
+    /// Whether a clean connection may be lent again.
+    pub(super) fn may_be_lent(&self, place: &Place) -> bool {
+        place.expires > Instant::now() && place.epoch == self.epoch()
+    }
+}

@@ -1,0 +1,227 @@
+//! The read-only port: whether the process turns, is started, is ready. It touches no pool and
+//! shows no statement and no id.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::errno::Errno;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::shutdown::Life;
+
+/// How many connections there may be at once: one more takes the place of the oldest.
+const CONNECTIONS: usize = 64;
+
+/// How long the head of a request may take.
+const HEAD: Duration = Duration::from_secs(5);
+
+/// How long a connection may take in all.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much of a head is read, the least that hyper takes.
+const LARGEST_HEAD: usize = 8 << 10;
+
+/// How long the data plane may take for its sign of life.
+const PULSE: Duration = Duration::from_secs(1);
+
+/// How long nothing is accepted after the system had no descriptor or memory left.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Asks the data plane for a sign of life; false if it has ended.
+pub type Pulse = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// The port can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot listen on {address} for probes: {source}; set telemetry.listen to a free address and port, or to off"
+)]
+pub struct BindError {
+    /// What was asked for.
+    address: SocketAddr,
+    /// What the system says.
+    source: io::Error,
+}
+
+/// Listens on the port. Where the system has no IPv6, `[::]` is `0.0.0.0`.
+///
+/// # Errors
+/// It is in use, or may not be had.
+pub fn bind(address: SocketAddr) -> Result<StdListener, BindError> {
+    let failed = |source| BindError { address, source };
+    let listener = match StdListener::bind(address) {
+        Err(error) if is_without_ipv6(address, &error) => {
+            StdListener::bind((Ipv4Addr::UNSPECIFIED, address.port()))
+        }
+        bound => bound,
+    }
+    .map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    address.is_ipv6()
+        && address.ip().is_unspecified()
+        && matches!(code, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
+}
+
+/// What is asked by probes, and who knows it.
+pub struct Probes {
+    life: Arc<Life>,
+    pulse: Pulse,
+}
+
+impl std::fmt::Debug for Probes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Probes").finish_non_exhaustive()
+    }
+}
+
+impl Probes {
+    /// Answers what `life` and `pulse` tell.
+    #[must_use]
+    pub fn new(life: Arc<Life>, pulse: Pulse) -> Arc<Self> {
+        Arc::new(Self { life, pulse })
+    }
+
+    /// Serves the port until it is dropped.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        let mut places: VecDeque<AbortHandle> = VecDeque::new();
+        loop {
+            tokio::select! {
+                stream = accept(&listener) => {
+                    places.retain(|place| !place.is_finished());
+                    if places.len() >= CONNECTIONS && let Some(oldest) = places.pop_front() {
+                        oldest.abort();
+                    }
+                    places.push_back(connections.spawn(Arc::clone(&self).serve_one(stream)));
+                }
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    }
+
+    async fn serve_one(self: Arc<Self>, stream: TcpStream) {
+        let service = service_fn(|request: Request<hyper::body::Incoming>| {
+            let probes = Arc::clone(&self);
+            async move {
+                let answer = probes.answer(request.method(), request.uri().path()).await;
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .max_buf_size(LARGEST_HEAD)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service);
+        // One that breaks off or dawdles is its own affair.
+        let _ = tokio::time::timeout(PATIENCE, connection).await;
+    }
+
+    async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if !matches!(path, "/healthz" | "/readyz" | "/startupz") {
+            let there_is = "there are /healthz, /readyz and /startupz";
+            return text(StatusCode::NOT_FOUND, there_is);
+        }
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD alone");
+            let allow = HeaderValue::from_static("GET, HEAD");
+            response.headers_mut().insert(header::ALLOW, allow);
+            return response;
+        }
+        let verdict = match path {
+            "/healthz" => self.turns().await,
+            "/readyz" => self.life.ready().map_err(|why| why.to_string()),
+            _ => self.life.started().map_err(|why| why.to_string()),
+        };
+        match verdict {
+            Ok(()) => text(StatusCode::OK, "ok"),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why),
+        }
+    }
+
+    /// Whether the process turns: this thread does, as it answers.
+    async fn turns(&self) -> Result<(), String> {
+        let pulse = tokio::time::timeout(PULSE, (self.pulse)()).await;
+        match pulse {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the data plane has ended".to_owned()),
+            Err(_) => Err(format!(
+                "the data plane gave no sign of life within {PULSE:?}"
+            )),
+        }
+    }
+}
+
+fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(format!("{text}\n"))));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// The next connection. Where the system has no descriptor left, that is said and tried again
+/// after a pause. Cancel safe.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+                ) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot accept connections of probes; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probes(pulse: Option<bool>) -> Arc<Probes> {
+        let pulse: Pulse = Box::new(move || match pulse {
+            Some(beats) => Box::pin(std::future::ready(beats)),
+            None => Box::pin(std::future::pending()),
+        });
+        Probes::new(Arc::new(Life::default()), pulse)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_data_plane_that_hangs_or_has_ended_is_unhealthy() {
+        for (pulse, status) in [(Some(true), 200), (Some(false), 503), (None, 503)] {
+            let answer = probes(pulse).answer(&Method::GET, "/healthz").await;
+            assert_eq!(answer.status(), status, "{pulse:?}");
+        }
+    }
+
+    #[test]
+    fn only_any_address_falls_back_to_the_older_protocol() {
+        let none = io::Error::from_raw_os_error(Errno::EAFNOSUPPORT as i32);
+        let used = io::Error::from_raw_os_error(Errno::EADDRINUSE as i32);
+        assert!(is_without_ipv6("[::]:1".parse().unwrap(), &none));
+        assert!(!is_without_ipv6("[::]:1".parse().unwrap(), &used));
+        assert!(!is_without_ipv6("[::1]:1".parse().unwrap(), &none));
+        assert!(!is_without_ipv6("0.0.0.0:1".parse().unwrap(), &none));
+    }
+}

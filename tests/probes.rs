@@ -1,0 +1,329 @@
+//! The read-only port: what a kubelet is told of a process that starts, runs, drains, or has no
+//! database; and clients that would hold it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use support::sidecar::{SidecarOptions, upstream};
+use support::{Postgres, PostgresOptions, Sidecar, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn options(url: &str) -> SidecarOptions {
+    Sidecar::options()
+        .config(upstream("app", url))
+        .env("EXECPOOL_TELEMETRY__LISTEN", "[::]:0")
+}
+
+async fn start(name: &str) -> Sidecar {
+    let database = Postgres::shared().database(name).await;
+    options(&database.url()).start().await
+}
+
+/// Where it answers probes, as the status tells.
+async fn port(sidecar: &Sidecar) -> SocketAddr {
+    let status = sidecar.get("/v1/status").await;
+    let told = status["telemetry"].as_str().expect("an address");
+    let port = told.parse::<SocketAddr>().unwrap().port();
+    ([127, 0, 0, 1], port).into()
+}
+
+/// All that it answers to these bytes.
+async fn answered(address: SocketAddr, request: &str) -> String {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        Ok::<_, std::io::Error>(String::from_utf8(answer).unwrap())
+    };
+    let answer = tokio::time::timeout(SOON, exchange).await;
+    answer
+        .expect("in time")
+        .unwrap_or_else(|error| error.to_string())
+}
+
+/// Status and body.
+async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: pod\r\n\r\n");
+    let answer = answered(address, &request).await;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("{answer:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.trim_end().to_owned())
+}
+
+fn is(told: &(u16, String), status: u16, body: &str) -> bool {
+    *told == (status, body.to_owned())
+}
+
+#[tokio::test]
+async fn it_is_ready_within_a_second_of_a_reachable_database() {
+    let database = Postgres::shared().database("within").await;
+    let begun = Instant::now();
+    let sidecar = options(&database.url()).start().await;
+    let address = port(&sidecar).await;
+    for path in ["/startupz", "/healthz"] {
+        let told = get(address, path).await;
+        assert!(is(&told, 200, "ok"), "{path}: {told:?}");
+    }
+    eventually(SOON, "it is ready", async || {
+        let told = get(address, "/readyz").await;
+        if is(&told, 200, "ok") {
+            Ok(())
+        } else {
+            Err(told)
+        }
+    })
+    .await;
+    // With the start of the process, on a busy machine.
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(sidecar.get("/v1/status").await["not_ready"].is_null());
+    let log = sidecar.log().join("\n");
+    let told = sidecar.get("/v1/status").await["telemetry"].clone();
+    assert!(log.contains(told.as_str().unwrap()), "{log}");
+}
+
+#[tokio::test]
+async fn without_a_database_it_starts_and_says_so_and_is_ready_when_that_comes() {
+    let mut postgres = Postgres::start(PostgresOptions::default());
+    let database = postgres.database("app").await;
+    postgres.stop();
+    let sidecar = options(&database.url()).start().await;
+    let address = port(&sidecar).await;
+    let told = get(address, "/startupz").await;
+    assert!(is(&told, 200, "ok"), "{told:?}");
+    let told = get(address, "/healthz").await;
+    assert!(is(&told, 200, "ok"), "{told:?}");
+    let told = get(address, "/readyz").await;
+    assert!(is(&told, 503, "no upstream was reached yet"), "{told:?}");
+    eventually(SOON, "it is said", async || {
+        let log = sidecar.log();
+        let said = log
+            .iter()
+            .any(|line| line.contains("the database does not answer"));
+        said.then_some(()).ok_or(log)
+    })
+    .await;
+    postgres.start_again();
+    eventually(Duration::from_secs(5), "it is ready", async || {
+        let told = get(address, "/readyz").await;
+        if is(&told, 200, "ok") {
+            Ok(())
+        } else {
+            Err(told)
+        }
+    })
+    .await;
+    // It was reached once: a database that goes makes nobody unready.
+    postgres.stop();
+    let told = get(address, "/readyz").await;
+    assert!(is(&told, 200, "ok"), "{told:?}");
+}
+
+#[tokio::test]
+async fn one_that_drains_or_ends_is_not_ready_and_lives() {
+    for by_signal in [false, true] {
+        let sidecar = start(if by_signal { "term" } else { "drain" }).await;
+        let address = port(&sidecar).await;
+        let mut raw = sidecar.session("app", "a").await;
+        raw.query("BEGIN").await;
+        match by_signal {
+            true => sidecar.signal(Signal::SIGTERM),
+            false => drop(sidecar.control("POST", "/v1/drain", None).await),
+        }
+        eventually(SOON, "it is not ready", async || {
+            let told = get(address, "/readyz").await;
+            if is(&told, 503, "it is draining") {
+                Ok(())
+            } else {
+                Err(told)
+            }
+        })
+        .await;
+        for path in ["/startupz", "/healthz"] {
+            let told = get(address, path).await;
+            assert!(is(&told, 200, "ok"), "{path}: {told:?}");
+        }
+        assert_eq!(raw.ask("SELECT 'served'").await, "served");
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_stands_still_is_not_healthy() {
+    let sidecar = start("still").await;
+    let address = port(&sidecar).await;
+    sidecar.signal(Signal::SIGSTOP);
+    let told = tokio::time::timeout(Duration::from_secs(1), get(address, "/healthz")).await;
+    sidecar.signal(Signal::SIGCONT);
+    assert!(told.is_err(), "{told:?}");
+    let told = get(address, "/healthz").await;
+    assert!(is(&told, 200, "ok"), "{told:?}");
+}
+
+#[tokio::test]
+async fn it_is_read_only_and_shows_nothing_of_anybody() {
+    let sidecar = start("read_only").await;
+    let address = port(&sidecar).await;
+    let mut raw = sidecar.session("app", "secret-execution").await;
+    raw.query("SELECT 'secret statement'").await;
+    for path in [
+        "/v1/status",
+        "/v1/sessions",
+        "/",
+        "/metrics",
+        "/livez/app",
+        "/quitquitquit",
+    ] {
+        let (status, body) = get(address, path).await;
+        assert_eq!(status, 404, "{path}");
+        assert!(!body.contains("secret"), "{body}");
+    }
+    for method in ["POST", "PUT", "DELETE"] {
+        let request =
+            format!("{method} /healthz HTTP/1.1\r\nhost: pod\r\ncontent-length: 0\r\n\r\n");
+        let answer = answered(address, &request).await;
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+        assert!(answer.contains("allow: GET, HEAD"), "{answer}");
+    }
+    let head = answered(address, "HEAD /healthz HTTP/1.1\r\nhost: pod\r\n\r\n").await;
+    assert!(
+        head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
+    assert!(head.len() < 300, "{head}");
+}
+
+#[tokio::test]
+async fn clients_that_say_nothing_cannot_hold_it() {
+    let sidecar = start("silent").await;
+    let address = port(&sidecar).await;
+    let before = sidecar.descriptors();
+    let mut silent = Vec::new();
+    for number in 0..200 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        if number % 2 == 0 {
+            let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nx-slow: ").await;
+        }
+        silent.push(stream);
+    }
+    let begun = Instant::now();
+    let told = get(address, "/healthz").await;
+    assert!(is(&told, 200, "ok"), "{told:?}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    eventually(SOON, "at most so many are kept", async || {
+        let now = sidecar.descriptors();
+        if now <= before + 64 {
+            Ok(())
+        } else {
+            Err((before, now))
+        }
+    })
+    .await;
+    // The others have 5 s for their request.
+    eventually(SOON, "none is kept", async || {
+        let now = sidecar.descriptors();
+        if now <= before {
+            Ok(())
+        } else {
+            Err((before, now))
+        }
+    })
+    .await;
+    drop(silent);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_an_error_that_names_the_knob_and_off_is_no_port() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = Sidecar::options()
+        .config(upstream("app", "postgresql://app@/app?host=/nowhere"))
+        .env("EXECPOOL_TELEMETRY__LISTEN", address.as_str())
+        .try_start()
+        .await
+        .err()
+        .expect("it does not start");
+    assert_eq!(refused.status.code(), Some(1));
+    let log = refused.log;
+    assert!(
+        log.contains(&address) && log.contains("telemetry.listen"),
+        "{log}"
+    );
+    let sidecar = Sidecar::start(upstream("app", "postgresql://app@/app?host=/nowhere")).await;
+    assert!(sidecar.get("/v1/status").await["telemetry"].is_null());
+}
+
+#[tokio::test]
+async fn without_descriptors_no_listener_spins_and_all_come_back() {
+    let sidecar = start("descriptors").await;
+    let address = port(&sidecar).await;
+    let mut held = sidecar.session("app", "a").await;
+    assert_eq!(held.ask("SELECT 1").await, "1");
+    let limit = i64::try_from(sidecar.descriptors()).unwrap();
+    let set = |limit: i64| {
+        let pid = sidecar.pid().to_string();
+        let ok = std::process::Command::new("prlimit")
+            .args(["--pid", &pid, &format!("--nofile={limit}:")])
+            .status()
+            .unwrap();
+        assert!(ok.success());
+    };
+    set(limit);
+    let probe = TcpStream::connect(address).await.unwrap();
+    let session = tokio::net::UnixStream::connect(sidecar.socket())
+        .await
+        .unwrap();
+    let control = tokio::net::UnixStream::connect(sidecar.control_socket())
+        .await
+        .unwrap();
+    let said = |what: &'static str| {
+        let sidecar = &sidecar;
+        eventually(SOON, what, async move || {
+            let log = sidecar.log();
+            let said = log.iter().filter(|line| line.contains(what)).count();
+            if said > 0 { Ok(()) } else { Err(log) }
+        })
+    };
+    said("cannot accept connections of probes; trying again").await;
+    said("cannot accept connections; trying again").await;
+    let before = cpu(sidecar.pid());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let spent = cpu(sidecar.pid()) - before;
+    // In hundredths of a second; one that spins takes all of it.
+    assert!(spent < 30, "{spent}");
+    assert_eq!(held.ask("SELECT 'served'").await, "served");
+    set(4096);
+    drop((probe, session, control));
+    let told = get(address, "/healthz").await;
+    assert!(is(&told, 200, "ok"), "{told:?}");
+    assert_eq!(sidecar.session("app", "b").await.ask("SELECT 1").await, "1");
+    sidecar.get("/v1/status").await;
+}
+
+/// The time that a process has worked, in hundredths of a second.
+fn cpu(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
