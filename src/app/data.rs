@@ -15,7 +15,7 @@ use crate::execution::{Executions, Rules, Untagged, Upstream};
 use crate::listener::BoundSocket;
 use crate::monitor::Monitor;
 use crate::pool::{Lender, PoolLimits, UpstreamNumber};
-use crate::session::Table;
+use crate::session::{Limit, Limits, Table};
 
 use super::{StartError, keeper, terminate};
 
@@ -53,7 +53,11 @@ impl DataPlane {
         );
         let service = Service::new(Arc::clone(&executions), served(config), settings(config));
         let (stop, stopped) = oneshot::channel();
-        let keeper = keeper::run(Arc::clone(&executions), config.maintenance.interval);
+        let keeper = keeper::run(
+            Arc::clone(&executions),
+            config.maintenance.interval,
+            session_limits(config),
+        );
         let thread = std::thread::Builder::new()
             .name("data".to_owned())
             .spawn(move || serve(&runtime, service, socket, keeper, stopped))
@@ -115,6 +119,17 @@ fn rules(config: &Config) -> Rules {
             config::Untagged::Session => Untagged::Session,
             config::Untagged::Reject => Untagged::Reject,
         },
+    }
+}
+
+fn session_limits(config: &Config) -> Limits {
+    let limit = |limit: &config::Limit| Limit {
+        notice: limit.notice,
+        end: limit.end,
+    };
+    Limits {
+        idle_in_transaction: limit(&config.session.idle_in_transaction),
+        transaction: limit(&config.session.transaction),
     }
 }
 

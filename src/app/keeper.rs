@@ -1,18 +1,23 @@
-//! What time alone does on the data plane: ends, upkeep of idle connections, probes of a full
+//! What time alone does on the data plane: ends, limits of sessions, upkeep of idle connections, probes of a full
 //! database, the maintenance pass.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::execution::Executions;
+use crate::session::Limits;
 
-/// How often idle connections are looked at.
+/// How often idle connections, and sessions over a limit, are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often a full database is asked for one connection more, plus up to as much again.
 const PROBE: Duration = Duration::from_secs(2);
 
 /// Runs for ever. Holds no lock while it waits.
-pub(super) async fn run(executions: Arc<Executions>, maintenance: Option<Duration>) {
+pub(super) async fn run(
+    executions: Arc<Executions>,
+    maintenance: Option<Duration>,
+    limits: Limits,
+) {
     let mut next_sweep = Instant::now();
     let mut next_probe = Instant::now();
     let mut next_pass = maintenance.map(|interval| Instant::now() + interval);
@@ -21,6 +26,7 @@ pub(super) async fn run(executions: Arc<Executions>, maintenance: Option<Duratio
         let next_end = executions.end_due(now);
         if now >= next_sweep {
             executions.lender().sweep(now);
+            executions.sessions().sweep(&limits, now);
             next_sweep = now + SWEEP;
         }
         if now >= next_probe && executions.lender().budget().0.limited_by_database() {
@@ -34,7 +40,10 @@ pub(super) async fn run(executions: Arc<Executions>, maintenance: Option<Duratio
             next_pass = Some(now + interval);
         }
         let wake = next_end.map_or(next_sweep, |end| end.min(next_sweep));
-        tokio::time::sleep_until(wake.into()).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(wake.into()) => {}
+            () = executions.sooner() => {}
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod body;
 mod create;
 mod executions;
 mod health;
+mod heartbeat;
 mod hold;
 pub mod problem;
 mod query;

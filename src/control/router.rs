@@ -15,7 +15,7 @@ use crate::protocol::startup::{ExecutionId, InvalidExecutionId};
 
 use super::problem::{Kind, Problem, near, repeated};
 use super::server::Place;
-use super::{Control, body, create, executions, health, hold, seeds, sessions, status};
+use super::{Control, body, create, executions, health, heartbeat, hold, seeds, sessions, status};
 
 /// The body of an answer.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -29,6 +29,7 @@ enum Route {
     Status,
     Executions,
     Execution,
+    Heartbeat,
     Hold,
     Sessions,
     Health,
@@ -37,7 +38,7 @@ enum Route {
 }
 
 /// Where each is, and by which methods.
-const ROUTES: [(&str, Route, &[&str]); 8] = [
+const ROUTES: [(&str, Route, &[&str]); 9] = [
     ("/v1/status", Route::Status, &["GET", "HEAD"]),
     (
         "/v1/executions",
@@ -49,6 +50,7 @@ const ROUTES: [(&str, Route, &[&str]); 8] = [
         Route::Execution,
         &["GET", "HEAD", "DELETE"],
     ),
+    ("/v1/executions/{id}/heartbeat", Route::Heartbeat, &["POST"]),
     // No HEAD: its end would end the execution.
     ("/v1/executions/{id}/hold", Route::Hold, &["GET"]),
     ("/v1/sessions", Route::Sessions, &["GET", "HEAD"]),
@@ -135,6 +137,7 @@ impl Control {
             (Route::Executions, _) => executions::list(self, &asked).await,
             (Route::Execution, Method::DELETE) => executions::delete(self, &asked).await,
             (Route::Execution, _) => executions::get(self, &asked).await,
+            (Route::Heartbeat, _) => heartbeat::post(self, &asked).await,
             (Route::Hold, _) => hold::get(self, &asked, place).await,
             (Route::Sessions, _) => sessions::get(self, &asked).await,
             (Route::Health, _) => health::get(self, &asked).await,

@@ -2,17 +2,23 @@
 //!
 //! | module | gives |
 //! |---|---|
+//! | [`mailbox`] | what a session is told from outside: notices, and its end |
+//! | [`limits`] | how long a session may keep a transaction open |
 //! | [`grace`] | how long a query may go on when its session is told to end |
 //! | [`state`] | where a session stands, and how long it has held a server connection |
 //! | [`record`] | what is known of one session, and how it is told to end |
 //! | [`table`] | all sessions, and their counts |
 
 pub mod grace;
+pub mod limits;
+pub mod mailbox;
 pub mod record;
 pub mod state;
 pub mod table;
 
 pub use grace::{Grace, GraceGiver};
+pub use limits::{Limit, Limits};
+pub use mailbox::Mail;
 pub use record::{Ending, Identity, Session, Snapshot, Totals};
 pub use state::{Held, State};
 pub use table::{Counts, Seat, Table};
