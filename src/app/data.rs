@@ -13,7 +13,7 @@ use crate::client::{Served, Service, Serving, Settings, Standing};
 use crate::config::{self, Config, Running};
 use crate::execution::{Executions, Rules, Untagged, Upstream};
 use crate::pool::{Lender, PoolLimits, UpstreamNumber};
-use crate::session::Table;
+use crate::session::{Limit, Limits, Table};
 
 use super::monitors::Monitors;
 use super::{StartError, keeper};
@@ -175,6 +175,18 @@ pub(super) fn numbered(config: &Config, before: &[Served]) -> Vec<Served> {
         }
     }
     all
+}
+
+/// How long a session may keep a transaction open.
+pub(super) fn session_limits(config: &Config) -> Limits {
+    let limit = |limit: &config::Limit| Limit {
+        notice: limit.notice,
+        end: limit.end,
+    };
+    Limits {
+        idle_in_transaction: limit(&config.session.idle_in_transaction),
+        transaction: limit(&config.session.transaction),
+    }
 }
 
 fn upstream(served: &Served) -> Upstream {

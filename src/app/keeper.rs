@@ -1,4 +1,4 @@
-//! What time alone does on the data plane: ends, upkeep of idle connections, probes of a full
+//! What time alone does on the data plane: ends, limits of sessions, upkeep of idle connections, probes of a full
 //! database, the maintenance pass.
 
 use std::sync::Arc;
@@ -9,7 +9,9 @@ use tokio::sync::watch;
 use crate::config::Running;
 use crate::execution::Executions;
 
-/// How often idle connections are looked at.
+use super::data::session_limits;
+
+/// How often idle connections, and sessions over a limit, are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often a full database is asked for one connection more, plus up to as much again.
 const PROBE: Duration = Duration::from_secs(2);
@@ -17,6 +19,7 @@ const PROBE: Duration = Duration::from_secs(2);
 /// Runs for ever. Holds no lock while it waits.
 pub(super) async fn run(executions: Arc<Executions>, running: watch::Receiver<Arc<Running>>) {
     let configured = || running.borrow().loaded.config.maintenance.interval;
+    let limits = || session_limits(&running.borrow().loaded.config);
     let mut maintenance = configured();
     let mut next_sweep = Instant::now();
     let mut next_probe = Instant::now();
@@ -27,6 +30,7 @@ pub(super) async fn run(executions: Arc<Executions>, running: watch::Receiver<Ar
         if now >= next_sweep {
             executions.lender().sweep(now);
             executions.lender().watch_pause(now);
+            executions.sessions().sweep(&limits(), now);
             next_sweep = now + SWEEP;
         }
         if now >= next_probe && executions.lender().budget().0.limited_by_database() {
@@ -44,7 +48,10 @@ pub(super) async fn run(executions: Arc<Executions>, running: watch::Receiver<Ar
             next_pass = Some(now + interval);
         }
         let wake = next_end.map_or(next_sweep, |end| end.min(next_sweep));
-        tokio::time::sleep_until(wake.into()).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(wake.into()) => {}
+            () = executions.sooner() => {}
+        }
     }
 }
 

@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
 use crate::pool::Canceller;
-use crate::session::Ending;
+use crate::session::Mail;
 
 use super::relay::{Over, Relay};
 use super::words;
@@ -32,17 +30,17 @@ const GOODBYE: Duration = Duration::from_millis(40);
 pub(super) async fn part(
     relay: &mut Relay<'_>,
     over: Over,
-    ending: &mut oneshot::Receiver<Box<Ending>>,
+    mail: &mut Mail,
     canceller: Option<&Canceller>,
     upstream: &str,
 ) -> bool {
     let is_clean = match over {
-        Over::Terminated => drain(relay, ending).await,
+        Over::Terminated => drain(relay, mail).await,
         Over::Violated(violation) => {
             relay
                 .say_goodbye(&words::violated(violation), GOODBYE)
                 .await;
-            drain(relay, ending).await
+            drain(relay, mail).await
         }
         Over::Vanished if relay.is_idle() => true,
         Over::Vanished => false,
@@ -85,11 +83,11 @@ async fn stop(relay: &mut Relay<'_>, canceller: Option<&Canceller>) -> bool {
 
 /// Waits for the answers to what the client has left behind; once the session is ended from
 /// outside, for no longer than its grace.
-async fn drain(relay: &mut Relay<'_>, ending: &mut oneshot::Receiver<Box<Ending>>) -> bool {
+async fn drain(relay: &mut Relay<'_>, mail: &mut Mail) -> bool {
     let mut drained = std::pin::pin!(relay.drain(DRAIN));
     tokio::select! {
         is_clean = &mut drained => is_clean,
-        Ok(ending) = ending => tokio::select! {
+        ending = mail.ended() => tokio::select! {
             is_clean = drained => is_clean,
             () = ending.grace.over() => false,
         },

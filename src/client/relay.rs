@@ -7,18 +7,15 @@
 mod standing;
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-use tokio::sync::oneshot;
 
 use crate::protocol::expect::Expectations;
 use crate::protocol::frame::Violation;
 use crate::protocol::message::Report;
 use crate::protocol::{backend, frontend};
 use crate::server::Connection;
-use crate::session::{Ending, Gatepost, Grace, Session, State};
+use crate::session::{Ending, Gatepost, Grace, Mail, Session, State};
 
 use super::forbid::Forbidden;
 use super::lane::Lane;
@@ -61,6 +58,8 @@ pub(super) struct Relay<'a> {
     in_step: bool,
     /// What a session may leave behind: looked for only where it matters.
     taint: Taint,
+    /// What the client is to be told between two messages.
+    notices: Vec<u8>,
     /// Whether the server itself has told the client that it ends the session.
     server_said_goodbye: bool,
 }
@@ -89,6 +88,7 @@ impl<'a> Relay<'a> {
             statements: Statements::default(),
             in_step: true,
             taint,
+            notices: Vec::new(),
             server_said_goodbye: false,
         }
     }
@@ -104,29 +104,53 @@ impl<'a> Relay<'a> {
     }
 
     /// Relays, beginning with `held`, which the client has sent already, until something ends it.
-    pub(super) async fn run(
-        &mut self,
-        held: &[u8],
-        ending: &mut oneshot::Receiver<Box<Ending>>,
-    ) -> Over {
+    pub(super) async fn run(&mut self, held: &[u8], mail: &mut Mail) -> Over {
         if let Some(over) = self.pass_up(held) {
             return over;
         }
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(Ok(ending)) = Pin::new(&mut *ending).poll(cx) {
+            if let Poll::Ready(ending) = mail.poll_end(cx) {
                 return Poll::Ready(Over::Ended(ending));
             }
-            loop {
+            if mail.has_notices() {
+                self.take_notices(mail);
+            }
+            let over = loop {
                 if let Poll::Ready(over) = self.poll_up(cx) {
                     return Poll::Ready(over);
                 }
                 let over = self.poll_down(cx);
                 if over.is_ready() || !self.is_released() {
-                    return over;
+                    break over;
                 }
+            };
+            if over.is_pending() && !self.notices.is_empty() {
+                self.tell_notices();
             }
+            over
         })
         .await
+    }
+
+    /// Has the client told, at once or at the end of the message that is passing. One that does not
+    /// take what it got is told later, or never: nobody waits for that.
+    #[cold]
+    fn take_notices(&mut self, mail: &mut Mail) {
+        mail.take_notices(&mut self.notices);
+        self.tell_notices();
+    }
+
+    /// Tells the client what it is to be told, if no message has begun and it has taken all.
+    fn tell_notices(&mut self) {
+        if self.server_said_goodbye {
+            self.notices = Vec::new();
+        }
+        if self.notices.is_empty() || !self.backend.at_boundary() || !self.down.is_flushed() {
+            return;
+        }
+        let notices = std::mem::take(&mut self.notices);
+        // A client that has gone is noticed where it is read.
+        let _ = self.tell(&notices);
     }
 
     /// Goes on until the server has answered all, until `grace` is over at the latest. Nothing new is taken from
@@ -255,7 +279,8 @@ impl<'a> Relay<'a> {
             let over = match readable.read(&mut buffer[kept..]) {
                 Ok(None) => None,
                 Ok(Some(0)) | Err(_) => Some(Over::ServerGone),
-                Ok(Some(read)) => self.pass_down(&buffer[..kept + read]),
+                Ok(Some(read)) if self.notices.is_empty() => self.pass_down(&buffer[..kept + read]),
+                Ok(Some(read)) => self.pass_down_with_notices(&buffer[..kept + read]),
             };
             if let Some(over) = over {
                 return Poll::Ready(over);
@@ -302,6 +327,29 @@ impl<'a> Relay<'a> {
         over
     }
 
+    /// The same, with the notices put where the message ends that has begun to pass.
+    #[cold]
+    fn pass_down_with_notices(&mut self, bytes: &[u8]) -> Option<Over> {
+        let (passing, behind) = bytes.split_at(self.backend.left().min(bytes.len()));
+        if !passing.is_empty() {
+            let over = self.pass_down(passing);
+            if over.is_some() {
+                return over;
+            }
+        }
+        // What was read a moment ago had been taken by the client up to then, and is not much.
+        if self.backend.at_boundary() && !self.server_said_goodbye {
+            let notices = std::mem::take(&mut self.notices);
+            if self.tell(&notices).is_err() {
+                return Some(Over::Vanished);
+            }
+        }
+        match behind.is_empty() {
+            true => None,
+            false => self.pass_down(behind),
+        }
+    }
+
     /// Scans and forwards what the server has sent.
     fn pass_down(&mut self, bytes: &[u8]) -> Option<Over> {
         let mut seen = FromServer::default();
@@ -334,15 +382,15 @@ impl<'a> Relay<'a> {
             return Some(Over::Vanished);
         }
         self.down.keep(rest);
-        if let Some(status) = seen.ready
-            && self.expectations.outstanding() == 0
-        {
-            self.session.transition(match status {
-                b'I' if self.expectations.is_idle() => State::Idle,
+        if let Some(status) = seen.ready {
+            let in_transaction = status != b'I';
+            let stands = (self.expectations.outstanding() == 0).then(|| match in_transaction {
+                true => State::InTransaction,
+                false if self.expectations.is_idle() => State::Idle,
                 // A batch without its Sync has begun behind it.
-                b'I' => State::Active,
-                _ => State::InTransaction,
+                false => State::Active,
             });
+            self.session.ready(in_transaction, seen.between, stands);
         }
         None
     }

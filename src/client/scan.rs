@@ -68,7 +68,10 @@ impl<'b> FromClient<'b> {
 /// What one scan of the server's bytes has seen.
 #[derive(Default)]
 pub(super) struct FromServer {
+    /// The status that the last ReadyForQuery tells.
     pub(super) ready: Option<u8>,
+    /// Whether one of them said that no transaction is open.
+    pub(super) between: bool,
     pub(super) fatal: bool,
     pub(super) out_of_step: bool,
     pub(super) replacements: Vec<Replacement>,
@@ -88,6 +91,7 @@ impl FromServer {
             M::ReadyForQuery { status } => {
                 connection.saw_ready(status);
                 self.ready = Some(status);
+                self.between |= status == b'I';
             }
             M::ParameterStatus { name, value } => connection.saw_report(name, value),
             M::ErrorResponse { body } => {

@@ -170,8 +170,8 @@ impl Service {
                 line.say_goodbye(&report);
             }
             Greeting::Startup(startup, behind) => match startup::admit(&self, &startup, peer) {
-                Ok((admission, ending)) => {
-                    let visit = Visit::new(self, line, admission, ending, behind);
+                Ok((admission, mail)) => {
+                    let visit = Visit::new(self, line, admission, mail, behind);
                     // A session that is there for hours should not carry its beginning along.
                     Box::pin(visit.run(startup)).await;
                 }

@@ -4,15 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
 use crate::config;
 use crate::execution::Membership;
 use crate::pool::{Key, KeySpec, PoolId, Target, Upkeep, UpstreamNumber};
 use crate::protocol::message::Report;
 use crate::protocol::startup::{Parameters, Startup};
 use crate::server::Address;
-use crate::session::{Ending, Identity, table::Seat};
+use crate::session::{Identity, Mail, table::Seat};
 
 use super::service::{Served, Service, Standing};
 use super::words;
@@ -34,12 +32,12 @@ pub(super) struct Admission {
     pub(super) key: Arc<Key>,
 }
 
-/// Lets a session in, or says why not. It is told at the receiver when it is to end.
+/// Lets a session in, or says why not. It hears by its mail when it is to end.
 pub(super) fn admit(
     service: &Service,
     startup: &Startup,
     peer: Peer,
-) -> Result<(Admission, oneshot::Receiver<Box<Ending>>), Report> {
+) -> Result<(Admission, Mail), Report> {
     let serving = service.serving();
     let settings = &serving.settings;
     if startup.replication {
@@ -60,7 +58,7 @@ pub(super) fn admit(
         .join(naming.execution_id.as_ref())
         .map_err(|refused| refused.report())?;
     let identity = identity(startup, &membership, served, peer);
-    let (seat, ending) = executions.sessions().open(identity, Instant::now());
+    let (seat, mail) = executions.sessions().open(identity, Instant::now());
     membership.attach(seat.session());
     let key = key(service, served, startup);
     let admission = Admission {
@@ -70,7 +68,7 @@ pub(super) fn admit(
         upstream: served.number,
         key,
     };
-    Ok((admission, ending))
+    Ok((admission, mail))
 }
 
 /// The upstream of that name, or else the one that takes every name.

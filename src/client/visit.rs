@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use crate::pool::{Checkout, Profile, Refused, WaiterId};
 use crate::protocol::frontend::Scanner;
 use crate::protocol::message::{
     Severity, authentication_ok, backend_key_data, parameter_status, ready_for_query,
 };
 use crate::protocol::startup::Startup;
-use crate::session::{Ending, Session, State};
+use crate::session::{Ending, Mail, Session, State};
 
 use super::cancel::Registration;
 use super::line::Line;
@@ -34,7 +32,7 @@ pub(super) struct Visit {
     service: Arc<Service>,
     line: Line,
     admission: Admission,
-    ending: oneshot::Receiver<Box<Ending>>,
+    mail: Mail,
     /// What the client has sent that nobody has looked at.
     held: Vec<u8>,
 }
@@ -56,14 +54,14 @@ impl Visit {
         service: Arc<Service>,
         line: Line,
         admission: Admission,
-        ending: oneshot::Receiver<Box<Ending>>,
+        mail: Mail,
         held: Vec<u8>,
     ) -> Self {
         Self {
             service,
             line,
             admission,
-            ending,
+            mail,
             held,
         }
     }
@@ -222,7 +220,7 @@ impl Visit {
             severity,
             opening,
         };
-        Box::pin(wait.run(&mut self.held, &mut self.ending)).await
+        Box::pin(wait.run(&mut self.held, &mut self.mail)).await
     }
 
     /// Relays until the session is over, and gives the server connection back or closes it.
@@ -245,11 +243,11 @@ impl Visit {
         let held = std::mem::take(&mut self.held);
         let mut is_clean = false;
         if relay.tell(&changed).is_ok() {
-            let over = relay.run(&held, &mut self.ending).await;
+            let over = relay.run(&held, &mut self.mail).await;
             drop(held);
             let upstream = &session.identity().upstream;
-            let ending = &mut self.ending;
-            is_clean = part(&mut relay, over, ending, canceller.as_ref(), upstream).await;
+            let mail = &mut self.mail;
+            is_clean = part(&mut relay, over, mail, canceller.as_ref(), upstream).await;
         }
         let is_tainted = relay.is_tainted();
         drop(relay);
@@ -303,13 +301,33 @@ impl Visit {
 
     /// Reads what the client sends next, unless it leaves or its session is ended.
     async fn read_more(&mut self) -> Next {
-        tokio::select! {
-            biased;
-            Ok(ending) = &mut self.ending => self.end(&ending),
-            read = self.line.read(&mut self.held, FIRST_READ) => match read {
-                Ok(1..) => Next::Stay,
-                Ok(0) | Err(_) => Next::Leave,
-            },
+        loop {
+            tokio::select! {
+                biased;
+                news = self.mail.news() => match news {
+                    Some(ending) => return self.end(&ending),
+                    None => {
+                        if let Next::Leave = self.tell_notices() {
+                            return Next::Leave;
+                        }
+                    }
+                },
+                read = self.line.read(&mut self.held, FIRST_READ) => return match read {
+                    Ok(1..) => Next::Stay,
+                    Ok(0) | Err(_) => Next::Leave,
+                },
+            }
+        }
+    }
+
+    /// Tells the client what it is to be told, if it takes that at once. One that takes a part can't
+    /// be told anything more.
+    fn tell_notices(&mut self) -> Next {
+        let mut notices = Vec::new();
+        self.mail.take_notices(&mut notices);
+        match self.line.socket.try_write(&notices) {
+            Ok(written) if written < notices.len() => Next::Leave,
+            _ => Next::Stay,
         }
     }
 
@@ -328,7 +346,7 @@ impl Visit {
         tokio::select! {
             biased;
             written = self.line.write(bytes) => written.map_err(drop),
-            _ = &mut self.ending => Err(()),
+            _ = self.mail.ended() => Err(()),
         }
     }
 

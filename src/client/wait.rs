@@ -3,11 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
 use crate::pool::{Checkout, Refused, WaiterId};
 use crate::protocol::message::Severity;
-use crate::session::{Ending, Session};
+use crate::session::{Ending, Mail, Session};
 
 use super::line::Line;
 use super::service::Service;
@@ -46,11 +44,7 @@ pub(super) struct Wait<'a> {
 
 impl Wait<'_> {
     /// Waits; what the client sends meanwhile goes onto the end of `held`.
-    pub(super) async fn run(
-        mut self,
-        held: &mut Vec<u8>,
-        ending: &mut oneshot::Receiver<Box<Ending>>,
-    ) -> Waited {
+    pub(super) async fn run(mut self, held: &mut Vec<u8>, mail: &mut Mail) -> Waited {
         let begun = Instant::now();
         let admission = self.admission;
         let session = admission.seat.session();
@@ -69,8 +63,17 @@ impl Wait<'_> {
         loop {
             tokio::select! {
                 biased;
-                Ok(ending) = &mut *ending => return Waited::Ended(ending),
-                checkout = &mut checkout => return self.answered(checkout, ending).await,
+                news = mail.news() => {
+                    if let Some(ending) = news {
+                        return Waited::Ended(ending);
+                    }
+                    let mut notices = Vec::new();
+                    mail.take_notices(&mut notices);
+                    if self.tell(&notices).is_err() {
+                        return Waited::Gone;
+                    }
+                }
+                checkout = &mut checkout => return self.answered(checkout, mail).await,
                 () = session.wait_cancelled() => {
                     let report = words::cancelled_while_waiting(self.severity);
                     return Waited::Refused(encoded(&report));
@@ -95,11 +98,7 @@ impl Wait<'_> {
         }
     }
 
-    async fn answered(
-        &self,
-        checkout: Result<Checkout, Refused>,
-        ending: &mut oneshot::Receiver<Box<Ending>>,
-    ) -> Waited {
+    async fn answered(&self, checkout: Result<Checkout, Refused>, mail: &mut Mail) -> Waited {
         match checkout {
             Ok(checkout) => Waited::Got(Box::new(checkout)),
             Err(Refused::Dial(error)) => {
@@ -113,19 +112,24 @@ impl Wait<'_> {
                 Waited::Refused(error.to_client(self.severity))
             }
             // Who ends an execution tells its sessions first.
-            Err(Refused::Ended) => match ending.try_recv() {
-                Ok(ending) => Waited::Ended(ending),
-                Err(_) => Waited::Refused(encoded(&words::ended(self.admission.membership.id()))),
+            Err(Refused::Ended) => match mail.take_end() {
+                Some(ending) => Waited::Ended(ending),
+                None => Waited::Refused(encoded(&words::ended(self.admission.membership.id()))),
             },
         }
     }
 
-    /// Tells the client that it waits, unless it has not read for so long that it takes nothing:
-    /// nobody waits for that. One that takes a part of it can't be told anything more.
+    /// Tells the client that it waits.
     fn notify(&mut self, session: &Session, waited: Duration) -> io::Result<()> {
+        let notice = self.wanting(session, waited, |wanting| wanting.notice());
+        self.tell(&encoded(&notice))
+    }
+
+    /// Tells the client something, unless it has not read for so long that it takes nothing: nobody
+    /// waits for that. One that takes a part of it can't be told anything more.
+    fn tell(&mut self, notices: &[u8]) -> io::Result<()> {
         let mut out = self.opening.clone().unwrap_or_default();
-        self.wanting(session, waited, |wanting| wanting.notice())
-            .encode(&mut out);
+        out.extend_from_slice(notices);
         match self.line.socket.try_write(&out) {
             Ok(written) if written < out.len() => Err(io::ErrorKind::WriteZero.into()),
             Ok(_) => {

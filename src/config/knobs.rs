@@ -292,6 +292,34 @@ pub const KNOBS: &[Knob] = &[
         "between the close of an execution's last hold and its end",
     ),
     knob(
+        "session.idle_in_transaction.notice",
+        Kind::TimeOrOff(MILLI),
+        "10s",
+        Reload::Live,
+        "idleness within a transaction at which the client gets a NOTICE, once for each transaction",
+    ),
+    knob(
+        "session.idle_in_transaction.end",
+        Kind::TimeOrOff(MILLI),
+        "off",
+        Reload::Live,
+        "idleness within a transaction at which the session is ended with 25P03",
+    ),
+    knob(
+        "session.transaction.notice",
+        Kind::TimeOrOff(MILLI),
+        "60s",
+        Reload::Live,
+        "age of a transaction at which the client gets a NOTICE, once for each",
+    ),
+    knob(
+        "session.transaction.end",
+        Kind::TimeOrOff(MILLI),
+        "off",
+        Reload::Live,
+        "age of a transaction at which the session is ended with 25P04; a statement outside of one is not limited",
+    ),
+    knob(
         "maintenance.interval",
         Kind::TimeOrOff(SECOND),
         "5m",
@@ -415,6 +443,15 @@ pub(super) fn upstream_part(path: &str) -> Option<(usize, &str)> {
 /// The number of an upstream; few enough that a slip of it costs nothing.
 pub(super) fn upstream_index(text: &str) -> Option<usize> {
     text.parse().ok().filter(|index| *index < 256)
+}
+
+/// Whether knobs lie below the path, such as `session.transaction`.
+pub(super) fn is_section(path: &str) -> bool {
+    let below = |knob: &Knob| {
+        let rest = knob.path.strip_prefix(path);
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    };
+    !path.is_empty() && KNOBS.iter().any(below)
 }
 
 /// The sections, such as `budget`.

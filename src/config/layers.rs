@@ -105,7 +105,7 @@ impl Layer {
                 }
                 known
             }
-            None => path != "upstreams" && knobs::sections().contains(&path),
+            None => knobs::is_section(path),
         }
     }
 

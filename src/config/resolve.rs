@@ -221,6 +221,10 @@ impl Resolver {
             hold: Hold {
                 grace: self.time("hold.grace"),
             },
+            session: Session {
+                idle_in_transaction: self.limit("idle_in_transaction"),
+                transaction: self.limit("transaction"),
+            },
             maintenance: Maintenance {
                 interval: self.time_or_off("maintenance.interval"),
             },
@@ -280,6 +284,13 @@ impl Resolver {
                 _ => Untagged::Shared,
             },
             grace: self.time("execution.grace"),
+        }
+    }
+
+    fn limit(&mut self, name: &str) -> Limit {
+        Limit {
+            notice: self.time_or_off(&format!("session.{name}.notice")),
+            end: self.time_or_off(&format!("session.{name}.end")),
         }
     }
 

@@ -105,6 +105,16 @@ fn database_url_alone_gives_every_default() {
             grace: Duration::ZERO,
         },
         hold: Hold { grace: seconds(2) },
+        session: Session {
+            idle_in_transaction: Limit {
+                notice: Some(Duration::from_secs(10)),
+                end: None,
+            },
+            transaction: Limit {
+                notice: Some(Duration::from_secs(60)),
+                end: None,
+            },
+        },
         maintenance: Maintenance {
             interval: Some(seconds(300)),
         },

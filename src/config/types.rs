@@ -22,6 +22,8 @@ pub struct Config {
     pub execution: Execution,
     /// The life line of an execution.
     pub hold: Hold,
+    /// What a session may do for how long.
+    pub session: Session,
     /// The sweep.
     pub maintenance: Maintenance,
     /// What is told about the inside.
@@ -217,6 +219,24 @@ pub enum Untagged {
 pub struct Hold {
     /// Between the last hold's close and the end.
     pub grace: Duration,
+}
+
+/// What a session may do for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Wait inside a transaction.
+    pub idle_in_transaction: Limit,
+    /// Keep a transaction open.
+    pub transaction: Limit,
+}
+
+/// A limit in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// When the client gets a NOTICE; none: never.
+    pub notice: Option<Duration>,
+    /// When the session is ended; none: never.
+    pub end: Option<Duration>,
 }
 
 /// The sweep.

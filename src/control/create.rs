@@ -97,19 +97,25 @@ fn parse(body: &[u8], usual: PoolLimits) -> Result<Request, Problem> {
     if body.trim_ascii().is_empty() {
         return Ok(Request::default());
     }
-    let value: Value = serde_json::from_slice(body).map_err(|error| {
-        let detail = format!("the body is not JSON: {error}");
-        let hint = "Send a JSON object such as {\"id\": \"run-1\", \"deadline\": \"20m\"}.";
-        Problem::new(Kind::InvalidBody, detail, hint)
-    })?;
+    let value: Value = serde_json::from_slice(body)
+        .map_err(|error| invalid(&error, "{\"id\": \"run-1\", \"deadline\": \"20m\"}"))?;
     let fields = object("the body", &value, &FIELDS)?;
     mode(fields.get("mode"))?;
     Ok(Request {
         id: fields.get("id").map_or(Ok(None), id)?,
-        deadline: fields.get("deadline").map_or(Ok(None), deadline)?,
+        deadline: fields
+            .get("deadline")
+            .map_or(Ok(None), |it| deadline("deadline", it))?,
         labels: fields.get("labels").map_or(Ok(BTreeMap::new()), labels)?,
         limits: fields.get("pool").map_or(Ok(None), |it| pool(it, usual))?,
     })
+}
+
+/// The body is not JSON; `example` is.
+pub(super) fn invalid(error: &serde_json::Error, example: &str) -> Problem {
+    let detail = format!("the body is not JSON: {error}");
+    let hint = format!("Send a JSON object such as {example}.");
+    Problem::new(Kind::InvalidBody, detail, hint)
 }
 
 fn field(detail: String, hint: impl Into<String>) -> Problem {
@@ -117,7 +123,7 @@ fn field(detail: String, hint: impl Into<String>) -> Problem {
 }
 
 /// An object of which these fields are known.
-fn object<'a>(
+pub(super) fn object<'a>(
     name: &str,
     value: &'a Value,
     known: &[&'static str],
@@ -156,7 +162,8 @@ fn id(value: &Value) -> Result<Option<ExecutionId>, Problem> {
     }
 }
 
-fn deadline(value: &Value) -> Result<Option<Duration>, Problem> {
+/// A time from now on, in the field `name`.
+pub(super) fn deadline(name: &str, value: &Value) -> Result<Option<Duration>, Problem> {
     let wrong = |what: String| {
         let hint = "Say for example \"20m\"; without it, execution.max_duration counts.";
         Err(field(what, hint))
@@ -164,11 +171,11 @@ fn deadline(value: &Value) -> Result<Option<Duration>, Problem> {
     match value {
         Value::Null => Ok(None),
         Value::String(text) => match duration(text) {
-            None => wrong(format!("deadline {} is not {DURATION}", repeated(text))),
-            Some(Duration::ZERO) => wrong("deadline is zero".to_owned()),
+            None => wrong(format!("{name} {} is not {DURATION}", repeated(text))),
+            Some(Duration::ZERO) => wrong(format!("{name} is zero")),
             some => Ok(some),
         },
-        _ => wrong(format!("deadline is not a string: it is {DURATION}")),
+        _ => wrong(format!("{name} is not a string: it is {DURATION}")),
     }
 }
 

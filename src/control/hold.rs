@@ -75,7 +75,8 @@ pub(super) async fn get(control: &Arc<Control>, asked: &Asked, place: &Place) ->
     Ok(response)
 }
 
-async fn not_active(control: &Control, id: &ExecutionId) -> Problem {
+/// The execution is not active: it has ended, or there was none.
+pub(super) async fn not_active(control: &Control, id: &ExecutionId) -> Problem {
     match control.summary(id).await {
         Ok(Some(summary)) => Problem::new(
             Kind::NoSuchExecution,

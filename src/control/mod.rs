@@ -18,6 +18,7 @@ pub mod configuration;
 mod create;
 mod executions;
 mod health;
+mod heartbeat;
 mod hold;
 mod life;
 mod pause;

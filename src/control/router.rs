@@ -16,8 +16,8 @@ use crate::protocol::startup::{ExecutionId, InvalidExecutionId};
 use super::problem::{Kind, Problem, near, repeated};
 use super::server::Place;
 use super::{
-    Control, body, configuration, create, executions, health, hold, life, pause, seeds, sessions,
-    status,
+    Control, body, configuration, create, executions, health, heartbeat, hold, life, pause, seeds,
+    sessions, status,
 };
 
 /// The body of an answer.
@@ -32,6 +32,7 @@ enum Route {
     Status,
     Executions,
     Execution,
+    Heartbeat,
     Hold,
     Sessions,
     Health,
@@ -57,7 +58,7 @@ impl Route {
 }
 
 /// Where each is, and by which methods.
-const ROUTES: [(&str, Route, &[&str]); 15] = [
+const ROUTES: [(&str, Route, &[&str]); 16] = [
     ("/v1/status", Route::Status, &["GET", "HEAD"]),
     (
         "/v1/executions",
@@ -69,6 +70,7 @@ const ROUTES: [(&str, Route, &[&str]); 15] = [
         Route::Execution,
         &["GET", "HEAD", "DELETE"],
     ),
+    ("/v1/executions/{id}/heartbeat", Route::Heartbeat, &["POST"]),
     // No HEAD: its end would end the execution.
     ("/v1/executions/{id}/hold", Route::Hold, &["GET"]),
     ("/v1/sessions", Route::Sessions, &["GET", "HEAD"]),
@@ -172,6 +174,7 @@ impl Control {
             (Route::Executions, _) => executions::list(self, &asked).await,
             (Route::Execution, Method::DELETE) => executions::delete(self, &asked).await,
             (Route::Execution, _) => executions::get(self, &asked).await,
+            (Route::Heartbeat, _) => heartbeat::post(self, &asked).await,
             (Route::Hold, _) => hold::get(self, &asked, place).await,
             (Route::Sessions, _) => sessions::get(self, &asked).await,
             (Route::Health, _) => health::get(self, &asked).await,

@@ -84,6 +84,7 @@ pub(super) fn session(snapshot: &Snapshot) -> Session {
         state: snapshot.state.as_str(),
         age_seconds: Seconds(snapshot.age),
         state_age_seconds: Seconds(snapshot.state_age),
+        transaction_seconds: snapshot.transaction_age.map(Seconds),
         work: snapshot.totals.into(),
         caller: identity.caller.clone(),
         label: identity.label.clone(),

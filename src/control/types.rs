@@ -159,6 +159,17 @@ pub struct Created {
     pub deadline_seconds: Option<Seconds>,
 }
 
+/// `POST /v1/executions/{id}/heartbeat`.
+#[derive(Debug, Serialize)]
+pub struct Heartbeat {
+    /// The execution's name.
+    pub id: String,
+    /// Which of that name, from 1.
+    pub generation: u64,
+    /// The time until its deadline; null without one.
+    pub deadline_seconds: Option<Seconds>,
+}
+
 /// What the sessions of an execution, or one session, have done.
 #[derive(Debug, Serialize)]
 pub struct Work {
@@ -317,6 +328,8 @@ pub struct Session {
     pub age_seconds: Seconds,
     /// For how long it has stood there.
     pub state_age_seconds: Seconds,
+    /// How long its transaction has been open; null if none is.
+    pub transaction_seconds: Option<Seconds>,
     /// What it has done.
     #[serde(flatten)]
     pub work: Work,

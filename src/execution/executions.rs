@@ -51,6 +51,8 @@ pub struct Executions {
     pub(super) lender: Arc<Lender>,
     pub(super) terminate: Terminate,
     pub(super) runtime: Handle,
+    /// Told when time has something to do earlier than was known.
+    pub(super) sooner: Notify,
     sessions: Arc<Table>,
 }
 
@@ -62,6 +64,8 @@ pub(super) struct Inner {
     pub(super) upstreams: Vec<Upstream>,
     /// How long running queries may go on at an end that says nothing about it.
     pub(super) grace: Duration,
+    /// When whoever keeps the time looks again, as far as it knows.
+    pub(super) looks_at: Option<Instant>,
     /// What the end of executions has left behind.
     pub(super) leftovers: Vec<Leftover>,
 }
@@ -119,11 +123,13 @@ impl Executions {
                 rooms: HashMap::new(),
                 upstreams,
                 grace,
+                looks_at: None,
                 leftovers: Vec::new(),
             }),
             lender,
             terminate,
             runtime,
+            sooner: Notify::new(),
             sessions,
         })
     }
@@ -145,6 +151,7 @@ impl Executions {
     pub fn reconfigure(&self, rules: Rules, grace: Duration, upstreams: Vec<Upstream>) {
         let mut inner = self.inner.lock();
         inner.registry.follow(rules);
+        self.rescheduled(&mut inner);
         inner.grace = grace;
         let before = std::mem::replace(&mut inner.upstreams, upstreams);
         let inner = &*inner;
@@ -179,6 +186,7 @@ impl Executions {
             None => inner.registry.join_untagged(now),
         }?;
         inner.rooms.entry(number).or_default();
+        self.rescheduled(&mut inner);
         let run = inner.registry.get(number);
         // It was joined this moment.
         let (id, kind) = run.map_or((ExecutionId::shared(), Kind::Shared), |run| {
@@ -198,6 +206,7 @@ impl Executions {
             .registry
             .create(id, request.deadline, Instant::now())?;
         let (Created::New(number) | Created::Adopted(number)) = created;
+        self.rescheduled(&mut inner);
         let room = inner.rooms.entry(number).or_default();
         room.labels.extend(request.labels);
         if request.limits.is_some() {
@@ -237,16 +246,6 @@ impl Executions {
         self.end_number(number, reason, text, grace)
     }
 
-    /// Ends whatever time alone ends by now. Answers when it should be asked again at the latest,
-    /// if nothing else happens.
-    pub fn end_due(self: &Arc<Self>, now: Instant) -> Option<Instant> {
-        let due = self.inner.lock().registry.due(now);
-        for (number, reason) in due {
-            self.end_number(number, reason, None, None);
-        }
-        self.inner.lock().registry.next_due()
-    }
-
     /// Ends all that are active, as execpool itself ends. Answers where each end will be told.
     pub fn end_all(self: &Arc<Self>, grace: Duration) -> Vec<watch::Receiver<Option<Arc<Ended>>>> {
         let numbers: Vec<ExecutionNumber> = {
@@ -258,7 +257,7 @@ impl Executions {
             .collect()
     }
 
-    fn end_number(
+    pub(super) fn end_number(
         self: &Arc<Self>,
         number: ExecutionNumber,
         reason: Reason,
@@ -328,7 +327,9 @@ impl Executions {
                 room.totals += session.totals(now);
                 room.left.notify_waiters();
             }
-            inner.registry.left(number, now)
+            let ended = inner.registry.left(number, now);
+            self.rescheduled(&mut inner);
+            ended
         };
         if let Some(reason) = ended {
             self.tear_down(number, reason, Duration::ZERO);

@@ -110,6 +110,7 @@ impl Drop for Hold {
         self.executions.runtime.spawn(async move {
             let mut inner = executions.inner.lock();
             inner.registry.hold_closed(number, Instant::now());
+            executions.rescheduled(&mut inner);
         });
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`registry`] | who may join which, and when each ends: values alone, without clock or socket |
 //! | [`executions`] | the same with their sessions and pools |
+//! | [`deadline`] | what time alone does to them: ends, and the warning before |
 //! | [`membership`] | a session's part in one, and a hold |
 //! | [`teardown`] | how one ends |
 //! | [`maintenance`] | what is done about what an end has left behind |
@@ -11,6 +12,7 @@
 //! | [`remote`] | how another thread asks |
 
 pub mod counts;
+pub mod deadline;
 pub mod error;
 pub mod executions;
 pub mod maintenance;

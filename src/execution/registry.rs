@@ -40,6 +40,8 @@ pub struct Registry {
     /// The active generation of each name.
     active: HashMap<ExecutionId, ExecutionNumber>,
     schedule: BTreeSet<(Instant, ExecutionNumber)>,
+    /// When whose sessions are told that their deadline is near.
+    warnings: BTreeSet<(Instant, ExecutionNumber)>,
     tombstones: Memory<Tombstone>,
     /// The last generation of each name that is not active.
     generations: Memory<u64>,
@@ -57,6 +59,7 @@ impl Registry {
             runs: HashMap::new(),
             active: HashMap::new(),
             schedule: BTreeSet::new(),
+            warnings: BTreeSet::new(),
             tombstones: Memory::new(MAX_TOMBSTONES),
             generations: Memory::new(MAX_TOMBSTONES),
             summaries: VecDeque::new(),
@@ -148,7 +151,7 @@ impl Registry {
         self.change(number, |run| {
             run.kind = Kind::Explicit;
             run.length = length;
-            run.deadline = length.and_then(|length| now.checked_add(length));
+            run.set_deadline(length, now);
         });
         Ok(Created::Adopted(number))
     }
@@ -163,7 +166,7 @@ impl Registry {
     ) -> bool {
         self.change(number, |run| {
             if let Some(length) = run.length {
-                run.deadline = now.checked_add(extend.unwrap_or(length));
+                run.set_deadline(Some(extend.unwrap_or(length)), now);
             }
         })
     }
@@ -261,6 +264,27 @@ impl Registry {
             .collect()
     }
 
+    /// Those whose deadline is near by now and not over: their sessions are to be told. Each once,
+    /// until its deadline moves.
+    pub fn nearing(&mut self, now: Instant) -> Vec<ExecutionNumber> {
+        let until_now = self.warnings.iter().take_while(|(at, _)| *at <= now);
+        let mut near: Vec<ExecutionNumber> = until_now.map(|(_, number)| *number).collect();
+        for number in &near {
+            self.change(*number, |run| run.warning = None);
+        }
+        near.retain(|number| {
+            let deadline = self.runs.get(number).and_then(|run| run.deadline);
+            deadline.is_some_and(|at| at > now)
+        });
+        near
+    }
+
+    /// When [`Registry::due`] or [`Registry::nearing`] is to be asked next.
+    pub fn next_turn(&self) -> Option<Instant> {
+        let warning = self.warnings.first().map(|(at, _)| *at);
+        self.next_due().into_iter().chain(warning).min()
+    }
+
     /// When time alone ends the next one.
     pub fn next_due(&self) -> Option<Instant> {
         self.schedule.first().map(|(at, _)| *at)
@@ -331,13 +355,14 @@ impl Registry {
     ) -> ExecutionNumber {
         self.next += 1;
         let number = ExecutionNumber(self.next);
-        let run = Run {
+        let mut run = Run {
             generation: self.generations.remove(&id).unwrap_or(0) + 1,
             id: id.clone(),
             kind,
             state: State::Active,
             started: now,
-            deadline: length.and_then(|length| now.checked_add(length)),
+            deadline: None,
+            warning: None,
             sessions: 0,
             joined: 0,
             holds: 0,
@@ -345,9 +370,11 @@ impl Registry {
             unheld: None,
             idle: None,
         };
+        run.set_deadline(length, now);
         if let Some((at, _)) = run.due(&self.rules) {
             self.schedule.insert((at, number));
         }
+        self.warnings.extend(run.warning.map(|at| (at, number)));
         self.runs.insert(number, run);
         self.active.insert(id, number);
         self.counts.transition(Stage::Unborn, Stage::Active);
@@ -373,10 +400,17 @@ impl Registry {
         if let Some((at, _)) = run.due(&self.rules) {
             self.schedule.remove(&(at, number));
         }
+        if let Some(at) = run.warning {
+            self.warnings.remove(&(at, number));
+        }
         change(run);
+        if run.state != State::Active {
+            run.warning = None;
+        }
         if let Some((at, _)) = run.due(&self.rules) {
             self.schedule.insert((at, number));
         }
+        self.warnings.extend(run.warning.map(|at| (at, number)));
         true
     }
 }

@@ -5,6 +5,9 @@ use crate::protocol::startup::ExecutionId;
 use crate::session::Totals;
 use std::time::{Duration, Instant};
 
+/// How much of its time has passed when the sessions of an execution are warned.
+const WARNED_AT: f64 = 0.8;
+
 /// How an execution came to be, and so what ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -54,6 +57,8 @@ pub struct Run {
     pub joined: u64,
     /// Open streams that hold it.
     pub holds: usize,
+    /// When the sessions are told that the deadline is near; none once they were.
+    pub(super) warning: Option<Instant>,
     pub(super) length: Option<Duration>,
     pub(super) unheld: Option<Instant>,
     pub(super) idle: Option<Instant>,
@@ -63,6 +68,14 @@ impl Run {
     /// Whether sessions may join.
     pub fn is_active(&self) -> bool {
         self.state == State::Active
+    }
+
+    /// Its deadline is so far from now on, none for none. What was told of the one before does not
+    /// count for this one.
+    pub(super) fn set_deadline(&mut self, length: Option<Duration>, now: Instant) {
+        self.deadline = length.and_then(|length| now.checked_add(length));
+        let until = length.map(|length| length.mul_f64(WARNED_AT));
+        self.warning = until.and_then(|until| now.checked_add(until));
     }
 
     /// What ends it next by time alone, if nothing else happens.

@@ -60,6 +60,11 @@ impl Scanner {
         self.framing.feed(bytes, rule, read, on)
     }
 
+    /// How many bytes are still to come of a message that has begun to pass; 0 between two messages.
+    pub fn left(&self) -> usize {
+        self.framing.left()
+    }
+
     /// Whether what may be forwarded so far ends between two messages.
     pub fn at_boundary(&self) -> bool {
         self.framing.at_boundary()

@@ -109,6 +109,11 @@ pub(super) struct Framing {
 
 impl Framing {
     /// Tells `on` what `read` makes of each message that `rule` wants looked into; returns how many
+    /// How many bytes of a message that has begun to pass are still to come.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
     /// of the bytes may be forwarded.
     pub(super) fn feed<'a, M>(
         &mut self,

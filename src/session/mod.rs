@@ -3,6 +3,8 @@
 //! | module | gives |
 //! |---|---|
 //! | [`gatepost`] | where sessions stand still while nothing is to run |
+//! | [`mailbox`] | what a session is told from outside: notices, and its end |
+//! | [`limits`] | how long a session may keep a transaction open |
 //! | [`grace`] | how long a query may go on when its session is told to end |
 //! | [`state`] | where a session stands, and how long it has held a server connection |
 //! | [`record`] | what is known of one session, and how it is told to end |
@@ -10,12 +12,16 @@
 
 pub mod gatepost;
 pub mod grace;
+pub mod limits;
+pub mod mailbox;
 pub mod record;
 pub mod state;
 pub mod table;
 
 pub use gatepost::Gatepost;
 pub use grace::{Grace, GraceGiver};
+pub use limits::{Limit, Limits};
+pub use mailbox::Mail;
 pub use record::{Ending, Identity, Session, Snapshot, Totals};
 pub use state::{Held, State};
 pub use table::{Counts, Seat, Table};

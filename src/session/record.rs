@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::protocol::message::Report;
 use crate::protocol::startup::ExecutionId;
 
+use super::limits::{Act, Limits, Overdue, Which};
+use super::mailbox::{Mail, Mailbox};
 use super::table::Tally;
 use super::{Grace, Held, SessionId, State};
 
@@ -78,6 +80,8 @@ pub struct Snapshot {
     pub state_age: Duration,
     /// For how long it has held its server connection; none if it holds none.
     pub bound_age: Option<Duration>,
+    /// How long its transaction has been open; none if none is.
+    pub transaction_age: Option<Duration>,
     /// The backend of its server connection, while it holds one.
     pub server_pid: Option<i32>,
     /// What it has done, up to now.
@@ -96,6 +100,8 @@ pub struct Session {
     tally: Arc<Tally>,
     /// Told when a cancel request came while it waits.
     cancelled: Notify,
+    /// What it is told from outside.
+    mailbox: Mailbox,
     /// Taken for a few instructions, on the data plane's thread alone.
     live: Mutex<Live>,
 }
@@ -108,36 +114,51 @@ struct Live {
     bound: Option<(i32, Instant)>,
     totals: Totals,
     statement: Vec<u8>,
-    end: Option<oneshot::Sender<Box<Ending>>>,
+    /// When the last ReadyForQuery came.
+    answered: Instant,
+    transaction: Option<Transaction>,
+}
+
+/// A transaction that is open.
+#[derive(Debug, Clone, Copy)]
+struct Transaction {
+    /// When what began it was sent.
+    since: Instant,
+    /// Whether the client was told that it is idle in it.
+    told_idle: bool,
+    /// Whether the client was told how long it takes.
+    told_long: bool,
 }
 
 impl Session {
-    /// A session that is being let in; it listens to `Ending` at the receiver.
+    /// A session that is being let in; it hears of its end, and of all else, by its mail.
     pub(super) fn new(
         id: SessionId,
         identity: Identity,
         tally: Arc<Tally>,
         now: Instant,
-    ) -> (Arc<Self>, oneshot::Receiver<Box<Ending>>) {
+    ) -> (Arc<Self>, Mail) {
         tally.opened(State::Startup);
-        let (end, ending) = oneshot::channel();
         let live = Live {
             state: State::Startup,
             since: now,
             bound: None,
             totals: Totals::default(),
             statement: Vec::new(),
-            end: Some(end),
+            answered: now,
+            transaction: None,
         };
-        let session = Self {
+        let session = Arc::new(Self {
             id,
             identity: Arc::new(identity),
             opened: now,
             tally,
             cancelled: Notify::new(),
+            mailbox: Mailbox::default(),
             live: Mutex::new(live),
-        };
-        (Arc::new(session), ending)
+        });
+        let mail = Mail::of(Arc::clone(&session));
+        (session, mail)
     }
 
     /// Its number.
@@ -186,12 +207,58 @@ impl Session {
         }
     }
 
+    /// The server has sent ReadyForQuery: the last one says whether a transaction is open, and
+    /// `between` whether one before it, in the same bytes, said that none was. `stands` is where
+    /// the session stands by it; none, if more is to be answered.
+    pub fn ready(&self, in_transaction: bool, between: bool, stands: Option<State>) {
+        let now = Instant::now();
+        let mut live = self.live.lock();
+        // What was sent behind the answer before this one, if the server has worked on since then.
+        let began = live.since.max(live.answered);
+        if !in_transaction || between {
+            live.transaction = None;
+        }
+        if in_transaction && live.transaction.is_none() {
+            live.transaction = Some(Transaction {
+                since: began,
+                told_idle: false,
+                told_long: false,
+            });
+        }
+        live.answered = now;
+        if let Some(to) = stands {
+            live.transition(to, &self.tally, now);
+        }
+    }
+
     /// Tells it to end. The first word counts.
     pub fn end(&self, ending: Ending) {
-        if let Some(end) = self.live.lock().end.take() {
-            // It may be ending by itself.
-            let _ = end.send(Box::new(ending));
+        self.mailbox.end(ending);
+    }
+
+    /// Has it tell its client something, as soon as that falls between two messages; never, if the
+    /// client reads nothing until its end.
+    pub fn notice(&self, report: Report) {
+        self.mailbox.notice(report);
+    }
+
+    pub(super) fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    /// Which limit it is over, if it has not been told so. Answers each once.
+    pub(super) fn overdue(&self, limits: &Limits, now: Instant) -> Option<Overdue> {
+        let mut live = self.live.lock();
+        let (which, act, time) = live.over(limits, now)?;
+        if act == Act::End {
+            live.transaction = None;
         }
+        Some(Overdue {
+            which,
+            act,
+            time,
+            statement: live.statement.clone(),
+        })
     }
 
     /// Frees it from the queue, if it waits in one.
@@ -223,6 +290,9 @@ impl Session {
             bound_age: live
                 .bound
                 .map(|(_, since)| now.saturating_duration_since(since)),
+            transaction_age: live
+                .transaction
+                .map(|it| now.saturating_duration_since(it.since)),
             server_pid: live.bound.map(|(pid, _)| pid),
             totals: live.totals_at(now),
             statement: live.statement.clone(),
@@ -240,7 +310,33 @@ impl Live {
         self.since = now;
         if !to.is_bound() {
             self.bound = None;
+            self.transaction = None;
         }
+    }
+
+    /// The limit that it is over, an end before a notice; marks what the client is told.
+    fn over(&mut self, limits: &Limits, now: Instant) -> Option<(Which, Act, Duration)> {
+        let is_idle = self.state == State::InTransaction;
+        let idle = now.saturating_duration_since(self.since);
+        let transaction = self.transaction.as_mut()?;
+        let long = now.saturating_duration_since(transaction.since);
+        let is_over = |limit: Option<Duration>, time: Duration| limit.is_some_and(|it| time >= it);
+        let (idles, longs) = (limits.idle_in_transaction, limits.transaction);
+        if is_idle && is_over(idles.end, idle) {
+            return Some((Which::IdleInTransaction, Act::End, idle));
+        }
+        if is_over(longs.end, long) {
+            return Some((Which::Transaction, Act::End, long));
+        }
+        if is_idle && !transaction.told_idle && is_over(idles.notice, idle) {
+            transaction.told_idle = true;
+            return Some((Which::IdleInTransaction, Act::Notice, idle));
+        }
+        if !transaction.told_long && is_over(longs.notice, long) {
+            transaction.told_long = true;
+            return Some((Which::Transaction, Act::Notice, long));
+        }
+        None
     }
 
     fn totals_at(&self, now: Instant) -> Totals {

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
-
 use crate::protocol::startup::ExecutionId;
+use parking_lot::Mutex;
 
-use super::{Ending, Identity, Session, SessionId, Snapshot, State};
+use super::limits::Act;
+use super::{Ending, Grace, Identity, Limits, Mail, Session, SessionId, Snapshot, State};
 
 /// How many sessions there are and were.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -101,17 +100,13 @@ impl Drop for Seat {
 }
 
 impl Table {
-    /// Takes in a session that is being let in; it listens for its end at the receiver.
-    pub fn open(
-        self: &Arc<Self>,
-        identity: Identity,
-        now: Instant,
-    ) -> (Seat, oneshot::Receiver<Box<Ending>>) {
+    /// Takes in a session that is being let in; it hears of its end by its mail.
+    pub fn open(self: &Arc<Self>, identity: Identity, now: Instant) -> (Seat, Mail) {
         let id = SessionId(self.next.fetch_add(1, Relaxed) + 1);
-        let (session, ending) = Session::new(id, identity, Arc::clone(&self.tally), now);
+        let (session, mail) = Session::new(id, identity, Arc::clone(&self.tally), now);
         self.sessions.lock().insert(id, Arc::clone(&session));
         let table = Arc::clone(self);
-        (Seat { table, session }, ending)
+        (Seat { table, session }, mail)
     }
 
     /// How many there are.
@@ -165,6 +160,37 @@ impl Table {
         self.sessions.lock().values().cloned().collect()
     }
 
+    /// Tells sessions that are over a limit: a notice once for each transaction, or their end. To be
+    /// called every second or so.
+    pub fn sweep(&self, limits: &Limits, now: Instant) {
+        // Only who holds a server connection can have a transaction.
+        if limits.is_off() || self.counts().bound() == 0 {
+            return;
+        }
+        let sessions = self.sessions.lock();
+        for session in sessions.values() {
+            let Some(overdue) = session.overdue(limits, now) else {
+                continue;
+            };
+            let report = overdue.report(session.identity(), limits);
+            tracing::warn!(
+                session_id = session.id().0,
+                execution_id = %session.identity().execution,
+                limit = overdue.word(),
+                seconds = overdue.time.as_secs_f64(),
+                detail = report.detail.as_deref().unwrap_or_default(),
+                "{}", report.message
+            );
+            match overdue.act {
+                Act::Notice => session.notice(report),
+                Act::End => session.end(Ending {
+                    report,
+                    grace: Grace::none(),
+                }),
+            }
+        }
+    }
+
     /// The `most` sessions that have held a server connection for longest, of one execution or
     /// of all, the longest first.
     #[must_use]
@@ -183,7 +209,6 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Grace;
     use std::time::Duration;
 
     fn identity(execution: &str) -> Identity {
@@ -204,7 +229,7 @@ mod tests {
     fn each_session_is_counted_in_one_state_from_its_opening_to_its_close() {
         let table = Arc::new(Table::default());
         let now = Instant::now();
-        let (seat, _ending) = table.open(identity("a"), now);
+        let (seat, mail) = table.open(identity("a"), now);
         assert_eq!(table.counts().of(State::Startup), 1);
         seat.session().transition(State::Unbound);
         seat.session().bound(7);
@@ -212,7 +237,7 @@ mod tests {
             (table.counts().of(State::Active), table.counts().bound()),
             (1, 1)
         );
-        drop(seat);
+        drop((seat, mail));
         let counts = table.counts();
         assert_eq!(counts.by_state.iter().sum::<usize>(), 0);
         assert_eq!((counts.opened, counts.closed), (1, 1));
@@ -244,7 +269,7 @@ mod tests {
     #[test]
     fn held_time_goes_to_the_state_in_which_it_passed() {
         let table = Arc::new(Table::default());
-        let (seat, _ending) = table.open(identity("a"), Instant::now());
+        let (seat, _mail) = table.open(identity("a"), Instant::now());
         let session = seat.session();
         session.bound(1);
         std::thread::sleep(Duration::from_millis(3));
@@ -261,7 +286,7 @@ mod tests {
     #[test]
     fn a_session_is_told_once_to_end() {
         let table = Arc::new(Table::default());
-        let (seat, mut ending) = table.open(identity("a"), Instant::now());
+        let (seat, mut mail) = table.open(identity("a"), Instant::now());
         let because = |message: &str| Ending {
             report: crate::protocol::message::Report::new(
                 crate::protocol::message::Severity::Fatal,
@@ -272,6 +297,6 @@ mod tests {
         };
         seat.session().end(because("first"));
         seat.session().end(because("second"));
-        assert_eq!(ending.try_recv().unwrap().report.message, "first");
+        assert_eq!(mail.take_end().unwrap().report.message, "first");
     }
 }

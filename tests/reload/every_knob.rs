@@ -19,7 +19,11 @@ fn other_value(knob: &str) -> Option<String> {
         "listen.allow_uids" | "control.allow_uids" => return Some(geteuid().to_string()),
         "listen.max_sessions" => "99",
         "control.admin" => "off",
-        "telemetry.listen" => "127.0.0.1:0",
+        "telemetry.listen" => "\"off\"",
+        "session.idle_in_transaction.notice" => "11s",
+        "session.idle_in_transaction.end" => "12m",
+        "session.transaction.notice" => "61s",
+        "session.transaction.end" => "13m",
         "budget.size" => "5",
         "budget.overflow" => "4",
         "budget.warm" => "3",
@@ -69,6 +73,7 @@ impl File {
             upstream: BTreeMap::new(),
         };
         file.set("listen.dir", "\"{dir}\"");
+        file.set("telemetry.listen", "127.0.0.1:0");
         file.upstream.insert("name".to_owned(), "app".to_owned());
         file.upstream.insert("url".to_owned(), format!("\"{url}\""));
         file
@@ -82,8 +87,13 @@ impl File {
 
     fn yaml(&self) -> String {
         let flow = |knobs: &BTreeMap<String, String>| {
-            let knobs: Vec<String> = knobs.iter().map(|(k, v)| format!("{k}: {v}")).collect();
-            format!("{{{}}}", knobs.join(", "))
+            let knobs = knobs
+                .iter()
+                .map(|(knob, value)| match knob.split_once('.') {
+                    Some((part, knob)) => format!("{part}: {{{knob}: {value}}}"),
+                    None => format!("{knob}: {value}"),
+                });
+            format!("{{{}}}", knobs.collect::<Vec<String>>().join(", "))
         };
         let mut yaml = format!("upstreams: [{}]\n", flow(&self.upstream));
         for (section, knobs) in &self.sections {

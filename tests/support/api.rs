@@ -177,7 +177,7 @@ impl Api {
             pid: Some(7),
         };
         let now = Instant::now();
-        let (seat, ending) = self.executions.sessions().open(identity, now);
+        let (seat, mut mail) = self.executions.sessions().open(identity, now);
         let session = Arc::clone(seat.session());
         membership.attach(&session);
         session.transition(State::Waiting);
@@ -204,7 +204,7 @@ impl Api {
         session.transition(State::Idle);
         let task = tokio::spawn(async move {
             let _kept = (seat, membership);
-            let _ = ending.await;
+            mail.ended().await;
             if stays {
                 std::future::pending::<()>().await;
             }

@@ -121,11 +121,11 @@ impl SidecarOptions {
         let says_where = self.config.as_ref().is_some_and(|yaml| yaml.contains(DIR));
         if !says_where {
             command.env("EXECPOOL_LISTEN__DIR", directory.path());
+            // Many run side by side; a test that wants the port asks for one.
+            command.env("EXECPOOL_TELEMETRY__LISTEN", "off");
         }
         let mut child = command
             .args(&self.flags)
-            // Many run side by side; a test that wants the port asks for one.
-            .env("EXECPOOL_TELEMETRY__LISTEN", "off")
             .envs(self.environment.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -172,6 +172,25 @@ fn a_heartbeat_moves_the_deadline_by_its_length_or_as_asked() {
 }
 
 #[test]
+fn a_deadline_is_near_at_four_fifths_of_its_time_once_until_it_moves() {
+    let (mut r, t) = registry(Untagged::Shared);
+    r.create(id("a"), Some(10 * S), t).unwrap();
+    let a = r.find(&id("a")).unwrap();
+    assert_eq!(r.next_turn(), Some(t + 8 * S));
+    assert_eq!(r.nearing(t + 7 * S), []);
+    assert_eq!(r.nearing(t + 8 * S), [a]);
+    assert_eq!(r.nearing(t + 9 * S), [], "once");
+    assert_eq!(r.next_turn(), Some(t + 10 * S));
+    r.heartbeat(a, Some(20 * S), t + 9 * S);
+    assert_eq!(r.nearing(t + 24 * S), []);
+    assert_eq!(r.nearing(t + 25 * S), [a], "of the new one again");
+    r.heartbeat(a, None, t + 26 * S);
+    assert_eq!(r.nearing(t + 36 * S), [], "it is over, not near");
+    r.end(a, Reason::Deadline, None, t + 36 * S);
+    assert_eq!(r.next_turn(), None);
+}
+
+#[test]
 fn tombstones_and_summaries_are_bounded() {
     let (mut r, t) = registry(Untagged::Shared);
     for n in 0..MAX_TOMBSTONES + 2 {

@@ -24,6 +24,10 @@ impl SqlState {
     pub const READ_ONLY_SQL_TRANSACTION: Self = Self(*b"25006");
     /// 25P02: the transaction has failed and waits for its end.
     pub const IN_FAILED_SQL_TRANSACTION: Self = Self(*b"25P02");
+    /// 25P03: a session was idle in a transaction for too long.
+    pub const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: Self = Self(*b"25P03");
+    /// 25P04: a transaction took too long.
+    pub const TRANSACTION_TIMEOUT: Self = Self(*b"25P04");
     /// 28000: this client may not connect like this.
     pub const INVALID_AUTHORIZATION_SPECIFICATION: Self = Self(*b"28000");
     /// 28P01: the password is wrong.
