@@ -4,7 +4,7 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use support::sidecar::upstream;
 use support::{Postgres, PostgresOptions, Sidecar};
 
@@ -12,6 +12,10 @@ use support::{Postgres, PostgresOptions, Sidecar};
 fn certificates(name: &str) -> (String, String, String) {
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // With one name for both, OpenSSL takes the server's for self-signed.
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "an authority");
     let key = KeyPair::generate().unwrap();
     let root = params.self_signed(&key).unwrap().pem();
     let issuer = Issuer::new(params, key);
