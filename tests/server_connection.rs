@@ -277,9 +277,15 @@ async fn a_cancel_request_ends_the_query_before_it_returns() {
         (!running.is_empty()).then_some(()).ok_or("not yet")
     })
     .await;
-    cancel(&over_the_socket(postgres), pid, key)
-        .await
-        .expect("the server takes it");
+    cancel(
+        &over_the_socket(postgres),
+        &execpool::config::Tls::default(),
+        execpool::server::Way::Plain,
+        pid,
+        key,
+    )
+    .await
+    .expect("the server takes it");
     let (slept, _connection) = tokio::time::timeout(SOON, sleep)
         .await
         .expect("cancelled")
