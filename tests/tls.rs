@@ -1,4 +1,10 @@
 //! TLS to a real PostgreSQL, with certificates made here.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
