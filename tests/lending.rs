@@ -68,6 +68,7 @@ fn target(postgres: &Postgres, database: &Database) -> Target {
         database: database.name.clone(),
         password: PasswordSource::None,
         parameters: Parameters::new(vec![name]),
+        tls: Arc::default(),
         connect_timeout: SOON,
         keepalive: SOON,
         reset: "DISCARD ALL".to_owned(),

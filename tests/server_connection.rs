@@ -9,6 +9,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use execpool::protocol::message::{Fields, Severity, SqlState};
@@ -50,6 +51,7 @@ async fn log_in(
         user,
         database,
         password: password.map(str::as_bytes),
+        tls: &Arc::default(),
         parameters: &Parameters::new(vec![name]),
         timeout: SOON,
         keepalive: SOON,
@@ -165,6 +167,7 @@ async fn a_server_that_is_away_or_silent_is_told_apart() {
         user: "app",
         database: "app",
         password: None,
+        tls: &Arc::default(),
         parameters: &none,
         timeout: Duration::from_millis(200),
         keepalive: SOON,
@@ -274,9 +277,15 @@ async fn a_cancel_request_ends_the_query_before_it_returns() {
         (!running.is_empty()).then_some(()).ok_or("not yet")
     })
     .await;
-    cancel(&over_the_socket(postgres), pid, key)
-        .await
-        .expect("the server takes it");
+    cancel(
+        &over_the_socket(postgres),
+        &execpool::config::Tls::default(),
+        execpool::server::Way::Plain,
+        pid,
+        key,
+    )
+    .await
+    .expect("the server takes it");
     let (slept, _connection) = tokio::time::timeout(SOON, sleep)
         .await
         .expect("cancelled")

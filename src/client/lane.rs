@@ -33,6 +33,8 @@ pub(super) struct Lane {
     skip: usize,
     /// Where nothing is written any more: what comes is dropped.
     is_sink: bool,
+    /// Whether TLS has bytes that the socket did not take.
+    is_behind: bool,
     writable: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
 }
 
@@ -51,12 +53,13 @@ impl Lane {
         self.is_sink = true;
         self.unsent = Vec::new();
         self.sent = 0;
+        self.is_behind = false;
         self.writable = None;
     }
 
     /// Whether all that was forwarded has been taken.
     pub(super) fn is_flushed(&self) -> bool {
-        self.sent == self.unsent.len()
+        self.sent == self.unsent.len() && !self.is_behind
     }
 
     /// Puts the bytes that were kept before those that were just read into `buffer` behind
@@ -113,6 +116,9 @@ impl Lane {
         if taken < bytes.len() {
             self.unsent.extend_from_slice(&bytes[taken..]);
         }
+        if to.is_encrypted() {
+            self.is_behind = !to.flush()?;
+        }
         Ok(())
     }
 
@@ -120,7 +126,7 @@ impl Lane {
     /// nearly always so.
     #[inline]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, to: &Socket) -> Poll<io::Result<()>> {
-        if self.unsent.is_empty() {
+        if self.unsent.is_empty() && !self.is_behind {
             return Poll::Ready(Ok(()));
         }
         self.poll_send(cx, to)
@@ -134,6 +140,7 @@ impl Lane {
                 self.writable = None;
             }
             self.sent += taken(to.try_write(&self.unsent[self.sent..]))?;
+            self.is_behind = !to.flush()?;
             if !self.is_flushed() {
                 self.writable = Some(Box::pin(to.writable()));
             }

@@ -182,6 +182,7 @@ fn target(upstream: &config::Upstream, database: String, parameters: Parameters)
         user: upstream.target.user.clone(),
         database,
         password: upstream.target.password.clone(),
+        tls: Arc::clone(&upstream.target.tls),
         parameters,
         connect_timeout: upstream.connect_timeout,
         keepalive: upstream.keepalive,

@@ -80,9 +80,10 @@ fn reaches(upstream: &Upstream) -> String {
     };
     let hosts: Vec<String> = upstream.target.hosts.iter().map(host).collect();
     format!(
-        "{} as {} at {}",
+        "{} as {} at {} (sslmode={})",
         upstream.target.database,
         upstream.target.user,
-        hosts.join(", ")
+        hosts.join(", "),
+        upstream.target.tls.mode.as_str()
     )
 }

@@ -1,7 +1,9 @@
 //! From the parts of a URL, and what stands in for missing ones, to a target.
 
+use super::tls;
 use super::url::{self, Parts, UrlProblem};
-use super::{Host, PasswordSource, Secret, SslMode, Target};
+use super::{Host, PasswordSource, Secret, Target};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What libpq takes from the environment where a URL does not say.
@@ -60,14 +62,18 @@ pub(super) fn parse(text: &str, fallbacks: &Fallbacks) -> Result<Parsed, UrlProb
                 .password
                 .map_or(PasswordSource::None, PasswordSource::Given),
             parameters: Vec::new(),
-            sslmode: SslMode::Prefer,
+            tls: Arc::default(),
         },
         connect_timeout: None,
         keepalive: None,
     };
+    let mut tls = tls::Builder::default();
     for (name, value) in parts.query {
-        apply(&mut parsed, name, value)?;
+        if !tls.take(name, &value)? {
+            apply(&mut parsed, name, value)?;
+        }
     }
+    parsed.target.tls = Arc::new(tls.build()?);
     Ok(parsed)
 }
 
@@ -109,12 +115,6 @@ fn hosts(parts: &Parts, fallbacks: &Fallbacks) -> Result<Vec<Host>, UrlProblem> 
 
 fn apply(parsed: &mut Parsed, name: &'static str, value: String) -> Result<(), UrlProblem> {
     match (name, value.as_str()) {
-        ("sslmode", "disable") => parsed.target.sslmode = SslMode::Disable,
-        ("sslmode", "allow" | "prefer") => parsed.target.sslmode = SslMode::Prefer,
-        ("sslmode", "require") => return Err(UrlProblem::Tls("require")),
-        ("sslmode", "verify-ca") => return Err(UrlProblem::Tls("verify-ca")),
-        ("sslmode", "verify-full") => return Err(UrlProblem::Tls("verify-full")),
-        ("sslmode", _) => return Err(UrlProblem::Value(name, "disable, allow or prefer")),
         ("connect_timeout", text) => parsed.connect_timeout = Some(seconds(name, text)?),
         ("keepalives_idle", text) => parsed.keepalive = Some(seconds(name, text)?),
         ("keepalives", "1") | ("target_session_attrs", "any") => {}

@@ -632,7 +632,7 @@ fn urls_are_read_as_libpq_reads_them() {
             ("application_name".into(), "z".to_owned())
         ]
     );
-    assert_eq!(full.sslmode, SslMode::Disable);
+    assert_eq!(full.tls.mode, SslMode::Disable);
 }
 
 #[test]
@@ -668,13 +668,27 @@ fn urls_that_cannot_be_used_say_why() {
         ("postgres://a@b/c%zz", "%25"),
         (
             "postgres://a@b/c?sslmode=verify-full",
-            "sslmode=verify-full demands TLS",
+            "sslmode=verify-full needs sslrootcert",
         ),
         (
             "postgres://a@b/c?sslmod=disable",
             "nearest known one is sslmode",
         ),
-        ("postgres://a@b/c?sslcert=x", "sslcert is not served"),
+        ("postgres://a@b/c?sslcrl=x", "sslcrl is not served"),
+        ("postgres://a@b/c?sslcert=x", "belong together"),
+        ("postgres://a@b/c?sslmode=on", "must be disable, allow"),
+        (
+            "postgres://a@b/c?sslnegotiation=direct",
+            "require, verify-ca",
+        ),
+        (
+            "postgres://a@b/c?sslrootcert=system&sslmode=require",
+            "verify-full with sslrootcert=system",
+        ),
+        (
+            "postgres://a@b/c?ssl_min_protocol_version=TLSv1",
+            "TLSv1.2 or TLSv1.3",
+        ),
         ("postgres://a@b/c?target_session_attrs=primary", "any"),
         ("postgres://a@b/c?host=a,b,c&port=1,2", "number of ports"),
         ("postgres://a@b/c?host", "without a value"),

@@ -1,8 +1,9 @@
 //! The configuration as the rest of the program reads it.
 
-use super::PasswordSource;
+use super::{PasswordSource, Tls};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything that can be set, complete and checked.
@@ -99,8 +100,8 @@ pub struct Target {
     pub password: PasswordSource,
     /// Further startup parameters from the URL, such as `application_name` and `options`.
     pub parameters: Vec<(String, String)>,
-    /// Whether TLS is asked for.
-    pub sslmode: SslMode,
+    /// How the server is spoken to.
+    pub tls: Arc<Tls>,
 }
 
 /// One address of a server.
@@ -120,15 +121,6 @@ pub enum Host {
         /// The number in the socket's name.
         port: u16,
     },
-}
-
-/// Whether TLS is asked for. This version speaks without it, so both mean the same today.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SslMode {
-    /// Never.
-    Disable,
-    /// Where the server offers it; without it is fine.
-    Prefer,
 }
 
 /// The pod's server connections.

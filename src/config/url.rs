@@ -35,11 +35,12 @@ pub enum UrlProblem {
         "it names no host: write postgresql://user@host/database, or ?host=/directory for a socket"
     )]
     NoHost,
-    /// TLS is demanded.
-    #[error(
-        "sslmode={0} demands TLS, which this version does not speak to the server: use sslmode=disable over a socket, within a trusted network, or through a TLS tunnel beside it"
-    )]
-    Tls(&'static str),
+    /// A certificate without its key, or the other way around.
+    #[error("sslcert and sslkey belong together: name both files")]
+    Pair,
+    /// Nobody vouches for the server.
+    #[error("sslmode={0} needs sslrootcert: the file of an authority's certificate, or system")]
+    NoRoots(&'static str),
     /// A value that the parameter does not take.
     #[error("the parameter {0} must be {1}")]
     Value(&'static str, &'static str),
@@ -65,6 +66,14 @@ pub(super) const SERVED: &[&str] = &[
     "password",
     "dbname",
     "sslmode",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslsni",
+    "sslrootcert",
+    "sslkey",
+    "sslcert",
+    "sslnegotiation",
+    "channel_binding",
     "connect_timeout",
     "application_name",
     "options",
@@ -79,7 +88,6 @@ const NOT_SERVED: &[&str] = &[
     "hostaddr",
     "passfile",
     "require_auth",
-    "channel_binding",
     "fallback_application_name",
     "keepalives_interval",
     "keepalives_count",
@@ -87,19 +95,12 @@ const NOT_SERVED: &[&str] = &[
     "replication",
     "gssencmode",
     "requiressl",
-    "sslnegotiation",
     "sslcompression",
-    "sslcert",
-    "sslkey",
     "sslpassword",
     "sslcertmode",
-    "sslrootcert",
     "sslcrl",
     "sslcrldir",
-    "sslsni",
     "requirepeer",
-    "ssl_min_protocol_version",
-    "ssl_max_protocol_version",
     "min_protocol_version",
     "max_protocol_version",
     "krbsrvname",

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bb8::ManageConnection;
 use bb8_postgres::PostgresConnectionManager;
+use tokio_postgres::config::ChannelBinding as Binding;
 use tokio_postgres::{Config, NoTls};
 
-use crate::config::{Host, Target, Upstream};
+use crate::config::{self, Host, Target, Upstream};
 use crate::server::{Address, ConnectError};
 
 use super::error::Problem;
@@ -73,6 +74,11 @@ impl Dialer {
             .user(&self.target.user)
             .dbname(&self.target.database)
             .application_name(APPLICATION_NAME)
+            .channel_binding(match self.target.tls.channel_binding {
+                config::ChannelBinding::Disable => Binding::Disable,
+                config::ChannelBinding::Prefer => Binding::Prefer,
+                config::ChannelBinding::Require => Binding::Require,
+            })
             .ssl_mode(tokio_postgres::config::SslMode::Disable);
         for (name, value) in &self.target.parameters {
             if name == "options" {
@@ -100,7 +106,9 @@ impl ManageConnection for Dialer {
         let mut last = Problem::Ended(None);
         for host in hosts {
             let address = address(host);
-            let dial = tokio::time::timeout(share, Line::connect(&address, &login)).await;
+            let dial =
+                tokio::time::timeout(share, Line::connect(&address, &self.target.tls, &login))
+                    .await;
             let dialled = dial.unwrap_or_else(|_| {
                 Err(Problem::Connect(ConnectError::Timeout {
                     address,

@@ -69,7 +69,7 @@ impl MonitorError {
                 ConnectError::PasswordUnreadable(_) => ErrorKind::Password,
                 ConnectError::Timeout { .. } => ErrorKind::Timeout,
                 ConnectError::Refused(_) => ErrorKind::Refused,
-                ConnectError::Broken { .. } => ErrorKind::Broken,
+                ConnectError::Broken { .. } | ConnectError::Tls { .. } => ErrorKind::Broken,
                 ConnectError::PasswordMissing(_)
                 | ConnectError::CleartextRefused(_)
                 | ConnectError::MethodNotServed { .. }
@@ -123,6 +123,17 @@ impl Problem {
             Some(said) if is_farewell(said) => Self::Ended(Some(Said::from(said).to_string())),
             Some(said) => Self::Failed(said.into()),
             None => Self::Ended(Some(chain(&error))),
+        }
+    }
+
+    /// Whether the same server may let us in with TLS instead of without, or the other way around.
+    pub(super) fn is_the_other_way_worth_a_try(&self) -> bool {
+        match self {
+            Self::Refused { said, .. } => {
+                said.code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
+            }
+            Self::Connect(error) => error.is_the_other_way_worth_a_try(),
+            _ => false,
         }
     }
 

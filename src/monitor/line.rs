@@ -1,16 +1,15 @@
 //! One connection to PostgreSQL, and the task that drives it.
 
-use std::io;
-
-use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
-use tokio_postgres::{Client, Config, Error, NoTls};
+use tokio_postgres::{Client, Config, Error};
 
-use crate::server::{Address, ConnectError};
+use crate::config::Tls;
+use crate::server::wire::Wire;
+use crate::server::{Address, Way, open, ways};
 
 use super::Question;
 use super::error::Problem;
-use super::wary::{Stream, Wary};
+use super::wary::{Secured, Wary};
 
 /// A connection that is logged in. Dropping it says goodbye to the server, in the task that
 /// drives it.
@@ -23,23 +22,44 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Reaches `address` and logs in.
+    /// Reaches `address` and logs in, by one way and then the other, as libpq does.
     ///
     /// Cancel safe: dropping the future closes the socket.
-    pub(super) async fn connect(address: &Address, login: &Config) -> Result<Self, Problem> {
-        let stream = reach(address).await.map_err(|source| {
-            Problem::Connect(ConnectError::Unreachable {
-                address: address.clone(),
-                source,
-            })
-        })?;
-        let stream = Wary::new(
-            stream,
-            address.is_local_socket(),
-            login.get_password().is_some(),
-        );
+    pub(super) async fn connect(
+        address: &Address,
+        tls: &Tls,
+        login: &Config,
+    ) -> Result<Self, Problem> {
+        let mut last = Problem::Ended(None);
+        for way in ways(address, tls) {
+            match Self::connect_by(address, tls, *way, login).await {
+                Err(problem) if problem.is_the_other_way_worth_a_try() => last = problem,
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_by(
+        address: &Address,
+        tls: &Tls,
+        way: Way,
+        login: &Config,
+    ) -> Result<Self, Problem> {
+        let socket = open(address, tls, way, None).await?;
+        let mut login = login.clone();
+        let secured = Secured(socket.end_point());
+        let is_private = address.is_local_socket() || socket.is_encrypted();
+        if socket.is_encrypted() {
+            // It is in TLS already: tokio-postgres is only told so.
+            login
+                .ssl_mode(tokio_postgres::config::SslMode::Require)
+                .ssl_negotiation(tokio_postgres::config::SslNegotiation::Direct);
+        }
+        let has_password = login.get_password().is_some();
+        let stream = Wary::new(Box::new(Wire::new(socket)), is_private, has_password);
         let (client, driver) = login
-            .connect_raw(stream, NoTls)
+            .connect_raw(stream, secured)
             .await
             .map_err(|error| Problem::login(address, error))?;
         // How it ends is told to whoever asks over it.
@@ -77,20 +97,6 @@ impl Drop for CutOff<'_> {
     fn drop(&mut self) {
         if let Some(driver) = self.0 {
             driver.abort();
-        }
-    }
-}
-
-async fn reach(address: &Address) -> io::Result<Stream> {
-    match address {
-        Address::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            stream.set_nodelay(true)?;
-            Ok(Box::new(stream))
-        }
-        Address::Unix { dir, port } => {
-            let path = dir.join(format!(".s.PGSQL.{port}"));
-            Ok(Box::new(UnixStream::connect(path).await?))
         }
     }
 }

@@ -3,11 +3,13 @@
 //! tokio-postgres sends a password in clear text to whoever asks for it. So what the server
 //! says until it has let us in is read along, and a demand that is not met ends the login.
 
+use std::future::Ready;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 /// Either kind of socket.
 pub(super) type Stream = Box<dyn Socket>;
@@ -44,6 +46,58 @@ impl Wary {
             stream,
             login: Some(login),
         }
+    }
+}
+
+/// A connection that is in TLS already, and what binds SCRAM to it.
+#[derive(Debug)]
+pub(super) struct Secured(pub(super) Option<Vec<u8>>);
+
+/// A stream in TLS, as tokio-postgres wants to know it.
+pub(super) struct Encrypted(Wary, Option<Vec<u8>>);
+
+impl TlsConnect<Wary> for Secured {
+    type Stream = Encrypted;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Encrypted>>;
+
+    fn connect(self, stream: Wary) -> Self::Future {
+        std::future::ready(Ok(Encrypted(stream, self.0)))
+    }
+}
+
+impl TlsStream for Encrypted {
+    fn channel_binding(&self) -> ChannelBinding {
+        let end_point = self.1.clone();
+        end_point.map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
+    }
+}
+
+impl AsyncRead for Encrypted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Encrypted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

@@ -5,17 +5,20 @@
 //! through the checkout that they are for, and a connection is returned only after all of
 //! them were seen through.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::config::Tls;
 use crate::server::cancel::cancel;
-use crate::server::{Address, ConnectError};
+use crate::server::{Address, ConnectError, Way};
 
 /// Cancels what a checkout runs, for as long as it is lent.
 #[derive(Debug, Clone)]
 pub struct Canceller {
     address: Address,
+    way: (Arc<Tls>, Way),
     pid: i32,
     key: [u8; 4],
     requests: watch::Sender<Requests>,
@@ -40,9 +43,10 @@ pub enum Cancelled {
 }
 
 impl Canceller {
-    pub(super) fn new(address: Address, pid: i32, key: [u8; 4]) -> Self {
+    pub(super) fn new(address: Address, way: (Arc<Tls>, Way), pid: i32, key: [u8; 4]) -> Self {
         Self {
             address,
+            way,
             pid,
             key,
             requests: watch::Sender::new(Requests::Taken { under_way: 0 }),
@@ -61,7 +65,8 @@ impl Canceller {
             tracing::debug!(pid = self.pid, "cancel request is too late");
             return Ok(Cancelled::TooLate);
         };
-        cancel(&self.address, self.pid, self.key).await?;
+        let (tls, way) = &self.way;
+        cancel(&self.address, tls, *way, self.pid, self.key).await?;
         Ok(Cancelled::Sent)
     }
 

@@ -55,7 +55,12 @@ impl Checkout {
     pub(super) fn new(lender: Arc<Lender>, pool: PoolId, key: Arc<Key>, place: Place) -> Self {
         let canceller = place.connection.as_ref().map(|connection| {
             let address = connection.address().clone();
-            Canceller::new(address, connection.pid(), connection.key())
+            Canceller::new(
+                address,
+                connection.way(),
+                connection.pid(),
+                connection.key(),
+            )
         });
         Self {
             lender,

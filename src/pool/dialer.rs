@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bb8::ManageConnection;
 
-use crate::config::PasswordSource;
+use crate::config::{PasswordSource, Tls};
 use crate::protocol::startup::Parameters;
 use crate::server::{Address, ConnectError, Connection, Login};
 
@@ -20,6 +20,8 @@ pub struct Target {
     pub database: String,
     /// Where the password comes from; read anew at each dial.
     pub password: PasswordSource,
+    /// How servers are spoken to.
+    pub tls: Arc<Tls>,
     /// The forwarded startup parameters.
     pub parameters: Parameters,
     /// How long reaching one address and logging in may take.
@@ -78,6 +80,7 @@ impl Dialer {
             user: &target.user,
             database: &target.database,
             password: password.as_ref().map(|secret| secret.expose().as_bytes()),
+            tls: &target.tls,
             parameters: &target.parameters,
             timeout: target.connect_timeout,
             keepalive: target.keepalive,
@@ -159,6 +162,7 @@ pub(super) mod tests {
             user: "app".to_owned(),
             database: "app".to_owned(),
             password: PasswordSource::None,
+            tls: Arc::default(),
             parameters: Parameters::default(),
             connect_timeout: Duration::from_secs(5),
             keepalive: Duration::from_secs(30),

@@ -4,8 +4,14 @@
 //! overheard. See "Start-up" in the PostgreSQL documentation's chapter on message flow.
 
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::authentication::sasl::{
+    ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
+};
 
+use crate::config::{self, Tls};
+
+use super::socket::Socket;
+use super::tls::TlsProblem;
 use super::{Address, ConnectError};
 
 /// The codes of AuthenticationXXX messages.
@@ -18,11 +24,36 @@ mod code {
     pub(super) const SASL_FINAL: i32 = 12;
 }
 
+/// What a login goes through.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Channel {
+    /// Whether nobody can listen.
+    is_encrypted: bool,
+    /// What binds SCRAM to it, where it can be bound.
+    end_point: Option<Vec<u8>>,
+    is_binding_required: bool,
+}
+
+impl Channel {
+    pub(super) fn of(socket: &Socket, tls: &Tls) -> Self {
+        Self {
+            is_encrypted: socket.is_encrypted(),
+            end_point: match tls.channel_binding {
+                config::ChannelBinding::Disable => None,
+                _ => socket.end_point(),
+            },
+            is_binding_required: tls.channel_binding == config::ChannelBinding::Require,
+        }
+    }
+}
+
 /// A login under way: fed with the bodies of the server's `R` messages.
 pub(super) struct Authentication<'a> {
     address: &'a Address,
     user: &'a str,
     password: Option<&'a [u8]>,
+    channel: Channel,
+    is_bound: bool,
     scram: Option<ScramSha256>,
 }
 
@@ -36,11 +67,18 @@ pub(super) enum Step {
 }
 
 impl<'a> Authentication<'a> {
-    pub(super) fn new(address: &'a Address, user: &'a str, password: Option<&'a [u8]>) -> Self {
+    pub(super) fn new(
+        address: &'a Address,
+        user: &'a str,
+        password: Option<&'a [u8]>,
+        channel: Channel,
+    ) -> Self {
         Self {
             address,
             user,
             password,
+            channel,
+            is_bound: false,
             scram: None,
         }
     }
@@ -50,9 +88,14 @@ impl<'a> Authentication<'a> {
         let (code, rest) = body
             .split_first_chunk::<4>()
             .ok_or_else(|| self.malformed())?;
-        match i32::from_be_bytes(*code) {
+        let code = i32::from_be_bytes(*code);
+        let is_sasl = matches!(code, code::SASL | code::SASL_CONTINUE | code::SASL_FINAL);
+        if self.channel.is_binding_required && !is_sasl && !self.is_bound {
+            return Err(self.no_binding());
+        }
+        match code {
             code::OK => Ok(Step::Wait),
-            code::CLEARTEXT if self.address.is_local_socket() => {
+            code::CLEARTEXT if self.address.is_local_socket() || self.channel.is_encrypted => {
                 Ok(Step::Send(password_message(self.password()?)))
             }
             code::CLEARTEXT => Err(ConnectError::CleartextRefused(self.address.clone())),
@@ -74,17 +117,32 @@ impl<'a> Authentication<'a> {
     }
 
     fn sasl(&mut self, mechanisms: &[u8]) -> Result<Step, ConnectError> {
-        if !mechanisms
-            .split(|byte| *byte == 0)
-            .any(|offered| offered == SCRAM_SHA_256.as_bytes())
-        {
-            return Err(ConnectError::MethodNotServed {
-                address: self.address.clone(),
-                method: "a SASL mechanism other than SCRAM-SHA-256",
-            });
-        }
-        let scram = ScramSha256::new(self.password()?, ChannelBinding::unsupported());
-        let mut body = SCRAM_SHA_256.as_bytes().to_vec();
+        let offers = |name: &str| {
+            let mut offered = mechanisms.split(|byte| *byte == 0);
+            offered.any(|offered| offered == name.as_bytes())
+        };
+        let end_point = self.channel.end_point.take();
+        let (mechanism, binding) = match end_point {
+            Some(data) if offers(SCRAM_SHA_256_PLUS) => {
+                self.is_bound = true;
+                (
+                    SCRAM_SHA_256_PLUS,
+                    ChannelBinding::tls_server_end_point(data),
+                )
+            }
+            _ if self.channel.is_binding_required => return Err(self.no_binding()),
+            _ if !offers(SCRAM_SHA_256) => {
+                return Err(ConnectError::MethodNotServed {
+                    address: self.address.clone(),
+                    method: "a SASL mechanism other than SCRAM-SHA-256",
+                });
+            }
+            // We could, and the server did not offer it: told, so that it notices a downgrade.
+            Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
+            None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+        };
+        let scram = ScramSha256::new(self.password()?, binding);
+        let mut body = mechanism.as_bytes().to_vec();
         body.push(0);
         // A first message is some dozens of bytes: a nonce and two attributes.
         body.extend((scram.message().len() as i32).to_be_bytes());
@@ -120,6 +178,13 @@ impl<'a> Authentication<'a> {
     fn password(&self) -> Result<&'a [u8], ConnectError> {
         self.password
             .ok_or_else(|| ConnectError::PasswordMissing(self.address.clone()))
+    }
+
+    fn no_binding(&self) -> ConnectError {
+        ConnectError::Tls {
+            address: self.address.clone(),
+            problem: TlsProblem::NoBinding,
+        }
     }
 
     fn malformed(&self) -> ConnectError {
@@ -180,7 +245,7 @@ mod tests {
     #[test]
     fn a_password_never_crosses_a_network_in_clear_text() {
         let address = network();
-        let mut login = Authentication::new(&address, "app", Some(b"secret"));
+        let mut login = Authentication::new(&address, "app", Some(b"secret"), Channel::default());
         let answer = login.answer(&request(code::CLEARTEXT, b""));
         assert!(matches!(answer, Err(ConnectError::CleartextRefused(_))));
     }
@@ -192,7 +257,8 @@ mod tests {
             request(code::MD5, b"salt"),
             request(code::SASL, b"SCRAM-SHA-256\0\0"),
         ] {
-            let answer = Authentication::new(&address, "app", None).answer(&wanted);
+            let answer =
+                Authentication::new(&address, "app", None, Channel::default()).answer(&wanted);
             assert!(matches!(answer, Err(ConnectError::PasswordMissing(_))));
         }
     }
@@ -200,7 +266,7 @@ mod tests {
     #[test]
     fn a_server_that_begins_scram_and_skips_its_proof_is_not_complete() {
         let address = network();
-        let mut login = Authentication::new(&address, "app", Some(b"secret"));
+        let mut login = Authentication::new(&address, "app", Some(b"secret"), Channel::default());
         let first = login.answer(&request(code::SASL, b"SCRAM-SHA-256\0\0"));
         assert!(matches!(first, Ok(Step::Send(_))));
         assert!(matches!(
@@ -213,7 +279,7 @@ mod tests {
     #[test]
     fn a_method_that_is_not_served_is_named() {
         let address = network();
-        let mut login = Authentication::new(&address, "app", Some(b"secret"));
+        let mut login = Authentication::new(&address, "app", Some(b"secret"), Channel::default());
         let error = login.answer(&request(7, b"")).unwrap_err();
         assert!(error.to_string().contains("GSSAPI"), "{error}");
     }

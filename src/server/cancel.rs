@@ -4,10 +4,12 @@ use std::io;
 
 use crate::protocol::startup::cancel_request;
 
-use super::connection::reach;
+use crate::config::Tls;
+
+use super::reach::{Way, open};
 use super::{Address, ConnectError};
 
-/// Asks the server at `address` to cancel what backend `pid` runs, and waits until the
+/// Asks the server at `address`, by the way of the connection that is meant, to cancel what backend `pid` runs, and waits until the
 /// server has closed the request's connection: only then has the signal been sent, and a
 /// server connection must not be lent again before.
 ///
@@ -15,12 +17,15 @@ use super::{Address, ConnectError};
 ///
 /// # Errors
 /// The server could not be reached, or the connection broke.
-pub async fn cancel(address: &Address, pid: i32, key: [u8; 4]) -> Result<(), ConnectError> {
-    let socket = reach(address, None).await?;
-    let broken = |source: io::Error| ConnectError::Broken {
-        address: address.clone(),
-        source,
-    };
+pub async fn cancel(
+    address: &Address,
+    tls: &Tls,
+    way: Way,
+    pid: i32,
+    key: [u8; 4],
+) -> Result<(), ConnectError> {
+    let socket = open(address, tls, way, None).await?;
+    let broken = |source: io::Error| ConnectError::broken(address, source);
     let request = cancel_request(pid, key);
     socket.write_all(&request).await.map_err(broken)?;
     let mut ignored = [0; 64];

@@ -1,16 +1,15 @@
 //! A logged-in server connection, and what is asked of it between two sessions.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::{TcpStream, UnixStream};
-
+use crate::config::Tls;
 use crate::protocol::message::{Fields, SqlState};
 use crate::protocol::startup::Parameters;
 
-use super::auth::{Authentication, Step};
+use super::auth::{Authentication, Channel, Step};
+use super::reach::{Way, open, ways};
 use super::socket::{Pending, Socket};
 use super::{Address, ConnectError};
 
@@ -28,6 +27,8 @@ pub struct Login<'a> {
     pub database: &'a str,
     /// The password, if one is configured.
     pub password: Option<&'a [u8]>,
+    /// How the server is spoken to.
+    pub tls: &'a Arc<Tls>,
     /// The client's other startup parameters.
     pub parameters: &'a Parameters,
     /// How long reaching the server and logging in may take together.
@@ -41,6 +42,7 @@ pub struct Login<'a> {
 pub struct Connection {
     socket: Socket,
     address: Address,
+    tls: Arc<Tls>,
     pid: i32,
     key: [u8; 4],
     /// What the server reported last, by name.
@@ -85,11 +87,24 @@ impl Connection {
         })?
     }
 
+    /// Tries one way, and then the other, as libpq does.
     async fn start(login: &Login<'_>) -> Result<Self, ConnectError> {
-        let socket = reach(login.address, Some(login.keepalive)).await?;
+        let mut last = ConnectError::NoAddress;
+        for way in ways(login.address, login.tls) {
+            match Self::start_by(login, *way).await {
+                Err(error) if error.is_the_other_way_worth_a_try() => last = error,
+                other => return other,
+            }
+        }
+        Err(last)
+    }
+
+    async fn start_by(login: &Login<'_>, way: Way) -> Result<Self, ConnectError> {
+        let socket = open(login.address, login.tls, way, Some(login.keepalive)).await?;
         let mut connection = Self {
             socket,
             address: login.address.clone(),
+            tls: Arc::clone(login.tls),
             pid: 0,
             key: [0; 4],
             reported: Vec::new(),
@@ -98,12 +113,14 @@ impl Connection {
             unread: Vec::new(),
         };
         let startup = login.parameters.encode(login.user, login.database);
-        let broken = |source| ConnectError::Broken {
-            address: login.address.clone(),
-            source,
-        };
+        let broken = |source| ConnectError::broken(login.address, source);
         connection.write(&startup).await.map_err(broken)?;
-        let mut login = Authentication::new(login.address, login.user, login.password);
+        let mut login = Authentication::new(
+            login.address,
+            login.user,
+            login.password,
+            Channel::of(&connection.socket, login.tls),
+        );
         while connection.status == 0 {
             let (kind, body) = connection.message().await.map_err(broken)?;
             connection.started_with(kind, body, &mut login).await?;
@@ -146,6 +163,16 @@ impl Connection {
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// How it is spoken to, and by which way that came about: a cancel request goes the same.
+    #[must_use]
+    pub fn way(&self) -> (Arc<Tls>, Way) {
+        let way = match self.socket.is_encrypted() {
+            true => Way::Tls,
+            false => Way::Plain,
+        };
+        (Arc::clone(&self.tls), way)
     }
 
     /// The process id of the backend.
@@ -307,52 +334,8 @@ impl Connection {
     }
 
     fn broken(&self, source: io::Error) -> ConnectError {
-        ConnectError::Broken {
-            address: self.address.clone(),
-            source,
-        }
+        ConnectError::broken(&self.address, source)
     }
-}
-
-/// Connects a socket to `address`; a name is resolved anew. The kernel watches over a TCP
-/// connection that is to be kept.
-pub(super) async fn reach(
-    address: &Address,
-    keepalive: Option<Duration>,
-) -> Result<Socket, ConnectError> {
-    let socket = match address {
-        Address::Tcp { host, port } => tcp(host, *port, keepalive).await,
-        Address::Unix { dir, port } => UnixStream::connect(dir.join(format!(".s.PGSQL.{port}")))
-            .await
-            .and_then(|stream| Socket::new(OwnedFd::from(stream.into_std()?))),
-    };
-    socket.map_err(|source| ConnectError::Unreachable {
-        address: address.clone(),
-        source,
-    })
-}
-
-async fn tcp(host: &str, port: u16, keepalive: Option<Duration>) -> io::Result<Socket> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    if let Some(idle) = keepalive {
-        keep_alive(&stream, idle)?;
-    }
-    Socket::new(OwnedFd::from(stream.into_std()?))
-}
-
-/// A peer that is silently gone is noticed after `idle` and three probes at a third of it each;
-/// the same goes for what was sent and is not acknowledged.
-fn keep_alive(stream: &TcpStream, idle: Duration) -> io::Result<()> {
-    // Below a second the kernel knows no idleness.
-    let seconds = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX).max(1);
-    let millis = seconds.saturating_mul(2_000);
-    setsockopt(stream, sockopt::KeepAlive, &true)?;
-    setsockopt(stream, sockopt::TcpKeepIdle, &seconds)?;
-    setsockopt(stream, sockopt::TcpKeepInterval, &seconds.div_ceil(3))?;
-    setsockopt(stream, sockopt::TcpKeepCount, &3)?;
-    setsockopt(stream, sockopt::TcpUserTimeout, &millis)?;
-    Ok(())
 }
 
 /// Takes the first message off `bytes` if it is whole.

@@ -8,6 +8,7 @@ use crate::config::PasswordError;
 use crate::protocol::message::{Fields, Report, Severity, SqlState, with_severity};
 
 use super::Address;
+use super::tls::TlsProblem;
 
 /// A connect that failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,14 @@ pub enum ConnectError {
     /// The server could not prove that it knows the password (SCRAM).
     #[error("PostgreSQL at {0} failed to prove that it knows the password")]
     ServerNotAuthentic(Address),
+    /// TLS could not be had.
+    #[error("no TLS with PostgreSQL at {address}: {problem}")]
+    Tls {
+        /// With whom.
+        address: Address,
+        /// What is wrong.
+        problem: TlsProblem,
+    },
     /// The connection broke, or what came is not PostgreSQL's protocol.
     #[error("the connection to {address} broke during start-up: {source}")]
     Broken {
@@ -74,6 +83,30 @@ pub enum Phase {
 }
 
 impl ConnectError {
+    /// A connection that broke; by TLS, where that is why.
+    pub(crate) fn broken(address: &Address, source: io::Error) -> Self {
+        let address = address.clone();
+        let tls = source
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match tls.cloned() {
+            Some(error) => Self::Tls {
+                address,
+                problem: TlsProblem::Failed(error),
+            },
+            None => Self::Broken { address, source },
+        }
+    }
+
+    /// Whether the same server may let us in with TLS instead of without, or the other way around.
+    #[must_use]
+    pub fn is_the_other_way_worth_a_try(&self) -> bool {
+        match self {
+            Self::Tls { .. } => true,
+            _ => self.sqlstate().as_str() == "28000" && matches!(self, Self::Refused(_)),
+        }
+    }
+
     /// The step that failed.
     #[must_use]
     pub fn phase(&self) -> Phase {
@@ -81,6 +114,7 @@ impl ConnectError {
             Self::Unreachable { .. }
             | Self::Timeout { .. }
             | Self::Broken { .. }
+            | Self::Tls { .. }
             | Self::NoAddress => Phase::Connect,
             Self::Refused(_) if self.sqlstate().class() != "28" => Phase::Connect,
             _ => Phase::Auth,
@@ -94,9 +128,10 @@ impl ConnectError {
             Self::Refused(body) => Fields::parse(body)
                 .and_then(|fields| fields.sqlstate())
                 .unwrap_or(SqlState::CONNECTION_FAILURE),
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::NoAddress => {
-                SqlState::UNABLE_TO_CONNECT
-            }
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Tls { .. }
+            | Self::NoAddress => SqlState::UNABLE_TO_CONNECT,
             Self::Broken { .. } => SqlState::CONNECTION_FAILURE,
             Self::PasswordMissing(_)
             | Self::PasswordUnreadable(_)
@@ -153,12 +188,13 @@ impl ConnectError {
             | Self::NoAddress => {
                 "Check that the database is up and that the upstream's host and port are right."
             }
+            Self::Tls { problem, .. } => problem.hint(),
             Self::PasswordMissing(_) => {
                 "Set the upstream's password_file, or the password in its URL, or PGPASSWORD."
             }
             Self::PasswordUnreadable(_) => "Put the password into the upstream's password_file.",
             Self::CleartextRefused(_) => {
-                "Use scram-sha-256 in the server's pg_hba.conf, or connect over a Unix socket."
+                "Use scram-sha-256 in the server's pg_hba.conf, or TLS, or a Unix socket."
             }
             Self::MethodNotServed { .. } => {
                 "Use scram-sha-256 for this user in the server's pg_hba.conf."

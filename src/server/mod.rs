@@ -7,6 +7,9 @@
 //! | [`connection`] | a logged-in server connection and what is asked of it between sessions |
 //! | [`auth`] | the answers to the server's authentication requests |
 //! | [`cancel`] | a cancel request seen through to its end |
+//! | `reach` | a socket to a server, in TLS or not |
+//! | [`tls`] | TLS to the server |
+//! | [`wire`] | such a socket for who wants a stream |
 //! | [`error`] | why a connection could not be had, for the client and for the operator |
 
 pub mod address;
@@ -14,8 +17,12 @@ pub mod auth;
 pub mod cancel;
 pub mod connection;
 pub mod error;
+mod reach;
 pub mod socket;
+pub mod tls;
+pub mod wire;
 
 pub use address::Address;
 pub use connection::{Connection, Login};
 pub use error::ConnectError;
+pub use reach::{Way, open, ways};

@@ -291,6 +291,7 @@ fn target(postgres: &Postgres, database: &Database) -> Target {
         user: "app".to_owned(),
         database: database.name.clone(),
         password: PasswordSource::None,
+        tls: std::sync::Arc::default(),
         parameters: Parameters::new(vec![("application_name".to_owned(), POOLED.into())]),
         connect_timeout: Duration::from_secs(20),
         keepalive: Duration::from_secs(30),
