@@ -1,10 +1,11 @@
 //! The data plane: its thread, and what lives on it.
 
+use std::net::TcpListener as StdTcpListener;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
@@ -34,6 +35,7 @@ impl DataPlane {
     pub(super) fn start(
         config: &Config,
         socket: Bound,
+        tcp: Vec<StdTcpListener>,
         main: &Handle,
         monitors: &[Arc<Monitor>],
     ) -> Result<Self, StartError> {
@@ -56,7 +58,7 @@ impl DataPlane {
         let keeper = keeper::run(Arc::clone(&executions), config.maintenance.interval);
         let thread = std::thread::Builder::new()
             .name("data".to_owned())
-            .spawn(move || serve(&runtime, service, socket, keeper, stopped))
+            .spawn(move || serve(&runtime, service, (socket, tcp), keeper, stopped))
             .map_err(StartError::Runtime)?;
         Ok(Self {
             executions,
@@ -81,7 +83,7 @@ impl DataPlane {
 fn serve(
     runtime: &Runtime,
     service: Arc<Service>,
-    (listener, _place): Bound,
+    ((listener, _place), tcp): (Bound, Vec<StdTcpListener>),
     keeper: impl Future<Output = ()> + Send + 'static,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -90,8 +92,9 @@ fn serve(
         let shutdown = async {
             let _ = stopped.await;
         };
-        match UnixListener::from_std(listener) {
-            Ok(listener) => service.serve(listener, shutdown).await,
+        let tcp: Result<Vec<TcpListener>, _> = tcp.into_iter().map(TcpListener::from_std).collect();
+        match UnixListener::from_std(listener).and_then(|unix| Ok((unix, tcp?))) {
+            Ok((unix, tcp)) => service.serve(unix, tcp, shutdown).await,
             Err(error) => tracing::error!(%error, "cannot listen on the PostgreSQL socket"),
         }
     });
@@ -147,6 +150,11 @@ fn served(config: &Config) -> Vec<Served> {
 fn settings(config: &Config) -> Settings {
     Settings {
         allow_uids: config.listen.allow_uids.clone(),
+        tcp_password_file: config
+            .listen
+            .tcp
+            .as_ref()
+            .map(|tcp| tcp.password_file.clone()),
         max_sessions: config.listen.max_sessions,
         has_reserve: config.budget.warm > 0,
         holders: config.errors.holders,

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 use crate::config::{Config, Loaded};
 use crate::control::{Control, Facts, UpstreamFacts};
 use crate::execution::Remote;
-use crate::listener::{Access, Directory};
+use crate::listener::{Access, Directory, bind_tcp};
 use crate::monitor::Monitor;
 use crate::telemetry;
 
@@ -53,12 +53,13 @@ pub fn run(loaded: &Loaded) -> Result<(), StartError> {
     };
     let control_socket = directory.bind("control.sock", &access)?;
     let postgres_socket = directory.bind(&format!(".s.PGSQL.{}", config.listen.port), &access)?;
+    let tcp = listen_on_tcp(config)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
     let monitors = monitors(config);
-    let data = DataPlane::start(config, postgres_socket, runtime.handle(), &monitors)?;
+    let data = DataPlane::start(config, postgres_socket, tcp, runtime.handle(), &monitors)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         socket = %config.listen.socket().display(),
@@ -102,6 +103,20 @@ async fn watch(
     let _ = serving.await;
     data.stop();
     tracing::info!("execpool ends");
+}
+
+/// The listeners on TCP, none where it is off; what is not on the loopback is no configuration.
+fn listen_on_tcp(config: &Config) -> Result<Vec<std::net::TcpListener>, StartError> {
+    let Some(tcp) = &config.listen.tcp else {
+        return Ok(Vec::new());
+    };
+    let listeners = bind_tcp(tcp.at.first(), |port| tcp.at.second(port))?;
+    for listener in &listeners {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "execpool listens on TCP");
+        }
+    }
+    Ok(listeners)
 }
 
 /// Each session needs a descriptor, each server connection another: the soft limit, often 1,024,

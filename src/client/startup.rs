@@ -12,18 +12,10 @@ use crate::pool::{Key, KeySpec, PoolId, Target, Upkeep, UpstreamNumber};
 use crate::protocol::message::Report;
 use crate::protocol::startup::{Parameters, Startup};
 use crate::server::Address;
-use crate::session::{Ending, Identity, table::Seat};
+use crate::session::{Ending, Identity, Peer, table::Seat};
 
 use super::service::{Served, Service};
 use super::words;
-
-/// The process at the other end of a client's connection.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
-    pub(super) uid: u32,
-    /// None where it lives in another PID namespace.
-    pub(super) pid: Option<i32>,
-}
 
 /// A session that may come in.
 pub(super) struct Admission {
@@ -43,11 +35,6 @@ pub(super) fn admit(
     let settings = service.settings();
     if startup.replication {
         return Err(words::replication());
-    }
-    if let Some(allowed) = &settings.allow_uids
-        && !allowed.contains(&peer.uid)
-    {
-        return Err(words::uid_not_allowed(peer.uid));
     }
     let served = choose(service.served(), startup)?;
     let executions = service.executions();
@@ -97,8 +84,7 @@ fn identity(startup: &Startup, membership: &Membership, served: &Served, peer: P
         caller: startup.naming.caller.clone(),
         label: startup.naming.label.clone(),
         traceparent: startup.naming.traceparent.clone(),
-        uid: peer.uid,
-        pid: peer.pid,
+        peer,
     }
 }
 

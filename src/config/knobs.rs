@@ -25,6 +25,8 @@ pub enum Kind {
     Mode,
     /// `any`, or numbers of users.
     Uids,
+    /// `off`, or an address of the loopback with a port.
+    Loopback,
     /// A level or a filter expression.
     Filter,
     /// The URL of a database.
@@ -94,13 +96,25 @@ pub const KNOBS: &[Knob] = &[
         "listen.allow_uids",
         Kind::Uids,
         "any",
-        "users that may connect to the PostgreSQL socket",
+        "users that may connect to the PostgreSQL socket; TCP connections give the password instead",
     ),
     knob(
         "listen.max_sessions",
         Kind::Count(1, MANY),
         "10000",
         "sessions at once; the next one gets 53300",
+    ),
+    knob(
+        "listen.tcp",
+        Kind::Loopback,
+        "off",
+        "address of a PostgreSQL listener on the loopback, for clients that can't use the socket; needs listen.tcp_password_file",
+    ),
+    knob(
+        "listen.tcp_password_file",
+        Kind::Path,
+        "",
+        "file with the password of TCP connections, or its SCRAM-SHA-256 verifier, read at each login",
     ),
     knob(
         "control.allow_uids",

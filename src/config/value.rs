@@ -1,6 +1,7 @@
 //! From text to values.
 
-use super::Kind;
+use super::{Kind, Loopback};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What a knob was set to.
@@ -11,6 +12,7 @@ pub(super) enum Value {
     Time(Option<Duration>),
     Text(String),
     Uids(Option<Vec<u32>>),
+    Loopback(Option<Loopback>),
 }
 
 impl Kind {
@@ -38,6 +40,8 @@ impl Kind {
                 .then(|| Value::Text(text.to_owned())),
             Self::Mode => mode(text).map(Value::Count),
             Self::Uids => uids(text).map(Value::Uids),
+            Self::Loopback if text == "off" => Some(Value::Loopback(None)),
+            Self::Loopback => loopback(text).map(|at| Value::Loopback(Some(at))),
             Self::Filter => filter(text).then(|| Value::Text(text.to_owned())),
         }
     }
@@ -60,6 +64,7 @@ impl Kind {
             Self::Path => "an absolute path".into(),
             Self::Mode => "permissions in octal, such as 0660, which let the owner read and write (quote it if it begins with 0o)".into(),
             Self::Uids => "any, or one or more numbers of users".into(),
+            Self::Loopback => "off or an address of the loopback such as 127.0.0.1:6432, [::1]:6432 or localhost:6432: at any other, whoever is on the network could use the server's credentials".into(),
             Self::Filter => "a level (error, warn, info, debug, trace, off) or a filter such as info,execpool=debug".into(),
         }
     }
@@ -117,6 +122,20 @@ fn uids(text: &str) -> Option<Option<Vec<u32>>> {
         .map(|part| Some(part.trim()).filter(|p| !p.is_empty()).and_then(count))
         .collect();
     list.map(Some)
+}
+
+/// Where nobody but this machine, or this pod, can connect.
+fn loopback(text: &str) -> Option<Loopback> {
+    if let Some(port) = text.strip_prefix("localhost:") {
+        // At most what a port's type holds.
+        let port = count(port).and_then(|port| u16::try_from(port).ok())?;
+        return Some(Loopback::Localhost(port));
+    }
+    let address: SocketAddr = text.parse().ok()?;
+    address
+        .ip()
+        .is_loopback()
+        .then_some(Loopback::Address(address))
 }
 
 /// A word that means no is no statement: each returned connection would fail by it.

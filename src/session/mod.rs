@@ -4,15 +4,18 @@
 //! |---|---|
 //! | [`grace`] | how long a query may go on when its session is told to end |
 //! | [`state`] | where a session stands, and how long it has held a server connection |
+//! | [`peer`] | who is at the other end of a connection |
 //! | [`record`] | what is known of one session, and how it is told to end |
 //! | [`table`] | all sessions, and their counts |
 
 pub mod grace;
+pub mod peer;
 pub mod record;
 pub mod state;
 pub mod table;
 
 pub use grace::{Grace, GraceGiver};
+pub use peer::Peer;
 pub use record::{Ending, Identity, Session, Snapshot, Totals};
 pub use state::{Held, State};
 pub use table::{Counts, Seat, Table};
