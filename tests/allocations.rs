@@ -131,6 +131,7 @@ fn data_plane(socket: &Path, url: &str) {
             max_sessions: 100,
             has_reserve: false,
             holders: Holders::Full,
+            tcp_password_file: None,
         };
         let serving = Serving {
             upstreams: vec![served],
@@ -139,7 +140,9 @@ fn data_plane(socket: &Path, url: &str) {
         let service = Service::new(executions, serving);
         runtime.block_on(async {
             let listener = tokio::net::UnixListener::from_std(listener).unwrap();
-            service.serve(listener, std::future::pending()).await;
+            service
+                .serve(listener, Vec::new(), std::future::pending())
+                .await;
         });
     });
 }

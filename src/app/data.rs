@@ -1,10 +1,11 @@
 //! The data plane: its thread, and what lives on it.
 
+use std::net::TcpListener as StdTcpListener;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{oneshot, watch};
 
@@ -31,6 +32,7 @@ impl DataPlane {
     pub(super) fn start(
         running: watch::Receiver<Arc<Running>>,
         listener: StdListener,
+        tcp: Vec<StdTcpListener>,
         main: &Handle,
         monitors: &Arc<Monitors>,
     ) -> Result<Self, StartError> {
@@ -61,7 +63,7 @@ impl DataPlane {
         let serves = Arc::clone(&service);
         let thread = std::thread::Builder::new()
             .name("data".to_owned())
-            .spawn(move || serve(&runtime, serves, listener, keeper, stopped))
+            .spawn(move || serve(&runtime, serves, (listener, tcp), keeper, stopped))
             .map_err(StartError::Runtime)?;
         Ok(Self {
             executions,
@@ -92,7 +94,7 @@ impl DataPlane {
 fn serve(
     runtime: &Runtime,
     service: Arc<Service>,
-    listener: StdListener,
+    (listener, tcp): (StdListener, Vec<StdTcpListener>),
     keeper: impl Future<Output = ()> + Send + 'static,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -101,8 +103,9 @@ fn serve(
         let shutdown = async {
             let _ = stopped.await;
         };
-        match UnixListener::from_std(listener) {
-            Ok(listener) => service.serve(listener, shutdown).await,
+        let tcp: Result<Vec<TcpListener>, _> = tcp.into_iter().map(TcpListener::from_std).collect();
+        match UnixListener::from_std(listener).and_then(|unix| Ok((unix, tcp?))) {
+            Ok((unix, tcp)) => service.serve(unix, tcp, shutdown).await,
             Err(error) => tracing::error!(%error, "cannot listen on the PostgreSQL socket"),
         }
     });
@@ -207,6 +210,11 @@ pub(super) fn limits(upstream: &config::Upstream) -> PoolLimits {
 fn settings(config: &Config) -> Settings {
     Settings {
         allow_uids: config.listen.allow_uids.clone(),
+        tcp_password_file: config
+            .listen
+            .tcp
+            .as_ref()
+            .map(|tcp| tcp.password_file.clone()),
         max_sessions: config.listen.max_sessions,
         has_reserve: config.budget.warm > 0,
         holders: config.errors.holders,

@@ -38,7 +38,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::{Config, Loaded, Running};
 use crate::control::{Configuration, Control, Facts, UpstreamFacts};
 use crate::execution::Remote;
-use crate::listener::{BoundSocket, Directory};
+use crate::listener::{BoundSocket, Directory, bind_tcp};
 use crate::monitor::Monitor;
 use crate::shutdown::Life;
 use crate::telemetry::{self, LogGuard, probes};
@@ -73,12 +73,13 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
     let (control_socket, control_place) = directory.bind("control.sock", &access)?;
     let name = format!(".s.PGSQL.{}", config.listen.port);
     let (postgres_socket, postgres_place) = directory.bind(&name, &access)?;
+    let tcp = listen_on_tcp(config)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Runtime)?;
     let monitors = Arc::new(Monitors::default());
-    let data = DataPlane::start(seen, postgres_socket, runtime.handle(), &monitors)?;
+    let data = DataPlane::start(seen, postgres_socket, tcp, runtime.handle(), &monitors)?;
     let life = Arc::new(Life::default());
     life.is_bound_now();
     let telemetry = probes.as_ref().and_then(|probes| probes.local_addr().ok());
@@ -172,6 +173,20 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
     let _ = serving.await;
     data.stop();
     tracing::info!("execpool ends");
+}
+
+/// The listeners on TCP, none where it is off; what is not on the loopback is no configuration.
+fn listen_on_tcp(config: &Config) -> Result<Vec<std::net::TcpListener>, StartError> {
+    let Some(tcp) = &config.listen.tcp else {
+        return Ok(Vec::new());
+    };
+    let listeners = bind_tcp(tcp.at.first(), |port| tcp.at.second(port))?;
+    for listener in &listeners {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "execpool listens on TCP");
+        }
+    }
+    Ok(listeners)
 }
 
 /// Each session needs a descriptor, each server connection another: the soft limit, often 1,024,

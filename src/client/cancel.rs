@@ -1,7 +1,8 @@
 //! Cancel requests: which session a process id and key belong to.
 //!
 //! The key is ours, 32 random bits for each session, so that two sessions may have been told the
-//! same process id. Whoever guesses gets a few tries a second for each process id.
+//! same process id. Whoever guesses gets a few tries a second for each process id, and stops nobody of
+//! another origin.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::pool::Canceller;
-use crate::session::{Session, State};
+use crate::session::{Peer, Session, State};
 
 /// Above what a server gives to its backends.
 const FIRST_SYNTHETIC_PID: i32 = 4_194_305;
@@ -34,7 +35,7 @@ pub(super) struct Cancels {
 #[derive(Debug)]
 struct Entry {
     key: u32,
-    uid: u32,
+    peer: Peer,
     session: Arc<Session>,
     running: Running,
     wrong: u32,
@@ -74,7 +75,7 @@ impl Cancels {
         let pid = pid.unwrap_or_else(|| self.synthetic_pid());
         let entry = Entry {
             key: u32::from_ne_bytes(key),
-            uid: session.identity().uid,
+            peer: session.identity().peer,
             session: Arc::clone(session),
             running: Running::default(),
             wrong: 0,
@@ -100,10 +101,10 @@ impl Cancels {
         FIRST_SYNTHETIC_PID
     }
 
-    /// Carries out a cancel request of a process of this user. As with the server, it is not
+    /// Carries out a cancel request of somebody of this origin. As with the server, it is not
     /// told whether there was anything to cancel.
-    pub(super) async fn request(&self, pid: i32, key: [u8; 4], uid: u32) {
-        let Some((session, running)) = self.find(pid, u32::from_ne_bytes(key), uid) else {
+    pub(super) async fn request(&self, pid: i32, key: [u8; 4], peer: Peer) {
+        let Some((session, running)) = self.find(pid, u32::from_ne_bytes(key), peer) else {
             return;
         };
         let state = session.state();
@@ -130,17 +131,21 @@ impl Cancels {
         }
     }
 
-    fn find(&self, pid: i32, key: u32, uid: u32) -> Option<(Arc<Session>, Running)> {
+    fn find(&self, pid: i32, key: u32, peer: Peer) -> Option<(Arc<Session>, Running)> {
         let mut by_pid = self.by_pid.lock();
         let entries = by_pid.get_mut(&pid)?;
+        let mut entries: Vec<&mut Entry> = entries
+            .iter_mut()
+            .filter(|entry| entry.peer.is_of_one_origin_with(peer))
+            .collect();
         let now = Instant::now();
-        for entry in entries.iter_mut() {
+        for entry in &mut entries {
             if now.saturating_duration_since(entry.wrong_since) >= Duration::from_secs(1) {
                 (entry.wrong, entry.wrong_since) = (0, now);
             }
         }
         // One comparison of a word takes the same time wherever the difference is.
-        let Some(entry) = entries.iter().find(|e| e.key == key && e.uid == uid) else {
+        let Some(entry) = entries.iter().find(|entry| entry.key == key) else {
             for entry in entries {
                 entry.wrong = entry.wrong.saturating_add(1);
             }
@@ -185,6 +190,8 @@ mod tests {
     use super::*;
     use crate::session::{Identity, Table};
 
+    const USER: Peer = Peer::Unix { uid: 7, pid: None };
+
     fn session() -> Arc<Session> {
         let identity = Identity {
             execution: "a".parse().unwrap(),
@@ -194,8 +201,7 @@ mod tests {
             caller: None,
             label: None,
             traceparent: None,
-            uid: 7,
-            pid: None,
+            peer: USER,
         };
         let (seat, _) = Arc::new(Table::default()).open(identity, Instant::now());
         Arc::clone(seat.session())
@@ -207,13 +213,16 @@ mod tests {
         let (first, second) = (session(), session());
         let one = cancels.register(&first, Some(5)).unwrap();
         let two = cancels.register(&second, Some(5)).unwrap();
-        let found = cancels.find(5, two.key, 7).unwrap().0;
+        let found = cancels.find(5, two.key, USER).unwrap().0;
         assert!(Arc::ptr_eq(&found, &second));
-        assert!(cancels.find(5, one.key, 8).is_none(), "another user");
-        assert!(cancels.find(6, one.key, 7).is_none(), "another pid");
+        let other = Peer::Unix { uid: 8, pid: None };
+        assert!(cancels.find(5, one.key, other).is_none(), "another user");
+        let tcp = Peer::Tcp(([127, 0, 0, 1], 1).into());
+        assert!(cancels.find(5, one.key, tcp).is_none(), "over TCP");
+        assert!(cancels.find(6, one.key, USER).is_none(), "another pid");
         let key = one.key;
         drop(one);
-        assert!(cancels.find(5, key, 7).is_none(), "gone");
+        assert!(cancels.find(5, key, USER).is_none(), "gone");
         drop(two);
         assert!(cancels.by_pid.lock().is_empty());
     }
@@ -225,9 +234,9 @@ mod tests {
         let one = cancels.register(&first, Some(5)).unwrap();
         let two = cancels.register(&second, Some(5)).unwrap();
         for _ in 0..2 * WRONG_KEYS {
-            assert!(cancels.find(5, one.key, 7).is_some());
+            assert!(cancels.find(5, one.key, USER).is_some());
         }
-        assert!(cancels.find(5, two.key, 7).is_some());
+        assert!(cancels.find(5, two.key, USER).is_some());
     }
 
     #[test]
@@ -239,10 +248,23 @@ mod tests {
         for guess in 1..=WRONG_KEYS {
             assert!(
                 cancels
-                    .find(registered.pid, registered.key ^ guess, 7)
+                    .find(registered.pid, registered.key ^ guess, USER)
                     .is_none()
             );
         }
-        assert!(cancels.find(registered.pid, registered.key, 7).is_none());
+        assert!(cancels.find(registered.pid, registered.key, USER).is_none());
+    }
+
+    #[test]
+    fn who_guesses_over_tcp_stops_nobody_of_the_socket() {
+        let cancels = Arc::new(Cancels::new());
+        let session = session();
+        let registered = cancels.register(&session, None).unwrap();
+        let tcp = Peer::Tcp(([127, 0, 0, 1], 1).into());
+        for guess in 0..2 * WRONG_KEYS {
+            let key = registered.key ^ guess;
+            assert!(cancels.find(registered.pid, key, tcp).is_none());
+        }
+        assert!(cancels.find(registered.pid, registered.key, USER).is_some());
     }
 }

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::protocol::message::Report;
 use crate::protocol::startup::{MAX_STARTUP, Packet, Startup, parse};
 
 use super::line::Line;
 use super::words;
 
-/// How long a client may take to say who it is.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to say who it is and, where it must, to prove it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a client wants.
 pub(super) enum Greeting {
@@ -28,9 +30,9 @@ pub(super) enum Greeting {
     Refused(Report, &'static str),
 }
 
-/// Reads until the client has said what it wants. Encryption is declined: the socket is local.
-pub(super) async fn greet(line: &Line) -> Greeting {
-    match tokio::time::timeout(PATIENCE, read(line)).await {
+/// Reads until the client has said what it wants. Encryption is declined: the connection is local.
+pub(super) async fn greet(line: &Line, deadline: Instant) -> Greeting {
+    match tokio::time::timeout_at(deadline, read(line)).await {
         Ok(greeting) => greeting,
         Err(_) => Greeting::Refused(words::startup_timeout(PATIENCE), "timeout"),
     }

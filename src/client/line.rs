@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::net::UnixStream;
 
 use crate::protocol::frame::LOOK;
 use crate::protocol::message::Report;
@@ -39,8 +38,8 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(stream: UnixStream, scratch: Scratch) -> io::Result<Self> {
-        let socket = Socket::new(OwnedFd::from(stream.into_std()?))?;
+    pub(super) fn new(connection: OwnedFd, scratch: Scratch) -> io::Result<Self> {
+        let socket = Socket::new(connection)?;
         Ok(Self { socket, scratch })
     }
 

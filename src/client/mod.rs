@@ -10,6 +10,7 @@
 //! | [`service`] | everything that sessions share, and the loop that accepts them |
 //! | `line` | the client's socket with a buffer that all sessions share |
 //! | `greeting` | the first packet |
+//! | `login` | the password over TCP |
 //! | `startup` | admission: which upstream, which execution, which key |
 //! | `visit` | a session from its admission to its end |
 //! | `wait` | the wait for a server connection, as the client sees it |
@@ -27,6 +28,7 @@ mod forbid;
 mod greeting;
 mod lane;
 mod line;
+mod login;
 mod parting;
 mod refuse;
 mod relay;

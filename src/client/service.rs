@@ -1,21 +1,30 @@
 //! Everything that sessions share, and the loop that accepts them.
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::Instant;
 
 use crate::config::{self, Holders};
 use crate::execution::Executions;
-use crate::listener::accept;
+use crate::listener::accept::{Door, accept};
+use crate::listener::tcp;
 use crate::pool::UpstreamNumber;
+use crate::protocol::message::Report;
+use crate::session::Peer;
 
 use super::cancel::Cancels;
 use super::forbid::Forbidden;
-use super::greeting::{Greeting, greet};
+use super::greeting::{Greeting, PATIENCE, greet};
 use super::line::{Line, Scratch};
-use super::startup::{self, Peer};
+use super::login::{Logins, NoLogin};
+use super::startup;
 use super::visit::Visit;
+use super::words;
 
 /// An upstream that is served.
 #[derive(Debug, Clone)]
@@ -61,6 +70,8 @@ impl Serving {
 pub struct Settings {
     /// The users that may connect; none: any that the socket's permissions let in.
     pub allow_uids: Option<Vec<u32>>,
+    /// The file with the password of TCP connections; none: there are no such connections.
+    pub tcp_password_file: Option<PathBuf>,
     /// How many sessions there may be at once.
     pub max_sessions: u32,
     /// Whether connections may reach other executions by way of a reserve.
@@ -75,6 +86,7 @@ pub struct Service {
     executions: Arc<Executions>,
     /// Exchanged as a whole; locked for as long as it takes to copy a pointer.
     serving: RwLock<Arc<Serving>>,
+    logins: Option<Logins>,
     cancels: Arc<Cancels>,
     forbidden: Forbidden,
     scratch: Scratch,
@@ -86,6 +98,7 @@ impl Service {
     pub fn new(executions: Arc<Executions>, serving: Serving) -> Arc<Self> {
         Arc::new(Self {
             executions,
+            logins: serving.settings.tcp_password_file.clone().map(Logins::new),
             serving: RwLock::new(Arc::new(serving)),
             cancels: Arc::new(Cancels::new()),
             forbidden: Forbidden::new(),
@@ -98,18 +111,35 @@ impl Service {
     pub async fn serve(
         self: Arc<Self>,
         listener: UnixListener,
+        tcp: Vec<TcpListener>,
         shutdown: impl Future<Output = ()>,
     ) {
-        let mut shutdown = std::pin::pin!(shutdown);
+        let mut others = tokio::task::JoinSet::new();
+        for listener in tcp {
+            others.spawn(Arc::clone(&self).accept_at(listener, of_tcp));
+        }
+        // Dropped at the end, the set ends its tasks, and nothing is accepted any more.
+        tokio::select! {
+            () = shutdown => {}
+            () = Arc::clone(&self).accept_at(listener, of_unix) => {}
+        }
+    }
+
+    /// Accepts for ever at one place.
+    async fn accept_at<D: Door>(
+        self: Arc<Self>,
+        door: D,
+        open: fn(D::Stream) -> io::Result<(OwnedFd, Peer)>,
+    ) {
         loop {
-            let stream = tokio::select! {
-                () = &mut shutdown => return,
-                stream = accept(&listener) => stream,
-            };
+            let stream = accept(&door).await;
             let service = Arc::clone(&self);
+            let opened = open(stream);
             tokio::spawn(async move {
                 let _counted = CountsPanic(Arc::clone(&service));
-                service.receive(stream).await;
+                if let Ok((connection, peer)) = opened {
+                    service.receive(connection, peer).await;
+                }
             });
         }
     }
@@ -151,45 +181,85 @@ impl Service {
     }
 
     /// One connection, from its first packet to its end.
-    async fn receive(self: Arc<Self>, stream: UnixStream) {
-        let credentials = stream.peer_cred();
-        let line = Line::new(stream, self.scratch.clone());
-        let (Ok(credentials), Ok(line)) = (credentials, line) else {
+    async fn receive(self: Arc<Self>, connection: OwnedFd, peer: Peer) {
+        let Ok(line) = Line::new(connection, self.scratch.clone()) else {
             return;
         };
-        let peer = Peer {
-            uid: credentials.uid(),
-            pid: credentials.pid().filter(|pid| *pid > 0),
-        };
-        match greet(&line).await {
+        let deadline = Instant::now() + PATIENCE;
+        let greeting = greet(&line, deadline).await;
+        let barred = self.barred(peer);
+        match greeting {
             Greeting::Gone => {}
-            Greeting::Cancel { pid, key } => self.cancels.request(pid, key, peer.uid).await,
-            Greeting::Refused(report, kind) => {
-                self.executions.sessions().refused(kind);
-                tracing::info!(kind, uid = peer.uid, pid = peer.pid, "{}", report.message);
-                line.say_goodbye(&report);
+            // Nobody is told anything of a cancel request.
+            Greeting::Cancel { .. } if barred.is_some() => {
+                self.executions.sessions().refused("cancel_not_allowed");
             }
-            Greeting::Startup(startup, behind) => match startup::admit(&self, &startup, peer) {
-                Ok((admission, mail)) => {
-                    let visit = Visit::new(self, line, admission, mail, behind);
-                    // A session that is there for hours should not carry its beginning along.
-                    Box::pin(visit.run(startup)).await;
+            Greeting::Cancel { pid, key } => self.cancels.request(pid, key, peer).await,
+            Greeting::Refused(report, kind) => self.refuse(&line, peer, &report, kind),
+            Greeting::Startup(mut startup, mut behind) => {
+                if let Some(report) = barred {
+                    return self.refuse(&line, peer, &report, "uid_not_allowed");
                 }
-                Err(report) => {
-                    self.executions.sessions().refused("not_admitted");
-                    let sqlstate = report.sqlstate.as_str();
-                    tracing::info!(
-                        sqlstate,
-                        uid = peer.uid,
-                        pid = peer.pid,
-                        "{}",
-                        report.message
-                    );
-                    line.say_goodbye(&report);
+                if let (Peer::Tcp(_), Some(logins)) = (peer, &self.logins) {
+                    let login = logins.login(&line, &mut startup, &mut behind, deadline);
+                    // Large, and soon over.
+                    match Box::pin(login).await {
+                        Ok(()) => {}
+                        Err(NoLogin::Gone) => return,
+                        Err(NoLogin::Refused(report, kind)) => {
+                            return self.refuse(&line, peer, &report, kind);
+                        }
+                    }
                 }
-            },
+                match startup::admit(&self, &startup, peer) {
+                    Ok((admission, mail)) => {
+                        let visit = Visit::new(self, line, admission, mail, behind);
+                        // A session that is there for hours should not carry its beginning along.
+                        Box::pin(visit.run(startup)).await;
+                    }
+                    Err(report) => self.refuse(&line, peer, &report, "not_admitted"),
+                }
+            }
         }
     }
+
+    /// Why this peer may not even ask.
+    fn barred(&self, peer: Peer) -> Option<Report> {
+        match peer {
+            Peer::Unix { uid, .. } => {
+                let serving = self.serving();
+                let allowed = serving.settings.allow_uids.as_ref();
+                allowed
+                    .is_some_and(|allowed| !allowed.contains(&uid))
+                    .then(|| words::uid_not_allowed(uid))
+            }
+            // Without a password there is no listener; should there be one, nobody comes in.
+            Peer::Tcp(_) => self.logins.is_none().then(words::no_password_to_prove),
+        }
+    }
+
+    /// Tells a client that it does not come in, and counts it.
+    fn refuse(&self, line: &Line, peer: Peer, report: &Report, kind: &'static str) {
+        self.executions.sessions().refused(kind);
+        let sqlstate = report.sqlstate.as_str();
+        tracing::info!(kind, sqlstate, %peer, "{}", report.message);
+        line.say_goodbye(report);
+    }
+}
+
+fn of_unix(stream: UnixStream) -> io::Result<(OwnedFd, Peer)> {
+    let credentials = stream.peer_cred()?;
+    let peer = Peer::Unix {
+        uid: credentials.uid(),
+        pid: credentials.pid().filter(|pid| *pid > 0),
+    };
+    Ok((stream.into_std()?.into(), peer))
+}
+
+fn of_tcp(stream: TcpStream) -> io::Result<(OwnedFd, Peer)> {
+    tcp::tune(&stream)?;
+    let peer = Peer::Tcp(stream.peer_addr()?);
+    Ok((stream.into_std()?.into(), peer))
 }
 
 /// Counts a session that ends by a panic, which ends that session alone.
@@ -235,6 +305,7 @@ mod tests {
             max_sessions: 10,
             has_reserve: false,
             holders: Holders::Full,
+            tcp_password_file: None,
         };
         let serving = Serving {
             upstreams: Vec::new(),

@@ -10,18 +10,10 @@ use crate::pool::{Key, KeySpec, PoolId, Target, Upkeep, UpstreamNumber};
 use crate::protocol::message::Report;
 use crate::protocol::startup::{Parameters, Startup};
 use crate::server::Address;
-use crate::session::{Identity, Mail, table::Seat};
+use crate::session::{Identity, Mail, Peer, table::Seat};
 
 use super::service::{Served, Service, Standing};
 use super::words;
-
-/// The process at the other end of a client's connection.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
-    pub(super) uid: u32,
-    /// None where it lives in another PID namespace.
-    pub(super) pid: Option<i32>,
-}
 
 /// A session that may come in.
 pub(super) struct Admission {
@@ -42,11 +34,6 @@ pub(super) fn admit(
     let settings = &serving.settings;
     if startup.replication {
         return Err(words::replication());
-    }
-    if let Some(allowed) = &settings.allow_uids
-        && !allowed.contains(&peer.uid)
-    {
-        return Err(words::uid_not_allowed(peer.uid));
     }
     let served = choose(&serving.upstreams, startup)?;
     let executions = service.executions();
@@ -100,8 +87,7 @@ fn identity(startup: &Startup, membership: &Membership, served: &Served, peer: P
         caller: startup.naming.caller.clone(),
         label: startup.naming.label.clone(),
         traceparent: startup.naming.traceparent.clone(),
-        uid: peer.uid,
-        pid: peer.pid,
+        peer,
     }
 }
 

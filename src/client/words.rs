@@ -242,6 +242,36 @@ pub(super) fn uid_not_allowed(uid: u32) -> Report {
     .with_hint("Add it to listen.allow_uids.")
 }
 
+/// Nobody proves a password within the time.
+pub(super) fn login_timeout(after: Duration) -> Report {
+    let after = after.as_secs();
+    Report::new(
+        Severity::Fatal,
+        SqlState::PROTOCOL_VIOLATION,
+        format!("execpool: the login was not finished within {after} s"),
+    )
+}
+
+/// 28P01: the password is wrong, or the user.
+pub(super) fn wrong_password(user: &str) -> Report {
+    Report::new(
+        Severity::Fatal,
+        SqlState::INVALID_PASSWORD,
+        format!("execpool: password authentication failed for user \"{user}\""),
+    )
+    .with_hint("Over TCP the password is execpool's own, of listen.tcp_password_file, and not the database's.")
+}
+
+/// F0000: there is no password that could be right. Where it should be is for the log.
+pub(super) fn no_password_to_prove() -> Report {
+    Report::new(
+        Severity::Fatal,
+        SqlState::CONFIG_FILE_ERROR,
+        "execpool: nobody can connect over TCP: the file of listen.tcp_password_file gives no password",
+    )
+    .with_hint("execpool's log says why. Its Unix socket needs no password.")
+}
+
 /// 0A000: a replication connection can't be pooled.
 pub(super) fn replication() -> Report {
     Report::new(

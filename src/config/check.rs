@@ -1,7 +1,7 @@
 //! What no knob shows alone.
 
 use super::layers::Layer;
-use super::{Budget, Config, ConfigError, Host, Listen, Upstream};
+use super::{Budget, Config, ConfigError, Host, Listen, Loopback, Upstream};
 
 /// Looks for what does not fit together.
 pub(super) fn check(config: &Config, layer: &mut Layer) {
@@ -22,6 +22,12 @@ pub(super) fn check(config: &Config, layer: &mut Layer) {
         layer.warnings.push(format!(
             "listen.mode {mode:04o} lets every user of the machine connect"
         ));
+    }
+    if config.listen.tcp.is_some() && config.listen.allow_uids.is_some() {
+        layer.warnings.push(
+            "listen.allow_uids does not hold for listen.tcp: whoever has its password may connect"
+                .to_owned(),
+        );
     }
     for (index, upstream) in config.upstreams.iter().enumerate() {
         check_upstream(config, index, upstream, layer);
@@ -52,4 +58,25 @@ fn check_upstream(config: &Config, index: usize, upstream: &Upstream, layer: &mu
         let (key, socket) = (format!("upstreams[{index}].url"), config.listen.socket());
         layer.errors.push(ConfigError::OwnSocket { key, socket });
     }
+    let tcp = config.listen.tcp.iter();
+    if let Some(own) = tcp.map(|tcp| tcp.at).find(|at| leads_to(upstream, *at)) {
+        let key = format!("upstreams[{index}].url");
+        layer.errors.push(ConfigError::OwnListener { key, at: own });
+    }
+}
+
+/// Whether one of an upstream's hosts is that address, as far as it can be told without asking.
+fn leads_to(upstream: &Upstream, at: Loopback) -> bool {
+    let own = at.first();
+    let hosts = upstream.target.hosts.iter();
+    own.port() != 0
+        && hosts.into_iter().any(|host| match host {
+            Host::Tcp { host, port } => {
+                let same = host.parse::<std::net::IpAddr>().is_ok_and(|ip| {
+                    own.ip() == ip || at.second(*port).is_some_and(|second| second.ip() == ip)
+                });
+                *port == own.port() && (same || host == "localhost")
+            }
+            Host::Unix { .. } => false,
+        })
 }

@@ -1,5 +1,6 @@
 //! Why a configuration is refused.
 
+use super::Loopback;
 use super::url::UrlProblem;
 use std::fmt;
 use std::path::PathBuf;
@@ -151,6 +152,24 @@ pub enum ConfigError {
         warm: u32,
         /// `budget.size`.
         size: u32,
+    },
+    /// A TCP listener without a password.
+    #[error(
+        "listen.tcp_password_file: missing: listen.tcp is {at}, and whoever connects there must prove a password"
+    )]
+    NoTcpPassword {
+        /// `listen.tcp`.
+        at: Loopback,
+    },
+    /// An upstream that is execpool's own TCP listener.
+    #[error(
+        "{key}: leads to {at}, which is listen.tcp, execpool's own listener: name PostgreSQL's address"
+    )]
+    OwnListener {
+        /// The knob.
+        key: String,
+        /// `listen.tcp`.
+        at: Loopback,
     },
     /// An upstream that is execpool's own socket.
     #[error("{key}: leads to {}, which is execpool's own socket: name PostgreSQL's address", socket.display())]

@@ -25,6 +25,8 @@ pub enum Kind {
     Mode,
     /// `any`, or numbers of users.
     Uids,
+    /// `off`, or an address of the loopback with a port.
+    Loopback,
     /// A level or a filter expression.
     Filter,
     /// The URL of a database.
@@ -135,7 +137,7 @@ pub const KNOBS: &[Knob] = &[
         Kind::Uids,
         "any",
         Reload::NewSessions,
-        "users that may connect to the PostgreSQL socket",
+        "users that may connect to the PostgreSQL socket; TCP connections give the password instead",
     ),
     knob(
         "listen.max_sessions",
@@ -143,6 +145,20 @@ pub const KNOBS: &[Knob] = &[
         "10000",
         Reload::NewSessions,
         "sessions at once; the next one gets 53300",
+    ),
+    knob(
+        "listen.tcp",
+        Kind::Loopback,
+        "off",
+        Reload::Restart,
+        "address of a PostgreSQL listener on the loopback, for clients that can't use the socket; needs listen.tcp_password_file",
+    ),
+    knob(
+        "listen.tcp_password_file",
+        Kind::Path,
+        "",
+        Reload::Restart,
+        "file with the password of TCP connections, or its SCRAM-SHA-256 verifier, read at each login",
     ),
     knob(
         "control.allow_uids",

@@ -270,6 +270,35 @@ impl Resolver {
             group: self.text("listen.group"),
             allow_uids: self.uids("listen.allow_uids"),
             max_sessions: self.count("listen.max_sessions"),
+            tcp: self.tcp(),
+        }
+    }
+
+    /// TCP is served with a password or not at all.
+    fn tcp(&mut self) -> Option<Tcp> {
+        let at = match self.value("listen.tcp") {
+            Some(Value::Loopback(at)) => at,
+            _ => None,
+        };
+        match (at, self.text("listen.tcp_password_file")) {
+            (Some(at), Some(file)) => Some(Tcp {
+                at,
+                password_file: file.into(),
+            }),
+            (Some(at), None) => {
+                // A path that is none has been complained about.
+                if !self.layer.said.contains_key("listen.tcp_password_file") {
+                    self.layer.errors.push(ConfigError::NoTcpPassword { at });
+                }
+                None
+            }
+            (None, Some(_)) => {
+                self.layer
+                    .warnings
+                    .push("listen.tcp_password_file is not read: listen.tcp is off".to_owned());
+                None
+            }
+            (None, None) => None,
         }
     }
 

@@ -83,6 +83,7 @@ fn database_url_alone_gives_every_default() {
         group: None,
         allow_uids: None,
         max_sessions: 10000,
+        tcp: None,
     };
     let expected = Config {
         listen,

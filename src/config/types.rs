@@ -1,7 +1,7 @@
 //! The configuration as the rest of the program reads it.
 
 use super::{PasswordSource, Tls};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,53 @@ pub struct Listen {
     pub allow_uids: Option<Vec<u32>>,
     /// How many sessions there may be at once.
     pub max_sessions: u32,
+    /// Where TCP connections are taken; none: nowhere.
+    pub tcp: Option<Tcp>,
+}
+
+/// The PostgreSQL listener on TCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tcp {
+    /// Where it listens.
+    pub at: Loopback,
+    /// The file with the password, or with its verifier.
+    pub password_file: PathBuf,
+}
+
+/// An address that only this machine, or this pod, reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loopback {
+    /// One address.
+    Address(SocketAddr),
+    /// This port of 127.0.0.1 and, where there is IPv6, of `::1`.
+    Localhost(u16),
+}
+
+impl Loopback {
+    /// The first address, which must be had.
+    pub fn first(self) -> SocketAddr {
+        match self {
+            Self::Address(address) => address,
+            Self::Localhost(port) => (Ipv4Addr::LOCALHOST, port).into(),
+        }
+    }
+
+    /// The second one, where there is one: of the same port as the first got.
+    pub fn second(self, port: u16) -> Option<SocketAddr> {
+        match self {
+            Self::Address(_) => None,
+            Self::Localhost(_) => Some((Ipv6Addr::LOCALHOST, port).into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Loopback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Localhost(port) => write!(f, "localhost:{port}"),
+        }
+    }
 }
 
 impl Listen {

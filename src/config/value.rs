@@ -1,6 +1,6 @@
 //! From text to values.
 
-use super::Kind;
+use super::{Kind, Loopback};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ pub(super) enum Value {
     Text(String),
     Uids(Option<Vec<u32>>),
     Address(Option<SocketAddr>),
+    Loopback(Option<Loopback>),
 }
 
 impl Kind {
@@ -40,6 +41,8 @@ impl Kind {
                 .then(|| Value::Text(text.to_owned())),
             Self::Mode => mode(text).map(Value::Count),
             Self::Uids => uids(text).map(Value::Uids),
+            Self::Loopback if text == "off" => Some(Value::Loopback(None)),
+            Self::Loopback => loopback(text).map(|at| Value::Loopback(Some(at))),
             Self::Filter => filter(text).then(|| Value::Text(text.to_owned())),
             Self::AddressOrOff if text == "off" => Some(Value::Address(None)),
             Self::AddressOrOff => text
@@ -68,6 +71,7 @@ impl Kind {
             Self::AddressOrOff => "off or an IP address with a port, such as [::]:9464 or 127.0.0.1:9464".into(),
             Self::Mode => "permissions in octal, such as 0660, which let the owner read and write (quote it if it begins with 0o)".into(),
             Self::Uids => "any, or one or more numbers of users".into(),
+            Self::Loopback => "off or an address of the loopback such as 127.0.0.1:6432, [::1]:6432 or localhost:6432: at any other, whoever is on the network could use the server's credentials".into(),
             Self::Filter => "a level (error, warn, info, debug, trace, off) or a filter such as info,execpool=debug".into(),
         }
     }
@@ -134,6 +138,20 @@ fn uids(text: &str) -> Option<Option<Vec<u32>>> {
         .map(|part| Some(part.trim()).filter(|p| !p.is_empty()).and_then(count))
         .collect();
     list.map(Some)
+}
+
+/// Where nobody but this machine, or this pod, can connect.
+fn loopback(text: &str) -> Option<Loopback> {
+    if let Some(port) = text.strip_prefix("localhost:") {
+        // At most what a port's type holds.
+        let port = count(port).and_then(|port| u16::try_from(port).ok())?;
+        return Some(Loopback::Localhost(port));
+    }
+    let address: SocketAddr = text.parse().ok()?;
+    address
+        .ip()
+        .is_loopback()
+        .then_some(Loopback::Address(address))
 }
 
 /// A word that means no is no statement: each returned connection would fail by it.

@@ -89,9 +89,11 @@ pub(super) fn session(snapshot: &Snapshot) -> Session {
         caller: identity.caller.clone(),
         label: identity.label.clone(),
         traceparent: identity.traceparent.clone(),
-        peer: Peer {
-            uid: identity.uid,
-            pid: identity.pid,
+        peer: match identity.peer {
+            session::Peer::Unix { uid, pid } => Peer::Unix { uid, pid },
+            session::Peer::Tcp(address) => Peer::Tcp {
+                address: address.to_string(),
+            },
         },
         server_pid: snapshot.server_pid,
         statement: (!statement.is_empty()).then(|| shown(statement, MAX_STATEMENT)),

@@ -339,7 +339,7 @@ pub struct Session {
     pub label: Option<String>,
     /// The trace that it belongs to.
     pub traceparent: Option<String>,
-    /// The client's process.
+    /// Who opened it.
     pub peer: Peer,
     /// The backend that it holds.
     pub server_pid: Option<i32>,
@@ -347,13 +347,22 @@ pub struct Session {
     pub statement: Option<String>,
 }
 
-/// A client's process.
+/// Who is at the other end of a client's connection.
 #[derive(Debug, Serialize)]
-pub struct Peer {
-    /// Its user.
-    pub uid: u32,
-    /// Its number; null where it lives in another PID namespace.
-    pub pid: Option<i32>,
+#[serde(untagged)]
+pub enum Peer {
+    /// A process at the Unix socket.
+    Unix {
+        /// Its user.
+        uid: u32,
+        /// Its number; null where it lives in another PID namespace.
+        pid: Option<i32>,
+    },
+    /// A TCP connection.
+    Tcp {
+        /// Where it comes from: address and port.
+        address: String,
+    },
 }
 
 /// `POST /v1/pause`.

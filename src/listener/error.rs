@@ -1,6 +1,7 @@
 //! Why a socket could not be had.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Why a socket could not be had. Each sentence says what to do.
@@ -62,6 +63,17 @@ pub enum ListenError {
     /// `listen.group` names no group.
     #[error("listen.group is \"{0}\", and there is no such group")]
     NoGroup(String),
+    /// Something else listens at the address.
+    #[error("{0} is in use by another process; stop it, or set listen.tcp to another port")]
+    TcpInUse(SocketAddr),
+    /// The address could not be listened at.
+    #[error("cannot listen at {address}, which is listen.tcp: {source}")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's reason.
+        source: io::Error,
+    },
     /// The socket could not be made, or not be given its group or permissions.
     #[error("cannot listen on {}: {source}", path.display())]
     Failed {

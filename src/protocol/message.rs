@@ -41,7 +41,7 @@ pub fn ready_for_query(status: u8, out: &mut Vec<u8>) {
 }
 
 /// Appends a message of this type whose body `fill` writes, and sets its length.
-fn message(out: &mut Vec<u8>, kind: u8, fill: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn message(out: &mut Vec<u8>, kind: u8, fill: impl FnOnce(&mut Vec<u8>)) {
     out.push(kind);
     let start = out.len();
     out.extend_from_slice(&[0; 4]);

@@ -5,5 +5,7 @@ pub mod expect;
 pub mod frame;
 pub mod frontend;
 pub mod message;
+pub mod sasl;
+pub mod scram;
 pub mod startup;
 pub mod statement;

@@ -224,6 +224,14 @@ fn is_false(value: &[u8]) -> bool {
 }
 
 impl Startup {
+    /// The same, for whoever tells it before the rest: it is asked for no more.
+    pub fn take_negotiation(&mut self) -> Option<Vec<u8>> {
+        let message = self.negotiation();
+        self.minor = 0;
+        self.unknown_options.clear();
+        message
+    }
+
     /// The NegotiateProtocolVersion message that must come before anything else when the client asks
     /// for a newer minor version or for protocol options; `None` when it asks for nothing of that.
     pub fn negotiation(&self) -> Option<Vec<u8>> {

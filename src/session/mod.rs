@@ -7,6 +7,7 @@
 //! | [`limits`] | how long a session may keep a transaction open |
 //! | [`grace`] | how long a query may go on when its session is told to end |
 //! | [`state`] | where a session stands, and how long it has held a server connection |
+//! | [`peer`] | who is at the other end of a connection |
 //! | [`record`] | what is known of one session, and how it is told to end |
 //! | [`table`] | all sessions, and their counts |
 
@@ -14,6 +15,7 @@ pub mod gatepost;
 pub mod grace;
 pub mod limits;
 pub mod mailbox;
+pub mod peer;
 pub mod record;
 pub mod state;
 pub mod table;
@@ -22,6 +24,7 @@ pub use gatepost::Gatepost;
 pub use grace::{Grace, GraceGiver};
 pub use limits::{Limit, Limits};
 pub use mailbox::Mail;
+pub use peer::Peer;
 pub use record::{Ending, Identity, Session, Snapshot, Totals};
 pub use state::{Held, State};
 pub use table::{Counts, Seat, Table};

@@ -12,7 +12,7 @@ use crate::protocol::startup::ExecutionId;
 use super::limits::{Act, Limits, Overdue, Which};
 use super::mailbox::{Mail, Mailbox};
 use super::table::Tally;
-use super::{Grace, Held, SessionId, State};
+use super::{Grace, Held, Peer, SessionId, State};
 
 /// How much of a statement is kept, in bytes: enough to know it again.
 pub const MAX_STATEMENT: usize = 1024;
@@ -34,10 +34,8 @@ pub struct Identity {
     pub label: Option<String>,
     /// The W3C trace context that it belongs to.
     pub traceparent: Option<String>,
-    /// The user id of the client's process.
-    pub uid: u32,
-    /// The client's process; none where it lives in another PID namespace.
-    pub pid: Option<i32>,
+    /// Who opened it.
+    pub peer: Peer,
 }
 
 /// Why and how a session is ended from outside.

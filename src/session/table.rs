@@ -209,6 +209,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::{Grace, Peer};
     use std::time::Duration;
 
     fn identity(execution: &str) -> Identity {
@@ -220,8 +221,7 @@ mod tests {
             caller: None,
             label: None,
             traceparent: None,
-            uid: 0,
-            pid: None,
+            peer: Peer::Unix { uid: 0, pid: None },
         }
     }
 

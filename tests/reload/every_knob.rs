@@ -24,6 +24,8 @@ fn other_value(knob: &str) -> Option<String> {
         "session.idle_in_transaction.end" => "12m",
         "session.transaction.notice" => "61s",
         "session.transaction.end" => "13m",
+        "listen.tcp" => "localhost:0",
+        "listen.tcp_password_file" => "/etc/hosts",
         "budget.size" => "5",
         "budget.overflow" => "4",
         "budget.warm" => "3",
@@ -74,6 +76,8 @@ impl File {
         };
         file.set("listen.dir", "\"{dir}\"");
         file.set("telemetry.listen", "127.0.0.1:0");
+        // Without it, listen.tcp is an error.
+        file.set("listen.tcp_password_file", "/etc/hostname");
         file.upstream.insert("name".to_owned(), "app".to_owned());
         file.upstream.insert("url".to_owned(), format!("\"{url}\""));
         file

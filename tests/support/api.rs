@@ -14,7 +14,7 @@ use execpool::monitor::Monitor;
 use execpool::pool::{KeySpec, Lender, PoolLimits, Target, Upkeep, UpstreamNumber, WaiterId};
 use execpool::protocol::startup::Parameters;
 use execpool::server::Address;
-use execpool::session::{Identity, State, Table};
+use execpool::session::{Identity, Peer, State, Table};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -173,8 +173,10 @@ impl Api {
             caller: Some("agent.py:7 run".to_owned()),
             label: None,
             traceparent: None,
-            uid: 1000,
-            pid: Some(7),
+            peer: Peer::Unix {
+                uid: 1000,
+                pid: Some(7),
+            },
         };
         let now = Instant::now();
         let (seat, mut mail) = self.executions.sessions().open(identity, now);

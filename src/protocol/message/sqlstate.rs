@@ -48,6 +48,8 @@ impl SqlState {
     pub const ADMIN_SHUTDOWN: Self = Self(*b"57P01");
     /// 57P03: starting up or shutting down, try again later.
     pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
+    /// F0000: the configuration does not allow this to work.
+    pub const CONFIG_FILE_ERROR: Self = Self(*b"F0000");
     /// XX000: a fault of the program itself.
     pub const INTERNAL_ERROR: Self = Self(*b"XX000");
 
