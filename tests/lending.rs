@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use execpool::budget::Budget;
-use execpool::config::PasswordSource;
+use execpool::config::{PasswordSource, SessionAttrs};
 use execpool::pool::{
     Cancelled, Checkout, ExecutionNumber, Key, KeySpec, Lender, Limit, PoolId, PoolLimits, Refused,
     Target, Upkeep, UpstreamNumber, WaiterId,
@@ -64,6 +64,7 @@ fn target(postgres: &Postgres, database: &Database) -> Target {
             dir: postgres.directory().to_owned(),
             port: postgres.port(),
         }],
+        session_attrs: SessionAttrs::Any,
         user: "app".to_owned(),
         database: database.name.clone(),
         password: PasswordSource::None,

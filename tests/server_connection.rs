@@ -51,6 +51,8 @@ async fn log_in(
         user,
         database,
         password: password.map(str::as_bytes),
+        machine: None,
+        checks_client: false,
         tls: &Arc::default(),
         parameters: &Parameters::new(vec![name]),
         timeout: SOON,
@@ -167,6 +169,8 @@ async fn a_server_that_is_away_or_silent_is_told_apart() {
         user: "app",
         database: "app",
         password: None,
+        machine: None,
+        checks_client: false,
         tls: &Arc::default(),
         parameters: &none,
         timeout: Duration::from_millis(200),
@@ -279,6 +283,7 @@ async fn a_cancel_request_ends_the_query_before_it_returns() {
     .await;
     cancel(
         &over_the_socket(postgres),
+        None,
         &execpool::config::Tls::default(),
         execpool::server::Way::Plain,
         pid,

@@ -1,7 +1,7 @@
 //! What one scan of the bytes of either direction has seen.
 
 use crate::protocol::expect::{Answer, Expectations, Sent};
-use crate::protocol::message::Fields;
+use crate::protocol::message::{Fields, SqlState};
 use crate::protocol::{backend, frontend};
 use crate::server::Connection;
 
@@ -96,6 +96,9 @@ impl FromServer {
             M::ParameterStatus { name, value } => connection.saw_report(name, value),
             M::ErrorResponse { body } => {
                 self.fatal |= is_fatal(body);
+                if takes_no_writes(body) {
+                    connection.saw_refused_write();
+                }
                 if let Some(by) = forbidden.in_place_of_error(body) {
                     let range = event.range.clone();
                     self.replacements.push(Replacement { range, by });
@@ -107,6 +110,12 @@ impl FromServer {
             self.out_of_step |= expectations.answered(answer).is_err();
         }
     }
+}
+
+/// Whether the server says that it, or the transaction, takes no writes.
+fn takes_no_writes(body: &[u8]) -> bool {
+    let sqlstate = Fields::parse(body).and_then(|fields| fields.sqlstate());
+    sqlstate == Some(SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
 /// Whether the server ends the session with this error.

@@ -165,6 +165,7 @@ fn target(upstream: &config::Upstream, database: String, parameters: Parameters)
     let pool = &upstream.pool;
     Target {
         addresses: upstream.target.hosts.iter().map(address).collect(),
+        session_attrs: upstream.target.session_attrs,
         user: upstream.target.user.clone(),
         database,
         password: upstream.target.password.clone(),

@@ -2,6 +2,7 @@
 //!
 //! Parsing is pure: nothing here opens a file but [`PasswordSource::read`], and nothing logs.
 
+mod attrs;
 mod check;
 mod error;
 mod knobs;
@@ -23,6 +24,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub use attrs::{Role, SessionAttrs};
 pub use error::{ConfigError, Origin};
 pub use knobs::{KNOBS, Kind, Knob, Reload, UPSTREAM_KNOBS};
 pub use layers::Sources;

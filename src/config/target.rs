@@ -2,7 +2,7 @@
 
 use super::tls;
 use super::url::{self, Parts, UrlProblem};
-use super::{Host, PasswordSource, Secret, Target};
+use super::{Host, PasswordSource, Secret, SessionAttrs, Target};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +53,7 @@ pub(super) fn parse(text: &str, fallbacks: &Fallbacks) -> Result<Parsed, UrlProb
     let mut parsed = Parsed {
         target: Target {
             hosts,
+            session_attrs: SessionAttrs::default(),
             database: parts
                 .database
                 .or_else(|| fallbacks.database.clone())
@@ -117,15 +118,16 @@ fn apply(parsed: &mut Parsed, name: &'static str, value: String) -> Result<(), U
     match (name, value.as_str()) {
         ("connect_timeout", text) => parsed.connect_timeout = Some(seconds(name, text)?),
         ("keepalives_idle", text) => parsed.keepalive = Some(seconds(name, text)?),
-        ("keepalives", "1") | ("target_session_attrs", "any") => {}
+        ("keepalives", "1") => {}
         ("keepalives", _) => {
             return Err(UrlProblem::Value(name, "1: connections are always probed"));
         }
-        ("target_session_attrs", _) => {
-            return Err(UrlProblem::Value(
+        ("target_session_attrs", word) => {
+            let attrs = SessionAttrs::of_word(word).ok_or(UrlProblem::Value(
                 name,
-                "any: this version does not choose by role",
-            ));
+                "any, read-write, read-only, primary, standby or prefer-standby",
+            ))?;
+            parsed.target.session_attrs = attrs;
         }
         _ => {
             parsed.target.parameters.retain(|(known, _)| known != name);

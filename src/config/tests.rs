@@ -690,7 +690,7 @@ fn urls_that_cannot_be_used_say_why() {
             "postgres://a@b/c?ssl_min_protocol_version=TLSv1",
             "TLSv1.2 or TLSv1.3",
         ),
-        ("postgres://a@b/c?target_session_attrs=primary", "any"),
+        ("postgres://a@b/c?target_session_attrs=master", "any"),
         ("postgres://a@b/c?host=a,b,c&port=1,2", "number of ports"),
         ("postgres://a@b/c?host", "without a value"),
     ] {

@@ -1,6 +1,6 @@
 //! The configuration as the rest of the program reads it.
 
-use super::{PasswordSource, Tls};
+use super::{PasswordSource, SessionAttrs, Tls};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,6 +139,8 @@ pub struct Upstream {
 pub struct Target {
     /// Where to dial, in this order; at least one.
     pub hosts: Vec<Host>,
+    /// Which of the hosts is taken.
+    pub session_attrs: SessionAttrs,
     /// The user to connect as.
     pub user: String,
     /// The database; for the upstream `*` the client's word takes its place.

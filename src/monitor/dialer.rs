@@ -7,12 +7,16 @@ use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::config::ChannelBinding as Binding;
 use tokio_postgres::{Config, NoTls};
 
-use crate::config::{self, Host, Target, Upstream};
+use crate::config::{self, Host, Role, SessionAttrs, Target, Upstream};
 use crate::server::{Address, ConnectError};
 
 use super::error::Problem;
 use super::line::Line;
 use super::{APPLICATION_NAME, Question};
+
+/// What a server is.
+const ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
+    pg_catalog.current_setting('transaction_read_only') = 'on'";
 
 /// Opens the connection of one upstream.
 ///
@@ -90,6 +94,39 @@ impl Dialer {
         }
         Ok(login)
     }
+
+    /// The first host that suits; what speaks against those that were reached goes to `found`.
+    async fn dial(
+        &self,
+        login: &Config,
+        attrs: SessionAttrs,
+        found: &mut Vec<(Address, String)>,
+    ) -> Result<Line, Problem> {
+        let hosts = &self.target.hosts;
+        // A process has not as many hosts as an u32 has numbers.
+        let share = self.connect_timeout / u32::try_from(hosts.len().max(1)).unwrap_or(u32::MAX);
+        let mut last = Problem::Ended(None);
+        for host in hosts {
+            let address = address(host);
+            let dial =
+                tokio::time::timeout(share, Line::connect(&address, &self.target.tls, login)).await;
+            let dialled = dial.unwrap_or_else(|_| {
+                Err(Problem::Connect(ConnectError::Timeout {
+                    address: address.clone(),
+                    after: share,
+                }))
+            });
+            match dialled {
+                Ok(mut line) => match objection(attrs, &mut line, share).await {
+                    None => return Ok(line),
+                    Some(why) => found.push((address, why)),
+                },
+                Err(problem) if problem.may_be_the_hosts() => last = problem,
+                Err(problem) => return Err(problem),
+            }
+        }
+        Err(last)
+    }
 }
 
 impl ManageConnection for Dialer {
@@ -100,28 +137,21 @@ impl ManageConnection for Dialer {
     /// heard us and says no ends the search, as in libpq; one that is starting does not.
     async fn connect(&self) -> Result<Slot, Problem> {
         let login = self.login()?;
-        let hosts = &self.target.hosts;
-        // A process has not as many hosts as an u32 has numbers.
-        let share = self.connect_timeout / u32::try_from(hosts.len().max(1)).unwrap_or(u32::MAX);
+        let attrs = self.target.session_attrs;
+        let mut found = Vec::new();
         let mut last = Problem::Ended(None);
-        for host in hosts {
-            let address = address(host);
-            let dial =
-                tokio::time::timeout(share, Line::connect(&address, &self.target.tls, &login))
-                    .await;
-            let dialled = dial.unwrap_or_else(|_| {
-                Err(Problem::Connect(ConnectError::Timeout {
-                    address,
-                    after: share,
-                }))
-            });
-            match dialled {
+        for round in attrs.rounds() {
+            match self.dial(&login, *round, &mut found).await {
                 Ok(line) => return Ok(Slot(Some(line))),
                 Err(problem) if problem.may_be_the_hosts() => last = problem,
                 Err(problem) => return Err(problem),
             }
         }
-        Err(last)
+        if found.is_empty() {
+            return Err(last);
+        }
+        let wanted = attrs.as_str();
+        Err(Problem::Connect(ConnectError::NoneSuits { wanted, found }))
     }
 
     async fn is_valid(&self, slot: &mut Slot) -> Result<(), Problem> {
@@ -133,6 +163,25 @@ impl ManageConnection for Dialer {
     fn has_broken(&self, slot: &mut Slot) -> bool {
         let line = slot.0.as_mut();
         line.is_none_or(|line| self.judge.has_broken(line.client()))
+    }
+}
+
+/// What speaks against the server that was reached, if it is to be of a certain role.
+async fn objection(attrs: SessionAttrs, line: &mut Line, patience: Duration) -> Option<String> {
+    if attrs == SessionAttrs::Any {
+        return None;
+    }
+    let asked = line.client().query_typed_one(ROLE, &[]);
+    match tokio::time::timeout(patience, asked).await {
+        Ok(Ok(row)) => {
+            let role = Role {
+                is_standby: row.get(0),
+                is_read_only: row.get(1),
+            };
+            attrs.objection(role).map(str::to_owned)
+        }
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("it did not say in time what it is".to_owned()),
     }
 }
 

@@ -63,9 +63,9 @@ impl MonitorError {
             Problem::Ended(_) => ErrorKind::Broken,
             Problem::Failed(_) => ErrorKind::Failed,
             Problem::Connect(error) => match error {
-                ConnectError::NoAddress | ConnectError::Unreachable { .. } => {
-                    ErrorKind::Unreachable
-                }
+                ConnectError::NoneSuits { .. }
+                | ConnectError::NoAddress
+                | ConnectError::Unreachable { .. } => ErrorKind::Unreachable,
                 ConnectError::PasswordUnreadable(_) => ErrorKind::Password,
                 ConnectError::Timeout { .. } => ErrorKind::Timeout,
                 ConnectError::Refused(_) => ErrorKind::Refused,

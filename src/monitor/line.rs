@@ -46,7 +46,7 @@ impl Line {
         way: Way,
         login: &Config,
     ) -> Result<Self, Problem> {
-        let socket = open(address, tls, way, None).await?;
+        let socket = open(address, None, tls, way, None).await?;
         let mut login = login.clone();
         let secured = Secured(socket.end_point());
         let is_private = address.is_local_socket() || socket.is_encrypted();

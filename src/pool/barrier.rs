@@ -5,6 +5,7 @@
 //! through the checkout that they are for, and a connection is returned only after all of
 //! them were seen through.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,14 @@ use tokio::sync::watch;
 
 use crate::config::Tls;
 use crate::server::cancel::cancel;
-use crate::server::{Address, ConnectError, Way};
+use crate::server::{Address, ConnectError, Connection, Way};
 
 /// Cancels what a checkout runs, for as long as it is lent.
 #[derive(Debug, Clone)]
 pub struct Canceller {
     address: Address,
+    /// The machine that the connection leads to: the name may mean another one by now.
+    machine: Option<SocketAddr>,
     way: (Arc<Tls>, Way),
     pid: i32,
     key: [u8; 4],
@@ -43,12 +46,13 @@ pub enum Cancelled {
 }
 
 impl Canceller {
-    pub(super) fn new(address: Address, way: (Arc<Tls>, Way), pid: i32, key: [u8; 4]) -> Self {
+    pub(super) fn new(connection: &Connection) -> Self {
         Self {
-            address,
-            way,
-            pid,
-            key,
+            address: connection.address().clone(),
+            machine: connection.machine(),
+            way: connection.way(),
+            pid: connection.pid(),
+            key: connection.key(),
             requests: watch::Sender::new(Requests::Taken { under_way: 0 }),
         }
     }
@@ -66,7 +70,7 @@ impl Canceller {
             return Ok(Cancelled::TooLate);
         };
         let (tls, way) = &self.way;
-        cancel(&self.address, tls, *way, self.pid, self.key).await?;
+        cancel(&self.address, self.machine, tls, *way, self.pid, self.key).await?;
         Ok(Cancelled::Sent)
     }
 

@@ -53,15 +53,7 @@ impl Held {
 
 impl Checkout {
     pub(super) fn new(lender: Arc<Lender>, pool: PoolId, key: Arc<Key>, place: Place) -> Self {
-        let canceller = place.connection.as_ref().map(|connection| {
-            let address = connection.address().clone();
-            Canceller::new(
-                address,
-                connection.way(),
-                connection.pid(),
-                connection.key(),
-            )
-        });
+        let canceller = place.connection.as_ref().map(Canceller::new);
         Self {
             lender,
             pool,
@@ -157,6 +149,10 @@ impl Checkout {
         if let Some(canceller) = &self.canceller
             && !canceller.settle(CLEANING).await
         {
+            return self.discard();
+        }
+        let is_unfit = |connection: &Connection| !connection.is_what_it_was();
+        if self.held.connection().is_some_and(is_unfit) {
             return self.discard();
         }
         if let Held::Used(place) = &mut self.held

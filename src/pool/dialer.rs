@@ -1,19 +1,22 @@
 //! How the connections of one key are opened, and how bb8 is told when one has left.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bb8::ManageConnection;
 
-use crate::config::{PasswordSource, Tls};
+use crate::config::{PasswordSource, SessionAttrs, Tls};
 use crate::protocol::startup::Parameters;
-use crate::server::{Address, ConnectError, Connection, Login};
+use crate::server::{Address, ConnectError, Connection, Login, resolve};
 
 /// What the server connections of one key have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Where servers listen, tried in this order; at least one.
     pub addresses: Vec<Address>,
+    /// Which of them is taken.
+    pub session_attrs: SessionAttrs,
     /// As whom.
     pub user: String,
     /// To which database.
@@ -72,20 +75,106 @@ impl Dialer {
         Self { target }
     }
 
-    async fn dial(&self, address: &Address) -> Result<Connection, ConnectError> {
+    /// The first server that suits; each machine that a name means has its own time.
+    async fn dial(
+        &self,
+        attrs: SessionAttrs,
+        refused: &mut Refusals,
+    ) -> Result<Option<Connection>, ConnectError> {
+        for address in &self.target.addresses {
+            let machines = match resolve(address, self.target.connect_timeout).await {
+                Ok(machines) => machines,
+                Err(error) => {
+                    refused.unreached(address, error);
+                    continue;
+                }
+            };
+            for machine in machines {
+                let mut connection = match self.dial_one(address, machine).await {
+                    Ok(connection) => connection,
+                    Err(error) if error.is_elsewhere_worth_a_try() => {
+                        refused.unreached(address, error);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                match self.objection(attrs, &mut connection).await {
+                    None => return Ok(Some(connection)),
+                    Some(why) => {
+                        refused.unsuited(address, why);
+                        tokio::spawn(connection.terminate());
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What speaks against a server.
+    async fn objection(&self, attrs: SessionAttrs, connection: &mut Connection) -> Option<String> {
+        if attrs == SessionAttrs::Any {
+            return None;
+        }
+        let asked = tokio::time::timeout(self.target.connect_timeout, connection.role());
+        match asked.await {
+            Ok(Ok(role)) => attrs.objection(role).map(str::to_owned),
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("it did not say in time what it is".to_owned()),
+        }
+    }
+
+    async fn dial_one(
+        &self,
+        address: &Address,
+        machine: Option<SocketAddr>,
+    ) -> Result<Connection, ConnectError> {
         let target = &self.target;
         let password = target.password.read()?;
         let login = Login {
             address,
+            machine,
             user: &target.user,
             database: &target.database,
             password: password.as_ref().map(|secret| secret.expose().as_bytes()),
             tls: &target.tls,
             parameters: &target.parameters,
+            checks_client: true,
             timeout: target.connect_timeout,
             keepalive: target.keepalive,
         };
         Connection::connect(&login).await
+    }
+}
+
+/// Why no server was taken.
+#[derive(Debug, Default)]
+struct Refusals {
+    found: Vec<(Address, String)>,
+    /// Whether one was reached that does not suit.
+    is_by_role: bool,
+    last: Option<ConnectError>,
+}
+
+impl Refusals {
+    fn unreached(&mut self, address: &Address, error: ConnectError) {
+        self.found.push((address.clone(), error.for_others()));
+        self.last = Some(error);
+    }
+
+    fn unsuited(&mut self, address: &Address, why: String) {
+        self.found.push((address.clone(), why));
+        self.is_by_role = true;
+    }
+
+    fn error(self, attrs: SessionAttrs) -> ConnectError {
+        match self.last {
+            _ if self.is_by_role => ConnectError::NoneSuits {
+                wanted: attrs.as_str(),
+                found: self.found,
+            },
+            Some(error) => error,
+            None => ConnectError::NoAddress,
+        }
     }
 }
 
@@ -131,15 +220,14 @@ impl ManageConnection for Dialer {
     type Error = ConnectError;
 
     async fn connect(&self) -> Result<Slot, ConnectError> {
-        let mut last = None;
-        for address in &self.target.addresses {
-            match self.dial(address).await {
-                Ok(connection) => return Ok(Slot::new(connection, &self.target.upkeep)),
-                Err(error) if error.is_elsewhere_worth_a_try() => last = Some(error),
-                Err(error) => return Err(error),
+        let mut refused = Refusals::default();
+        for attrs in self.target.session_attrs.rounds() {
+            refused = Refusals::default();
+            if let Some(connection) = self.dial(*attrs, &mut refused).await? {
+                return Ok(Slot::new(connection, &self.target.upkeep));
             }
         }
-        Err(last.unwrap_or(ConnectError::NoAddress))
+        Err(refused.error(self.target.session_attrs))
     }
 
     /// Liveness is looked at by the lender, which replaces a dead connection by itself.
@@ -159,6 +247,7 @@ pub(super) mod tests {
     pub(in super::super) fn target() -> Target {
         Target {
             addresses: Vec::new(),
+            session_attrs: SessionAttrs::Any,
             user: "app".to_owned(),
             database: "app".to_owned(),
             password: PasswordSource::None,

@@ -1,6 +1,7 @@
 //! A cancel request seen through to its end.
 
 use std::io;
+use std::net::SocketAddr;
 
 use crate::protocol::startup::cancel_request;
 
@@ -9,7 +10,7 @@ use crate::config::Tls;
 use super::reach::{Way, open};
 use super::{Address, ConnectError};
 
-/// Asks the server at `address`, by the way of the connection that is meant, to cancel what backend `pid` runs, and waits until the
+/// Asks the server at `address`, on the machine and by the way of the connection that is meant, to cancel what backend `pid` runs, and waits until the
 /// server has closed the request's connection: only then has the signal been sent, and a
 /// server connection must not be lent again before.
 ///
@@ -19,12 +20,13 @@ use super::{Address, ConnectError};
 /// The server could not be reached, or the connection broke.
 pub async fn cancel(
     address: &Address,
+    machine: Option<SocketAddr>,
     tls: &Tls,
     way: Way,
     pid: i32,
     key: [u8; 4],
 ) -> Result<(), ConnectError> {
-    let socket = open(address, tls, way, None).await?;
+    let socket = open(address, machine, tls, way, None).await?;
     let broken = |source: io::Error| ConnectError::broken(address, source);
     let request = cancel_request(pid, key);
     socket.write_all(&request).await.map_err(broken)?;

@@ -1,10 +1,11 @@
 //! A logged-in server connection, and what is asked of it between two sessions.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::Tls;
+use crate::config::{Role, Tls};
 use crate::protocol::message::{Fields, SqlState};
 use crate::protocol::startup::Parameters;
 
@@ -16,11 +17,20 @@ use super::{Address, ConnectError};
 /// No message of a start-up, a ping or a reset is longer; more is not PostgreSQL.
 const MAX_MESSAGE: usize = 1 << 20;
 
+/// The setting by which a server looks whether its client is still there.
+const CHECK: &str = "client_connection_check_interval";
+
+/// What a server is, in one column, as every version tells it.
+const ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery()::text || ' ' || \
+    pg_catalog.current_setting('transaction_read_only')";
+
 /// Everything that a login needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Login<'a> {
     /// Where the server listens.
     pub address: &'a Address,
+    /// Which machine of those that its name means; none: the first that answers.
+    pub machine: Option<SocketAddr>,
     /// As whom.
     pub user: &'a str,
     /// To which database.
@@ -31,6 +41,9 @@ pub struct Login<'a> {
     pub tls: &'a Arc<Tls>,
     /// The client's other startup parameters.
     pub parameters: &'a Parameters,
+    /// Whether the server is to look every second, amid a query, whether we are still there: a
+    /// process that is killed leaves no query behind. Servers that can't are not asked.
+    pub checks_client: bool,
     /// How long reaching the server and logging in may take together.
     pub timeout: Duration,
     /// The idleness of a TCP connection after which the kernel asks whether the server is there.
@@ -49,6 +62,10 @@ pub struct Connection {
     reported: Vec<(String, Vec<u8>)>,
     /// The status of the last ReadyForQuery: `I`, `T` or `E`.
     status: u8,
+    /// Whether the server was a standby at the login, where it says so.
+    was_standby: Option<bool>,
+    /// Whether it has refused a write.
+    refused_write: bool,
     created: Instant,
     /// Bytes read and not yet taken apart.
     unread: Vec<u8>,
@@ -90,8 +107,15 @@ impl Connection {
     /// Tries one way, and then the other, as libpq does.
     async fn start(login: &Login<'_>) -> Result<Self, ConnectError> {
         let mut last = ConnectError::NoAddress;
+        let mut checks = login.checks_client && !has_check(login.parameters);
         for way in ways(login.address, login.tls) {
-            match Self::start_by(login, *way).await {
+            let mut started = Self::start_by(login, *way, checks).await;
+            if checks && matches!(&started, Err(error) if error.is_about(CHECK)) {
+                // An old server, or something between: it works without.
+                checks = false;
+                started = Self::start_by(login, *way, checks).await;
+            }
+            match started {
                 Err(error) if error.is_the_other_way_worth_a_try() => last = error,
                 other => return other,
             }
@@ -99,8 +123,15 @@ impl Connection {
         Err(last)
     }
 
-    async fn start_by(login: &Login<'_>, way: Way) -> Result<Self, ConnectError> {
-        let socket = open(login.address, login.tls, way, Some(login.keepalive)).await?;
+    async fn start_by(login: &Login<'_>, way: Way, checks: bool) -> Result<Self, ConnectError> {
+        let socket = open(
+            login.address,
+            login.machine,
+            login.tls,
+            way,
+            Some(login.keepalive),
+        )
+        .await?;
         let mut connection = Self {
             socket,
             address: login.address.clone(),
@@ -109,10 +140,15 @@ impl Connection {
             key: [0; 4],
             reported: Vec::new(),
             status: 0,
+            was_standby: None,
+            refused_write: false,
             created: Instant::now(),
             unread: Vec::new(),
         };
-        let startup = login.parameters.encode(login.user, login.database);
+        let startup = match checks {
+            true => with_check(login.parameters).encode(login.user, login.database),
+            false => login.parameters.encode(login.user, login.database),
+        };
         let broken = |source| ConnectError::broken(login.address, source);
         connection.write(&startup).await.map_err(broken)?;
         let mut login = Authentication::new(
@@ -125,6 +161,7 @@ impl Connection {
             let (kind, body) = connection.message().await.map_err(broken)?;
             connection.started_with(kind, body, &mut login).await?;
         }
+        connection.was_standby = connection.says("in_hot_standby");
         Ok(connection)
     }
 
@@ -163,6 +200,52 @@ impl Connection {
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// The machine that it leads to; none for a socket.
+    #[must_use]
+    pub fn machine(&self) -> Option<SocketAddr> {
+        self.socket.peer()
+    }
+
+    /// What the server is: as it reports it, or else as it answers.
+    ///
+    /// Not cancel safe: a connection that was asked and not heard must be closed.
+    ///
+    /// # Errors
+    /// See [`Unclean`].
+    pub async fn role(&mut self) -> Result<Role, Unclean> {
+        let said = (
+            self.says("in_hot_standby"),
+            self.says("default_transaction_read_only"),
+        );
+        if let (Some(is_standby), Some(is_read_only)) = said {
+            return Ok(Role {
+                is_standby,
+                is_read_only,
+            });
+        }
+        let answer = self.ask(ROLE).await?;
+        Ok(Role {
+            is_standby: answer.first() == Some(&b't'),
+            is_read_only: answer.ends_with(b"on"),
+        })
+    }
+
+    /// Whether the server is what it was at the login, as far as it has said: after a failover it
+    /// may take no writes, and a session that was lent it would fail.
+    #[must_use]
+    pub fn is_what_it_was(&self) -> bool {
+        !self.refused_write && self.says("in_hot_standby") == self.was_standby
+    }
+
+    /// A relay has seen that the server takes no writes.
+    pub fn saw_refused_write(&mut self) {
+        self.refused_write = true;
+    }
+
+    fn says(&self, name: &str) -> Option<bool> {
+        self.reported(name).map(|value| value == b"on")
     }
 
     /// How it is spoken to, and by which way that came about: a cancel request goes the same.
@@ -267,9 +350,27 @@ impl Connection {
         self.run(reset, |kind| kind == b'C').await
     }
 
+    /// Runs one statement with one row of one column, and answers that.
+    async fn ask(&mut self, sql: &str) -> Result<Vec<u8>, Unclean> {
+        let mut row = Vec::new();
+        self.query(sql, |kind| kind == b'C', &mut row).await?;
+        // The number of columns, and the length of the one.
+        Ok(row.split_off(row.len().min(6)))
+    }
+
     /// Runs one statement without rows; `answers` says which message must come, once,
     /// before ReadyForQuery.
     async fn run(&mut self, sql: &str, answers: fn(u8) -> bool) -> Result<(), Unclean> {
+        self.query(sql, answers, &mut Vec::new()).await
+    }
+
+    /// Runs one statement; the last row goes to `row`.
+    async fn query(
+        &mut self,
+        sql: &str,
+        answers: fn(u8) -> bool,
+        row: &mut Vec<u8>,
+    ) -> Result<(), Unclean> {
         let mut query = vec![b'Q'];
         // The statement comes from the configuration, some dozens of bytes.
         query.extend((sql.len() as i32 + 5).to_be_bytes());
@@ -288,6 +389,8 @@ impl Connection {
                 }
                 b'E' => return Err(Unclean::Failed(said(&body))),
                 b'S' => self.report(&body),
+                b'T' if sql == ROLE => {}
+                b'D' if sql == ROLE => *row = body,
                 // Notices, and what the session still listened to.
                 b'N' | b'A' => {}
                 kind if answers(kind) && !answered => answered = true,
@@ -336,6 +439,21 @@ impl Connection {
     fn broken(&self, source: io::Error) -> ConnectError {
         ConnectError::broken(&self.address, source)
     }
+}
+
+/// Whether the app has a word of its own about the check.
+fn has_check(parameters: &Parameters) -> bool {
+    let says = |(name, value): (&str, &[u8])| {
+        name == CHECK || memchr::memmem::find(value, CHECK.as_bytes()).is_some()
+    };
+    parameters.iter().any(says)
+}
+
+fn with_check(parameters: &Parameters) -> Parameters {
+    let all = parameters
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_vec()));
+    Parameters::new(all.chain([(CHECK.to_owned(), b"1s".to_vec())]).collect())
 }
 
 /// Takes the first message off `bytes` if it is whole.

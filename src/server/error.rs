@@ -35,6 +35,14 @@ pub enum ConnectError {
     /// The server wants a password, and none is configured.
     #[error("PostgreSQL at {0} wants a password, and none is configured")]
     PasswordMissing(Address),
+    /// Servers were reached, and none of them is what the upstream's `target_session_attrs` asks for.
+    #[error("none of the upstream's hosts suits target_session_attrs={wanted}: {}", listed(.found))]
+    NoneSuits {
+        /// What is asked for.
+        wanted: &'static str,
+        /// The hosts, and what speaks against each.
+        found: Vec<(Address, String)>,
+    },
     /// The upstream names no host.
     #[error("the upstream names no host")]
     NoAddress,
@@ -107,6 +115,16 @@ impl ConnectError {
         }
     }
 
+    /// Whether the server refuses a parameter of this name.
+    pub(super) fn is_about(&self, name: &str) -> bool {
+        let Self::Refused(body) = self else {
+            return false;
+        };
+        // An unknown setting; PgBouncer calls it a violation of the protocol.
+        let is_kind = matches!(self.sqlstate().as_str(), "42704" | "08P01");
+        is_kind && Fields::parse(body).is_some_and(|fields| fields.message().contains(name))
+    }
+
     /// The step that failed.
     #[must_use]
     pub fn phase(&self) -> Phase {
@@ -115,6 +133,7 @@ impl ConnectError {
             | Self::Timeout { .. }
             | Self::Broken { .. }
             | Self::Tls { .. }
+            | Self::NoneSuits { .. }
             | Self::NoAddress => Phase::Connect,
             Self::Refused(_) if self.sqlstate().class() != "28" => Phase::Connect,
             _ => Phase::Auth,
@@ -131,6 +150,7 @@ impl ConnectError {
             Self::Unreachable { .. }
             | Self::Timeout { .. }
             | Self::Tls { .. }
+            | Self::NoneSuits { .. }
             | Self::NoAddress => SqlState::UNABLE_TO_CONNECT,
             Self::Broken { .. } => SqlState::CONNECTION_FAILURE,
             Self::PasswordMissing(_)
@@ -182,6 +202,9 @@ impl ConnectError {
 
     fn hint(&self) -> &'static str {
         match self {
+            Self::NoneSuits { .. } => {
+                "After a failover this passes by itself; else check the hosts' roles, or target_session_attrs."
+            }
             Self::Unreachable { .. }
             | Self::Timeout { .. }
             | Self::Broken { .. }
@@ -206,4 +229,11 @@ impl ConnectError {
             Self::Refused(_) => "See the server's message.",
         }
     }
+}
+/// Hosts and what speaks against them, in a sentence.
+fn listed(found: &[(Address, String)]) -> String {
+    let each = found
+        .iter()
+        .map(|(address, why)| format!("{address}: {why}"));
+    each.collect::<Vec<_>>().join("; ")
 }

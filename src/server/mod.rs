@@ -25,4 +25,4 @@ pub mod wire;
 pub use address::Address;
 pub use connection::{Connection, Login};
 pub use error::ConnectError;
-pub use reach::{Way, open, ways};
+pub use reach::{Way, open, resolve, ways};

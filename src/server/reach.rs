@@ -1,11 +1,12 @@
 //! A socket to a server: in TLS or not, as the upstream's sslmode has it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 
 use crate::config::{SslMode, Tls};
 
@@ -37,7 +38,38 @@ pub fn ways(address: &Address, tls: &Tls) -> &'static [Way] {
     }
 }
 
-/// A socket to `address` by one way.
+/// The machines that a name means now, in the resolver's order; a single one that needs no
+/// name where the address is a socket's.
+///
+/// Cancel safe.
+///
+/// # Errors
+/// The name can't be resolved within `timeout`, or means nothing.
+pub async fn resolve(
+    address: &Address,
+    timeout: Duration,
+) -> Result<Vec<Option<SocketAddr>>, ConnectError> {
+    let Address::Tcp { host, port } = address else {
+        return Ok(vec![None]);
+    };
+    let unreachable = |source| ConnectError::Unreachable {
+        address: address.clone(),
+        source,
+    };
+    let found = tokio::time::timeout(timeout, lookup_host((host.as_str(), *port))).await;
+    let found = found.map_err(|_| ConnectError::Timeout {
+        address: address.clone(),
+        after: timeout,
+    })?;
+    let all: Vec<_> = found.map_err(unreachable)?.map(Some).collect();
+    match all.is_empty() {
+        true => Err(unreachable(io::ErrorKind::NotFound.into())),
+        false => Ok(all),
+    }
+}
+
+/// A socket to `address` by one way; `machine` is which of those that the name means, none: the
+/// first that answers.
 ///
 /// Cancel safe: dropping the future closes the socket.
 ///
@@ -45,11 +77,12 @@ pub fn ways(address: &Address, tls: &Tls) -> &'static [Way] {
 /// The server can't be reached, or TLS can't be had.
 pub async fn open(
     address: &Address,
+    machine: Option<SocketAddr>,
     tls: &Tls,
     way: Way,
     keepalive: Option<Duration>,
 ) -> Result<Socket, ConnectError> {
-    let socket = reach(address, keepalive).await?;
+    let socket = reach(address, machine, keepalive).await?;
     let Address::Tcp { host, .. } = address else {
         return Ok(socket);
     };
@@ -89,14 +122,23 @@ async fn asked(socket: &Socket) -> io::Result<u8> {
     }
 }
 
-/// Connects a socket to `address`; a name is resolved anew. The kernel watches over a TCP
-/// connection that is to be kept.
-async fn reach(address: &Address, keepalive: Option<Duration>) -> Result<Socket, ConnectError> {
-    let socket = match address {
-        Address::Tcp { host, port } => tcp(host, *port, keepalive).await,
-        Address::Unix { dir, port } => UnixStream::connect(dir.join(format!(".s.PGSQL.{port}")))
-            .await
-            .and_then(|stream| Socket::new(OwnedFd::from(stream.into_std()?))),
+/// Connects a socket to `address`; a name is resolved anew where no machine is given. The kernel
+/// watches over a TCP connection that is to be kept.
+async fn reach(
+    address: &Address,
+    machine: Option<SocketAddr>,
+    keepalive: Option<Duration>,
+) -> Result<Socket, ConnectError> {
+    let socket = match (address, machine) {
+        (Address::Tcp { .. }, Some(machine)) => tcp(TcpStream::connect(machine), keepalive).await,
+        (Address::Tcp { host, port }, None) => {
+            tcp(TcpStream::connect((host.as_str(), *port)), keepalive).await
+        }
+        (Address::Unix { dir, port }, _) => {
+            UnixStream::connect(dir.join(format!(".s.PGSQL.{port}")))
+                .await
+                .and_then(|stream| Socket::new(OwnedFd::from(stream.into_std()?)))
+        }
     };
     socket.map_err(|source| ConnectError::Unreachable {
         address: address.clone(),
@@ -104,8 +146,11 @@ async fn reach(address: &Address, keepalive: Option<Duration>) -> Result<Socket,
     })
 }
 
-async fn tcp(host: &str, port: u16, keepalive: Option<Duration>) -> io::Result<Socket> {
-    let stream = TcpStream::connect((host, port)).await?;
+async fn tcp(
+    connect: impl Future<Output = io::Result<TcpStream>>,
+    keepalive: Option<Duration>,
+) -> io::Result<Socket> {
+    let stream = connect.await?;
     stream.set_nodelay(true)?;
     if let Some(idle) = keepalive {
         keep_alive(&stream, idle)?;

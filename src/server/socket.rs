@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, getpeername, recv, send, shutdown};
 use parking_lot::Mutex;
 use rustls::ClientConnection;
 use tokio::io::Interest;
@@ -257,6 +257,19 @@ impl Socket {
             Err(Errno::EAGAIN | Errno::EINTR) => Pending::Nothing,
             Err(_) => Pending::Closed,
         }
+    }
+
+    /// The address at the other end; none for a Unix socket, or one that has broken.
+    #[must_use]
+    pub fn peer(&self) -> Option<std::net::SocketAddr> {
+        let peer = getpeername::<SockaddrStorage>(self.fd.as_raw_fd()).ok()?;
+        let v4 = peer
+            .as_sockaddr_in()
+            .map(|v4| std::net::SocketAddrV4::from(*v4).into());
+        v4.or_else(|| {
+            peer.as_sockaddr_in6()
+                .map(|v6| std::net::SocketAddrV6::from(*v6).into())
+        })
     }
 
     /// Tells the peer that no more will be written.

@@ -290,6 +290,7 @@ fn target(postgres: &Postgres, database: &Database) -> Target {
             dir: postgres.directory().to_owned(),
             port: postgres.port(),
         }],
+        session_attrs: execpool::config::SessionAttrs::Any,
         user: "app".to_owned(),
         database: database.name.clone(),
         password: PasswordSource::None,

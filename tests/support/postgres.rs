@@ -117,6 +117,43 @@ impl Postgres {
         panic!("PostgreSQL found no free port in five attempts");
     }
 
+    /// A standby of this server, as a copy that follows it.
+    pub(crate) fn standby(&self) -> Self {
+        let mut standby = Self {
+            directory: guard::short_directory(),
+            port: 0,
+            running: None,
+        };
+        guard::give_away(standby.directory());
+        let (host, port) = (self.directory().display(), self.port);
+        let mut copy = guard::unprivileged_command(&postgres_program("pg_basebackup"));
+        copy.args(["-X", "stream", "-c", "fast", "-U", "postgres", "-h"])
+            .arg(self.directory())
+            .args(["-p", &port.to_string(), "-D"])
+            .arg(standby.data());
+        guard::run(&mut copy);
+        write(&standby.data().join("standby.signal"), "");
+        let follows = format!("host={host} port={port} user=postgres");
+        let options = PostgresOptions {
+            settings: vec![("primary_conninfo".to_owned(), follows)],
+            ..PostgresOptions::default()
+        };
+        standby.port = free_port();
+        standby.configure(&options);
+        if let Err(log) = standby.try_run() {
+            panic!("the standby does not start:\n{log}");
+        }
+        standby
+    }
+
+    /// Makes a standby the primary.
+    pub(crate) async fn promote(&self) {
+        let admin = self.admin().await;
+        let promoted = admin.query_one("SELECT pg_promote()", &[]);
+        let promoted: bool = promoted.await.expect("a standby can be promoted").get(0);
+        assert!(promoted, "{}", self.log());
+    }
+
     /// Where the socket is: the `host` of a connection.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
@@ -227,6 +264,7 @@ impl Postgres {
             hba.push(format!("host all {role} 127.0.0.1/32 {method}"));
         }
         hba.push("local all all trust".to_owned());
+        hba.push("local replication all trust".to_owned());
         hba.push("host all all 127.0.0.1/32 trust".to_owned());
         write(&self.data().join("pg_hba.conf"), &hba.join("\n"));
 
@@ -278,10 +316,7 @@ impl Postgres {
         let watchdog = Watchdog::over(server.id(), Signal::SIGQUIT, self.directory());
 
         let start = Instant::now();
-        while !self
-            .log()
-            .contains("database system is ready to accept connections")
-        {
+        while !self.log().contains("database system is ready to accept") {
             if server.try_wait().ok().flatten().is_some() {
                 watchdog.disarm();
                 return Err(self.log());
