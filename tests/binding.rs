@@ -78,6 +78,22 @@ async fn each_of_several_unbound_sessions_finds_the_backend_it_was_told() {
 }
 
 #[tokio::test]
+async fn sessions_that_have_not_asked_anything_are_each_told_a_backend_of_their_own() {
+    let (_database, sidecar) = place("own_backends", "").await;
+    // Its key is known from here on.
+    let (mut first, _) = started(&sidecar, "z").await;
+    first.backend().await;
+    let (mut one, told_one) = started(&sidecar, "a").await;
+    let (mut two, told_two) = started(&sidecar, "a").await;
+    let (_three, told_three) = started(&sidecar, "a").await;
+    assert_ne!(told_pid(&told_one), told_pid(&told_two));
+    // Three of a pool of two could not all stay open idle.
+    assert!(told_pid(&told_three) > SYNTHETIC, "{told_three:?}");
+    assert_eq!(two.backend().await, told_pid(&told_two));
+    assert_eq!(one.backend().await, told_pid(&told_one));
+}
+
+#[tokio::test]
 async fn a_session_that_cannot_be_bound_at_once_is_told_a_synthetic_process_id_and_works() {
     let (_database, sidecar) = place("synthetic", BUDGET_OF_ONE).await;
     let (mut holder, _) = started(&sidecar, "a").await;

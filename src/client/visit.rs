@@ -125,7 +125,7 @@ impl Visit {
         if !lender.has_at_once(pool, key) {
             return None;
         }
-        let checkout = lender.checkout(pool, key, WaiterId(self.session().id().0));
+        let checkout = lender.checkout_early(pool, key, WaiterId(self.session().id().0));
         let patience = key.target().connect_timeout;
         // Large, and there for a moment: a session must not carry it along.
         match tokio::time::timeout(patience, Box::pin(checkout))

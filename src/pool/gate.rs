@@ -17,7 +17,7 @@ mod tests;
 use super::{ExecutionNumber, KeyId, Limit, PoolId, PoolLimits, WaiterId};
 use crate::budget::{Budget, Turns};
 pub use members::Counts;
-use members::{Door, Members, Phase, Waiting};
+use members::{Door, Members, Phase, Waiting, Wants};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What the caller is to do.
@@ -252,7 +252,30 @@ impl Gate {
     /// that waits already keeps its place.
     pub fn arrive(&mut self, pool: PoolId, key: KeyId, waiter: WaiterId) -> Vec<Decision> {
         let place = self.next_stamp();
-        self.line_up(pool, key, waiter, place)
+        self.line_up(
+            pool,
+            place,
+            Waiting {
+                waiter,
+                key,
+                wants: Wants::Any,
+            },
+        )
+    }
+
+    /// The same for one that leaves what is idle to others, while there is room for a connection
+    /// more that could stay open.
+    pub fn arrive_for_new(&mut self, pool: PoolId, key: KeyId, waiter: WaiterId) -> Vec<Decision> {
+        let place = self.next_stamp();
+        self.line_up(
+            pool,
+            place,
+            Waiting {
+                waiter,
+                key,
+                wants: Wants::New,
+            },
+        )
     }
 
     /// Somebody whose turn it was got a connection that is no good, and wants another: that one is
@@ -263,16 +286,25 @@ impl Gate {
             first.checked_sub(1)
         });
         let place = first.unwrap_or_else(|| self.next_stamp());
-        self.line_up(pool, key, waiter, place)
+        self.line_up(
+            pool,
+            place,
+            Waiting {
+                waiter,
+                key,
+                wants: Wants::Any,
+            },
+        )
     }
 
-    fn line_up(&mut self, pool: PoolId, key: KeyId, waiter: WaiterId, place: u64) -> Vec<Decision> {
+    fn line_up(&mut self, pool: PoolId, place: u64, waiting: Waiting) -> Vec<Decision> {
+        let waiter = waiting.waiter;
         if self.waiters.contains_key(&waiter) {
             return Vec::new();
         }
         match self.pools.get_mut(&pool) {
             Some(members) if members.door == Door::Open => {
-                members.queue.insert(place, Waiting { waiter, key });
+                members.queue.insert(place, waiting);
             }
             _ => return vec![Decision::Refuse { waiter }],
         }

@@ -234,7 +234,17 @@ impl Lender {
         key: &Arc<Key>,
         waiter: WaiterId,
     ) -> Result<Checkout, Refused> {
-        let mut before = Before::Nothing;
+        self.checkout_after(pool, key, waiter, Before::Nothing)
+            .await
+    }
+
+    async fn checkout_after(
+        self: &Arc<Self>,
+        pool: PoolId,
+        key: &Arc<Key>,
+        waiter: WaiterId,
+        mut before: Before,
+    ) -> Result<Checkout, Refused> {
         loop {
             let mut checkout = self.wait(pool, key, waiter, before).await?;
             let is_well = checkout.is_current() && checkout.is_alive() && checkout.answers().await;
@@ -245,6 +255,22 @@ impl Lender {
                 true => return Ok(checkout),
             };
         }
+    }
+
+    /// The same for a session that may need it later: what is kept for other sessions is left to
+    /// them, as long as there is room for one more.
+    ///
+    /// Cancel safe, as [`Lender::checkout`].
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn checkout_early(
+        self: &Arc<Self>,
+        pool: PoolId,
+        key: &Arc<Key>,
+        waiter: WaiterId,
+    ) -> Result<Checkout, Refused> {
+        self.checkout_after(pool, key, waiter, Before::Query).await
     }
 
     /// Lines up and waits. Who was given one before that he can't use lines up at the front before
@@ -272,7 +298,10 @@ impl Lender {
                 inner.waiting.insert(waiter, waiting);
                 trace(pool, waiter, "waits");
                 match &before {
-                    Before::Nothing => inner.gate.arrive(pool, key.id(), waiter),
+                    Before::Query if !inner.stock.has_stored(pool, key.id()) => {
+                        inner.gate.arrive_for_new(pool, key.id(), waiter)
+                    }
+                    Before::Nothing | Before::Query => inner.gate.arrive(pool, key.id(), waiter),
                     Before::Dead(_) | Before::Early(_) => {
                         inner.gate.arrive_again(pool, key.id(), waiter)
                     }
@@ -283,7 +312,7 @@ impl Lender {
         match before {
             Before::Dead(dead) => dead.discard(),
             Before::Early(early) => drop(early),
-            Before::Nothing => {}
+            Before::Nothing | Before::Query => {}
         }
         // The sender is dropped unanswered only by a lender that is being torn down.
         receiver.await.unwrap_or(Err(Refused::Ended))
@@ -355,6 +384,8 @@ impl Lender {
 enum Before {
     /// Nothing yet.
     Nothing,
+    /// Its session has not asked anything yet.
+    Query,
     /// A connection that is no good.
     Dead(Checkout),
     /// One that must not be used now.

@@ -101,6 +101,18 @@ pub(super) struct Waiting {
     pub(super) waiter: WaiterId,
     /// For which connections.
     pub(super) key: KeyId,
+    /// And which of them.
+    pub(super) wants: Wants,
+}
+
+/// Which connection somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// The first that can be had.
+    Any,
+    /// One of its own, as long as there is room for one more that stays: those that are idle are
+    /// kept for others.
+    New,
 }
 
 /// A pool as the gate sees it.

@@ -1,6 +1,6 @@
 //! Settling: after each event, what can be had is dealt to those who wait, turn by turn.
 
-use super::{Decision, Gate, Members, Phase, Waiting};
+use super::{Decision, Gate, Members, Phase, Waiting, Wants};
 use crate::pool::{ExecutionNumber, KeyId, PoolId};
 use std::collections::{HashMap, VecDeque};
 
@@ -96,7 +96,9 @@ impl Gate {
                 .pools
                 .get(&pool)
                 .map_or(0, |members| members.idle(waiting.key));
-            if idle > 0 {
+            let came = *hand == Some((pool, waiting.key));
+            let leaves_idle = waiting.wants == Wants::New && !came && self.has_room_to_stay(pool);
+            if idle > 0 && !leaves_idle {
                 deal.from.insert(pool, place + 1);
                 let lend = self.lend(pool, waiting.key, waiting.waiter);
                 // The newest is lent first: the one in the hand is gone.
