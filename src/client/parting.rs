@@ -46,7 +46,14 @@ pub(super) async fn part(
         Over::Vanished => false,
         Over::ServerGone => {
             let report = words::server_gone(upstream);
-            relay.say_goodbye(&report, GOODBYE).await;
+            let is_working = !relay.is_idle();
+            let goodbye = relay.say_goodbye(&report, GOODBYE);
+            // Where only the connection is gone, its backend notices when it next writes.
+            if is_working {
+                tokio::join!(goodbye, cancel(canceller));
+            } else {
+                goodbye.await;
+            }
             return false;
         }
         Over::Ended(ending) => {

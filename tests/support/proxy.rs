@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     FreezeOld,
     /// Closes a connection after so many more bytes from the server.
     CutAfter(usize),
+    /// Closes the connections that are open when it is set; new ones pass.
+    CutOld,
     /// Holds back every read for so long.
     Delay(Duration),
     /// Passes so many more bytes from the server on, and the rest a moment later.
@@ -230,7 +232,7 @@ async fn relay(client: Box<dyn Stream>, lines: Lines) {
     let (from_client, to_client) = tokio::io::split(client);
     let (from_server, to_server) = tokio::io::split(server);
     let mut watched = lines.fault.clone();
-    let is_new = *watched.borrow() == Fault::FreezeOld;
+    let is_new = matches!(*watched.borrow(), Fault::FreezeOld | Fault::CutOld);
     tokio::select! {
         () = copy(from_client, to_server, lines.fault.clone(), false, is_new) => {}
         () = copy(from_server, to_client, lines.fault.clone(), true, is_new) => {}
@@ -261,6 +263,7 @@ async fn copy(
                 }
                 limit = limit.min(count - passed);
             }
+            Fault::CutOld if !is_new => return,
             Fault::SplitAt(count) if from_server && passed < count => {
                 limit = limit.min(count - passed);
             }
