@@ -121,7 +121,7 @@ async fn each_state_ends_clean(name: &str, way: Way) {
         }
         nothing_runs(&database, &what).await;
         sidecar.settles().await;
-        left.is_closed_by_the_other_side(&what);
+        left.expect_closed(&what);
         let mut next = sidecar.session("app", "next").await;
         the_next_one_is_as_new(&mut next, &what).await;
         drop(next);

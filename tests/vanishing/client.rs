@@ -84,7 +84,7 @@ impl Client {
 
 impl Left {
     /// Nobody keeps the connection of one that sends no more.
-    pub(crate) fn is_closed_by_the_other_side(self, what: &str) {
+    pub(crate) fn expect_closed(self, what: &str) {
         let Self::Half(mut stream) = self else {
             return;
         };
