@@ -8,65 +8,159 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Command;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
+};
 use support::sidecar::upstream;
-use support::{Postgres, PostgresOptions, Sidecar};
+use support::{Database, Postgres, PostgresOptions, Sidecar};
+use tempfile::TempDir;
 
-/// An authority's certificate, and a server's that it signed, with its key; all PEM.
-fn certificates(name: &str) -> (String, String, String) {
-    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // With one name for both, OpenSSL takes the server's for self-signed.
+const SQL: &str = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
+
+/// One that signs others.
+struct Authority {
+    certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+fn params(common_name: &str, hosts: &[&str]) -> CertificateParams {
+    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let mut params = CertificateParams::new(hosts).unwrap();
+    // With one name for two, OpenSSL takes the signed one for self-signed.
     params
         .distinguished_name
-        .push(DnType::CommonName, "an authority");
-    let key = KeyPair::generate().unwrap();
-    let root = params.self_signed(&key).unwrap().pem();
-    let issuer = Issuer::new(params, key);
-    let own = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    let certificate = params.signed_by(&own, &issuer).unwrap().pem();
-    (root, certificate, own.serialize_pem())
+        .push(DnType::CommonName, common_name);
+    params
+}
+
+impl Authority {
+    fn root(name: &str) -> Self {
+        Self::new(name, |params, key| params.self_signed(key).unwrap())
+    }
+
+    /// One that another has signed.
+    fn between(&self, name: &str) -> Self {
+        Self::new(name, |params, key| {
+            params.signed_by(key, &self.issuer).unwrap()
+        })
+    }
+
+    fn new(name: &str, sign: impl FnOnce(&CertificateParams, &KeyPair) -> Certificate) -> Self {
+        let mut params = params(name, &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = sign(&params, &key).pem();
+        let issuer = Issuer::new(params, key);
+        Self {
+            certificate,
+            issuer,
+        }
+    }
+
+    /// The certificate of these, and its key.
+    fn signed(&self, params: &CertificateParams) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+}
+
+/// A directory of files that a server may read.
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self(directory)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A file of ours, which nobody else may read if it is a key.
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.at(name);
+        std::fs::write(&path, text).unwrap();
+        let mode = if name.ends_with("key") { 0o600 } else { 0o644 };
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A server with this certificate, and its database.
+    async fn server(
+        &self,
+        name: &str,
+        (certificate, key): &(String, String),
+        more: PostgresOptions,
+    ) -> (Postgres, Database) {
+        let certificate = self.write(&format!("{name}.crt"), certificate);
+        let key = self.write(&format!("{name}.key"), key);
+        support::guard::give_away(key.as_ref());
+        let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut options = more;
+        options.settings.extend([
+            setting("ssl", "on"),
+            setting("ssl_cert_file", &certificate),
+            setting("ssl_key_file", &key),
+        ]);
+        let postgres = Postgres::start(options);
+        let database = postgres.database(name).await;
+        (postgres, database)
+    }
+}
+
+/// Asserts that execpool and its monitor come in where libpq does, and with TLS where it has it.
+/// Answers what libpq found, and why execpool did not come in.
+async fn agrees(
+    host: &str,
+    postgres: &Postgres,
+    database: &Database,
+    parameters: &str,
+) -> (Option<bool>, String) {
+    let (port, name) = (postgres.port(), &database.name);
+    let url = format!("postgresql://app@{host}:{port}/{name}?{parameters}");
+    let direct = Command::new("psql")
+        .args([&url, "-XAtc", SQL])
+        .output()
+        .unwrap();
+    let expected = direct
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&direct.stdout).trim() == "t");
+    let sidecar = Sidecar::start(upstream(name, &url)).await;
+    let mut why = String::new();
+    let found = match sidecar.client(name, "a").await {
+        Ok(client) => Some(client.query_one(SQL, &[]).await.unwrap().get::<_, bool>(0)),
+        Err(error) => {
+            why = format!("{error:?}");
+            None
+        }
+    };
+    let said = String::from_utf8_lossy(&direct.stderr);
+    assert_eq!(found, expected, "{url}: {why}; libpq: {said}");
+    let upstreams = sidecar.control("GET", "/v1/database/health", None).await;
+    assert_eq!(upstreams.0 == 200, expected.is_some(), "{upstreams:?}");
+    (expected, why)
 }
 
 #[tokio::test]
 async fn each_sslmode_answers_as_libpq_does() {
-    let files = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(files.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let at = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
-    let (root, certificate, key) = certificates("localhost");
-    let (other, _, _) = certificates("localhost");
-    for (name, text) in [
-        ("root", root),
-        ("other", other),
-        ("crt", certificate),
-        ("key", key),
-    ] {
-        std::fs::write(at(name), text).unwrap();
-    }
-    std::fs::set_permissions(at("key"), std::fs::Permissions::from_mode(0o640)).unwrap();
-    let group = Command::new("chgrp")
-        .arg("postgres")
-        .arg(at("key"))
-        .status();
-    assert!(group.unwrap().success());
-    let setting = |name: &str, value: String| (name.to_owned(), value);
-    let secured = Postgres::start(PostgresOptions {
-        settings: vec![
-            setting("ssl", "on".to_owned()),
-            setting("ssl_cert_file", at("crt")),
-            setting("ssl_key_file", at("key")),
-        ],
-        ..PostgresOptions::default()
-    });
+    let files = Files::new();
+    let root = Authority::root("an authority");
+    let own = root.signed(&params("server", &["localhost"]));
+    let (secured, with) = files.server("with", &own, PostgresOptions::default()).await;
     let plain = Postgres::start(PostgresOptions::default());
-    let (with, without) = (
-        secured.database("with").await,
-        plain.database("without").await,
+    let without = plain.database("without").await;
+    let other = Authority::root("another authority").certificate;
+    let (root, other) = (
+        files.write("root.crt", &root.certificate),
+        files.write("other.crt", &other),
     );
-    let (root, other) = (at("root"), at("other"));
     for (host, parameters) in [
         ("localhost", "sslmode=disable".to_owned()),
         ("localhost", "sslmode=allow".to_owned()),
@@ -88,29 +182,147 @@ async fn each_sslmode_answers_as_libpq_does() {
             format!("sslmode=verify-full&sslrootcert={root}"),
         ),
     ] {
-        for (postgres, database) in [(&secured, &with), (&plain, &without)] {
-            let (port, name) = (postgres.port(), &database.name);
-            let url = format!("postgresql://app@{host}:{port}/{name}?{parameters}");
-            let sql = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
-            let direct = Command::new("psql")
-                .args([&url, "-XAtc", sql])
-                .output()
-                .unwrap();
-            let expected = direct
-                .status
-                .success()
-                .then(|| String::from_utf8_lossy(&direct.stdout).trim() == "t");
-            let sidecar = Sidecar::start(upstream(name, &url)).await;
-            let found = match sidecar.client(name, "a").await {
-                Ok(client) => Some(client.query_one(sql, &[]).await.unwrap().get::<_, bool>(0)),
-                Err(error) => {
-                    println!("{parameters}: {error:?}");
-                    None
-                }
-            };
-            assert_eq!(found, expected, "{url}");
-            let upstreams = sidecar.control("GET", "/v1/database/health", None).await;
-            assert_eq!(upstreams.0 == 200, expected.is_some(), "{upstreams:?}");
-        }
+        agrees(host, &secured, &with, &parameters).await;
+        agrees(host, &plain, &without, &parameters).await;
     }
+}
+
+#[tokio::test]
+async fn certificates_are_accepted_and_refused_as_libpq_does_and_the_reason_is_told() {
+    let files = Files::new();
+    let root = Authority::root("an authority");
+    let between = root.between("between");
+    let mut expired = params("expired", &["localhost"]);
+    (expired.not_before, expired.not_after) =
+        (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+    let mut alone = params("alone", &["localhost"]);
+    alone.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let mut old = alone.clone();
+    (old.not_before, old.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+    let self_signed = |params: &CertificateParams| {
+        let key = KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    };
+    let chained = {
+        let (own, key) = between.signed(&params("chained", &["localhost"]));
+        (own + &between.certificate, key)
+    };
+    let (alone, old) = (self_signed(&alone), self_signed(&old));
+    let trusted = files.write("root.crt", &root.certificate);
+    let cases = [
+        (
+            "good",
+            root.signed(&params("good", &["localhost"])),
+            &trusted,
+            None,
+        ),
+        ("chained", chained, &trusted, None),
+        ("expired", root.signed(&expired), &trusted, Some("expired")),
+        (
+            "elsewhere",
+            root.signed(&params("elsewhere", &["db.example"])),
+            &trusted,
+            Some("db.example"),
+        ),
+        (
+            "alone",
+            alone.clone(),
+            &files.write("alone.pem", &alone.0),
+            None,
+        ),
+        (
+            "old",
+            old.clone(),
+            &files.write("old.pem", &old.0),
+            Some("expired"),
+        ),
+    ];
+    for (name, own, trusted, problem) in cases {
+        let (postgres, database) = files.server(name, &own, PostgresOptions::default()).await;
+        let parameters = format!("sslmode=verify-full&sslrootcert={trusted}");
+        let (libpq, why) = agrees("localhost", &postgres, &database, &parameters).await;
+        assert_eq!(libpq, problem.is_none().then_some(true), "{name}");
+        assert!(why.contains(problem.unwrap_or_default()), "{name}: {why}");
+        let parameters = format!("sslmode=verify-ca&sslrootcert={trusted}");
+        agrees("localhost", &postgres, &database, &parameters).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_is_demanded_is_shown() {
+    let files = Files::new();
+    let root = Authority::root("an authority");
+    let trusted = files.write("root.crt", &root.certificate);
+    let own = root.signed(&params("server", &["localhost"]));
+    let demands = PostgresOptions {
+        settings: vec![("ssl_ca_file".to_owned(), trusted.clone())],
+        hba: vec!["hostssl all app 127.0.0.1/32 cert".to_owned()],
+        ..PostgresOptions::default()
+    };
+    let (postgres, database) = files.server("demands", &own, demands).await;
+    let shown = |name: &str, (certificate, key): (String, String)| {
+        let certificate = files.write(&format!("{name}.crt"), &certificate);
+        let key = files.write(&format!("{name}.client.key"), &key);
+        format!("&sslcert={certificate}&sslkey={key}")
+    };
+    let known = shown("app", root.signed(&params("app", &[])));
+    let stranger = Authority::root("another authority");
+    let stranger = shown("stranger", stranger.signed(&params("app", &[])));
+    let somebody = shown("somebody", root.signed(&params("somebody", &[])));
+    for (who, lets_in) in [
+        (known.as_str(), true),
+        ("", false),
+        (&stranger, false),
+        (&somebody, false),
+    ] {
+        let parameters = format!("sslmode=verify-full&sslrootcert={trusted}{who}");
+        let (libpq, why) = agrees(
+            "127.0.0.1",
+            &postgres,
+            &database,
+            &parameters.replace("verify-full", "verify-ca"),
+        )
+        .await;
+        assert_eq!(libpq, lets_in.then_some(true), "{who}: {why}");
+    }
+}
+
+#[tokio::test]
+async fn scram_is_bound_to_the_channel_where_that_is_demanded() {
+    let files = Files::new();
+    let root = Authority::root("an authority");
+    let own = root.signed(&params("server", &["localhost"]));
+    let (postgres, database) = files
+        .server("bound", &own, PostgresOptions::default())
+        .await;
+    let password = "pa%3As%2Fs%40w%25rd";
+    for (parameters, lets_in) in [
+        ("sslmode=require&channel_binding=require", true),
+        ("sslmode=require&channel_binding=prefer", true),
+        ("sslmode=require&channel_binding=disable", true),
+        ("sslmode=disable&channel_binding=prefer", true),
+    ] {
+        let (port, name) = (postgres.port(), &database.name);
+        let url =
+            format!("postgresql://scram_user:{password}@127.0.0.1:{port}/{name}?{parameters}");
+        let direct = Command::new("psql").args([&url, "-XAtc", SQL]).output();
+        assert_eq!(direct.unwrap().status.success(), lets_in, "{parameters}");
+        let sidecar = Sidecar::start(upstream(name, &url)).await;
+        let mut raw = sidecar.raw().await;
+        let told = raw
+            .startup(&[("user", "scram_user"), ("database", name)])
+            .await;
+        assert_eq!(
+            told.last().unwrap().kind == b'Z',
+            lets_in,
+            "{parameters}: {told:?}"
+        );
+        let upstreams = sidecar.control("GET", "/v1/database/health", None).await;
+        assert_eq!(upstreams.0 == 200, lets_in, "{upstreams:?}");
+    }
+    // Without TLS there is no channel; nor is there one where no password is asked for.
+    let plain = Postgres::start(PostgresOptions::default());
+    let unbound = plain.database("unbound").await;
+    let (libpq, why) = agrees("127.0.0.1", &plain, &unbound, "channel_binding=require").await;
+    assert_eq!(libpq, None, "{why}");
 }

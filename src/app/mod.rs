@@ -35,7 +35,7 @@ use tokio::net::UnixListener;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::{Config, Loaded, Running};
+use crate::config::{Config, Loaded, Roots, Running};
 use crate::control::{Configuration, Control, Facts, UpstreamFacts};
 use crate::execution::Remote;
 use crate::listener::{BoundSocket, Directory, bind_tcp};
@@ -64,6 +64,15 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         tracing::warn!("{warning}");
     }
     allow_all_descriptors();
+    if loaded
+        .config
+        .upstreams
+        .iter()
+        .any(|u| u.target.tls.roots == Roots::System)
+    {
+        let authorities = crate::server::tls::system_roots();
+        tracing::info!(authorities, "sslrootcert=system");
+    }
     let (running, seen) = watch::channel(Arc::new(Running::new(loaded)));
     let now = Arc::clone(&seen.borrow());
     let config = &now.loaded.config;

@@ -102,6 +102,10 @@ impl Problem {
         let address = address.clone();
         let why = chain(&error);
         let demand = error.source().and_then(demand);
+        if let Some(broken) = error.source().and_then(tls) {
+            let source = io::Error::new(io::ErrorKind::InvalidData, broken);
+            return ConnectError::broken(&address, source).into();
+        }
         match (demand, error.as_db_error()) {
             (Some(Demand::ClearText), _) => ConnectError::CleartextRefused(address).into(),
             (Some(Demand::Password), _) => ConnectError::PasswordMissing(address).into(),
@@ -155,9 +159,9 @@ impl Problem {
     fn hint(&self) -> &'static str {
         match self {
             Self::Password(_) => "Check the upstream's password_file",
-            Self::Connect(ConnectError::PasswordMissing(_)) => {
-                "Set the upstream's password_file, or the password in its URL, or PGPASSWORD"
-            }
+            Self::Connect(
+                error @ (ConnectError::PasswordMissing(_) | ConnectError::Tls { .. }),
+            ) => error.hint().trim_end_matches('.'),
             Self::Connect(ConnectError::CleartextRefused(_)) => {
                 "Use scram-sha-256 in the server's pg_hba.conf, or connect over a Unix socket"
             }
@@ -219,6 +223,12 @@ fn is_farewell(said: &DbError) -> bool {
 fn demand(source: &(dyn Error + 'static)) -> Option<Demand> {
     let error = source.downcast_ref::<io::Error>()?.get_ref()?;
     error.downcast_ref::<Demand>().copied()
+}
+
+/// What TLS said, if it ended a login.
+fn tls(source: &(dyn Error + 'static)) -> Option<rustls::Error> {
+    let error = source.downcast_ref::<io::Error>()?.get_ref()?;
+    error.downcast_ref::<rustls::Error>().cloned()
 }
 
 /// An error and what caused it.

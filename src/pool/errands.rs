@@ -61,7 +61,23 @@ impl Lender {
         });
     }
 
-    fn opened(self: &Arc<Self>, pool: PoolId, key: KeyId, store: &Store, slot: Slot) {
+    /// Says that connections of an upstream go without TLS that were meant to have it: once for
+    /// each upstream and reason.
+    fn warn_of_plain(&self, pool: PoolId, slot: &mut Slot) {
+        let connection = slot.connection.as_mut();
+        if let Some(error) = connection.and_then(Connection::take_failed_tls)
+            && self
+                .ledger
+                .lock()
+                .told_plain
+                .insert((pool.upstream, error.hint()))
+        {
+            tracing::warn!(%error, "connections go without TLS, as sslmode=prefer allows for it");
+        }
+    }
+
+    fn opened(self: &Arc<Self>, pool: PoolId, key: KeyId, store: &Store, mut slot: Slot) {
+        self.warn_of_plain(pool, &mut slot);
         let pid = slot.connection.as_ref().map(Connection::pid);
         // A store has room for all that the gate may ever let through.
         match store.add(slot) {

@@ -32,6 +32,8 @@ pub(super) struct Ledger {
     /// Pools that may have lost their last connection by the change under way.
     pub(super) maybe_gone: Vec<PoolId>,
     pub(super) pause: Option<Pause>,
+    /// Of which upstreams it was said, and why, that connections go without TLS.
+    pub(super) told_plain: BTreeSet<(UpstreamNumber, &'static str)>,
 }
 
 /// Who waits for a checkout.
@@ -75,6 +77,7 @@ impl Ledger {
             doors: HashMap::new(),
             maybe_gone: Vec::new(),
             pause: None,
+            told_plain: BTreeSet::new(),
         }
     }
 

@@ -69,6 +69,8 @@ pub struct Connection {
     created: Instant,
     /// Bytes read and not yet taken apart.
     unread: Vec<u8>,
+    /// Why the way was not had that was to be taken first.
+    second_choice: Option<Box<ConnectError>>,
 }
 
 /// Why a connection may not be lent again. It is closed; the client does not see it.
@@ -106,7 +108,7 @@ impl Connection {
 
     /// Tries one way, and then the other, as libpq does.
     async fn start(login: &Login<'_>) -> Result<Self, ConnectError> {
-        let mut last = ConnectError::NoAddress;
+        let mut last = None;
         let mut checks = login.checks_client && !has_check(login.parameters);
         for way in ways(login.address, login.tls) {
             let mut started = Self::start_by(login, *way, checks).await;
@@ -116,11 +118,17 @@ impl Connection {
                 started = Self::start_by(login, *way, checks).await;
             }
             match started {
-                Err(error) if error.is_the_other_way_worth_a_try() => last = error,
-                other => return other,
+                Err(error) if error.is_the_other_way_worth_a_try() => last = Some(error),
+                Ok(connection) => {
+                    return Ok(Self {
+                        second_choice: last.map(Box::new),
+                        ..connection
+                    });
+                }
+                Err(error) => return Err(error),
             }
         }
-        Err(last)
+        Err(last.unwrap_or(ConnectError::NoAddress))
     }
 
     async fn start_by(login: &Login<'_>, way: Way, checks: bool) -> Result<Self, ConnectError> {
@@ -144,6 +152,7 @@ impl Connection {
             refused_write: false,
             created: Instant::now(),
             unread: Vec::new(),
+            second_choice: None,
         };
         let startup = match checks {
             true => with_check(login.parameters).encode(login.user, login.database),
@@ -256,6 +265,12 @@ impl Connection {
             false => Way::Plain,
         };
         (Arc::clone(&self.tls), way)
+    }
+
+    /// Why it is not in TLS although that was tried first; taken out, so that it is told once.
+    pub fn take_failed_tls(&mut self) -> Option<Box<ConnectError>> {
+        let failed = self.second_choice.take();
+        failed.filter(|_| !self.socket.is_encrypted())
     }
 
     /// The process id of the backend.

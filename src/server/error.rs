@@ -200,7 +200,9 @@ impl ConnectError {
         out
     }
 
-    fn hint(&self) -> &'static str {
+    /// What to do, as a sentence of its own; the same for all of a kind.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
         match self {
             Self::NoneSuits { .. } => {
                 "After a failover this passes by itself; else check the hosts' roles, or target_session_attrs."

@@ -5,15 +5,17 @@
 //! | `setup` | what a connect needs: the files, read anew |
 //! | `verify` | whether a server's certificate is good |
 //! | `binding` | what binds SCRAM to a connection |
+//! | `der` | what a certificate says |
 //! | [`error`] | why TLS could not be had |
 
 mod binding;
+mod der;
 pub mod error;
 mod setup;
 mod verify;
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -22,6 +24,7 @@ use rustls::ClientConnection;
 
 pub use error::TlsProblem;
 pub(super) use setup::begin;
+pub use setup::system_roots;
 
 /// What is read at once, in bytes: one record of the largest size.
 const RECORD: usize = 18 * 1024;
@@ -33,6 +36,8 @@ pub(super) struct Session {
     rustls: ClientConnection,
     /// What was read while there was no room for what it says.
     kept: Vec<u8>,
+    /// What broke it, to be told behind what came before.
+    broken: Option<rustls::Error>,
 }
 
 impl fmt::Debug for Session {
@@ -55,6 +60,7 @@ impl Session {
         Self {
             rustls,
             kept: Vec::new(),
+            broken: None,
         }
     }
 
@@ -109,6 +115,9 @@ impl Session {
         if let Found::Plain(read) = self.plain(buf)? {
             return Ok((Found::Plain(read), false));
         }
+        if let Some(error) = &self.broken {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error.clone()));
+        }
         if !self.kept.is_empty() {
             let kept = std::mem::take(&mut self.kept);
             self.feed(&kept, fd)?;
@@ -150,7 +159,7 @@ impl Session {
         while !bytes.is_empty() {
             let state = match self.rustls.process_new_packets() {
                 Ok(state) => state,
-                Err(error) => return Err(self.failed(error, fd)),
+                Err(error) => return self.failed(error, fd),
             };
             if state.plaintext_bytes_to_read() > 16 * 1024 || state.peer_has_closed() {
                 self.kept = bytes.to_vec();
@@ -162,17 +171,24 @@ impl Session {
         }
         match self.rustls.process_new_packets() {
             Ok(_) => self.flush(fd).map(drop),
-            Err(error) => Err(self.failed(error, fd)),
+            Err(error) => self.failed(error, fd),
         }
     }
 
-    /// Tells the peer what it did, as far as it listens.
-    fn failed(&mut self, error: rustls::Error, fd: BorrowedFd<'_>) -> io::Error {
+    /// Tells the peer what it did, as far as it listens. What came before it is read first.
+    fn failed(&mut self, error: rustls::Error, fd: BorrowedFd<'_>) -> io::Result<()> {
         let _ = self.flush(fd);
-        io::Error::new(io::ErrorKind::InvalidData, error)
+        let is_behind = self.rustls.reader().fill_buf().is_ok_and(|b| !b.is_empty());
+        self.broken = Some(error.clone());
+        match is_behind {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
     }
 
-    /// Says goodbye, as far as it can be said without waiting.
+    /// Says goodbye, as far as it can be said without waiting. Where the socket takes nothing more
+    /// it is not said: the other side then sees the end of the stream alone, and PostgreSQL, which
+    /// ends a session by its own message, takes that for the same.
     pub(super) fn finish(&mut self, fd: BorrowedFd<'_>) {
         self.rustls.send_close_notify();
         let _ = self.flush(fd);

@@ -1,6 +1,7 @@
 //! `tls-server-end-point` (RFC 5929): the hash of the server's certificate, by the hash of its
 //! signature, or by SHA-256 where that is MD5 or SHA-1.
 
+use super::der::element;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
 /// The channel binding data of a certificate; none where its signature has no hash of its own, or
@@ -26,21 +27,4 @@ pub(super) fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
         }
         _ => return None,
     })
-}
-
-/// The first DER element: its tag, what is in it, and what follows it.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let ([tag, first], mut rest) = bytes.split_first_chunk::<2>()?;
-    let mut length = usize::from(*first);
-    if length & 0x80 != 0 {
-        let (digits, behind) = rest
-            .split_at_checked(length & 0x7f)
-            .filter(|(d, _)| d.len() <= 4)?;
-        length = digits
-            .iter()
-            .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
-        rest = behind;
-    }
-    let (inside, behind) = rest.split_at_checked(length)?;
-    Some((*tag, inside, behind))
 }

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVer
 use crate::config::{Identity, Roots, SslMode, Tls};
 
 use super::TlsProblem;
-use super::verify::Verifier;
+use super::verify::{Trusted, Verifier};
 
 /// PostgreSQL's protocol, as TLS names it.
 pub(super) const ALPN: &[u8] = b"postgresql";
@@ -63,28 +63,44 @@ pub(in crate::server) fn begin(tls: &Tls, host: &str) -> Result<ClientConnection
     ClientConnection::new(Arc::new(config), name).map_err(TlsProblem::Failed)
 }
 
-fn roots(roots: &Roots) -> Result<Option<RootCertStore>, TlsProblem> {
+fn roots(roots: &Roots) -> Result<Option<Trusted>, TlsProblem> {
     let path = match roots {
         Roots::None => return Ok(None),
         Roots::File(path) => path.clone(),
         Roots::System => match system() {
             Some(path) => path,
             None => {
-                let anchors = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-                return Ok(Some(anchors));
+                let known = webpki_roots::TLS_SERVER_ROOTS.iter().cloned();
+                return Ok(Some(Trusted {
+                    authorities: known.collect(),
+                    certificates: Vec::new(),
+                }));
             }
         },
     };
-    let mut store = RootCertStore::empty();
-    let (added, _) = store.add_parsable_certificates(certificates("sslrootcert", &path)?);
+    let mut authorities = RootCertStore::empty();
+    let certificates = certificates("sslrootcert", &path)?;
+    let (added, _) = authorities.add_parsable_certificates(certificates.iter().cloned());
     match added {
         0 => Err(file(
             "sslrootcert",
             &path,
             "holds no certificate of an authority",
         )),
-        _ => Ok(Some(store)),
+        _ => Ok(Some(Trusted {
+            authorities,
+            certificates,
+        })),
     }
+}
+
+/// Which authorities `sslrootcert=system` means now, for people.
+#[must_use]
+pub fn system_roots() -> String {
+    system().map_or_else(
+        || "Mozilla's, which are built in".to_owned(),
+        |path| path.display().to_string(),
+    )
 }
 
 /// The system's bundle; `SSL_CERT_FILE` names another.
