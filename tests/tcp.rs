@@ -7,46 +7,447 @@
 
 mod support;
 
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 use support::sidecar::upstream;
-use support::{Postgres, Sidecar};
-use tokio_postgres::NoTls;
+use support::{Database, Postgres, Raw, Sidecar, eventually};
+use tempfile::TempDir;
+use tokio_postgres::error::DbError;
+use tokio_postgres::{Client, NoTls};
+
+const SOON: Duration = Duration::from_secs(5);
+/// Somebody else.
+const STRANGER: u32 = 54_321;
+
+/// A sidecar with a TCP listener, and the directory of its password's file.
+struct Place {
+    database: Database,
+    sidecar: Sidecar,
+    secrets: TempDir,
+}
+
+impl Place {
+    async fn new(name: &str, password: &str) -> Self {
+        Self::on(name, password, "127.0.0.1:0").await
+    }
+
+    async fn on(name: &str, password: &str, address: &str) -> Self {
+        let database = Postgres::shared().database(name).await;
+        let secrets = tempfile::tempdir().unwrap();
+        std::fs::write(secrets.path().join("password"), password).unwrap();
+        let yaml = yaml(&database, &secrets.path().join("password"), address);
+        let sidecar = Sidecar::start(yaml).await;
+        Self {
+            database,
+            sidecar,
+            secrets,
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        let log = self.sidecar.log();
+        let line = log.iter().find(|line| line.contains("listens on TCP"));
+        let line: serde_json::Value = serde_json::from_str(line.unwrap()).unwrap();
+        line["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    async fn connect(&self, password: &str, database: &str) -> Result<Client, DbError> {
+        let mut config = tokio_postgres::Config::new();
+        let address = self.address();
+        config.host(address.ip().to_string()).port(address.port());
+        config.user("app").password(password).dbname(database);
+        match config.connect(NoTls).await {
+            Ok((client, connection)) => {
+                tokio::spawn(connection);
+                Ok(client)
+            }
+            Err(error) => Err(error.as_db_error().expect("an answer").clone()),
+        }
+    }
+
+    async fn lets_in(&self, password: &str) -> bool {
+        let name = self.database.name.clone();
+        self.connect(password, &name).await.is_ok()
+    }
+}
+
+fn yaml(database: &Database, file: &Path, address: &str) -> String {
+    format!(
+        "{}listen: {{tcp: '{address}', tcp_password_file: {}}}\nlog: {{format: json}}\n",
+        upstream(&database.name, &database.url()),
+        file.display()
+    )
+}
 
 #[tokio::test]
 async fn who_knows_the_password_is_let_in_and_nobody_else_learns_a_name() {
-    let database = Postgres::shared().database("tcp_login").await;
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("password");
-    std::fs::write(&file, "pencil\n").unwrap();
-    let sidecar = Sidecar::start(format!(
-        "{}listen: {{tcp: '127.0.0.1:0', tcp_password_file: {}}}\nlog: {{format: json}}\n",
-        upstream(&database.name, &database.url()),
-        file.display()
-    ))
-    .await;
-    let log = sidecar.log();
-    let line = log.iter().find(|line| line.contains("listens on TCP"));
-    let (_, rest) = line.unwrap().split_once("127.0.0.1:").unwrap();
-    let port: u16 = rest.split('"').next().unwrap().parse().unwrap();
-    let config = |password: &str, name: &str| {
-        let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(port).user("app");
-        config.password(password).dbname(name);
-        config
-    };
-    let (client, connection) = config("pencil", &database.name)
-        .connect(NoTls)
-        .await
-        .unwrap();
-    tokio::spawn(connection);
+    let place = Place::new("tcp_login", "pencil\n").await;
+    let name = place.database.name.clone();
+    let client = place.connect("pencil", &name).await.unwrap();
     client.query_one("SELECT 1", &[]).await.unwrap();
-    for name in [database.name.as_str(), "nothing"] {
-        let error = config("wrong", name).connect(NoTls).await.err().unwrap();
-        assert_eq!(error.code().unwrap().code(), "28P01");
+    for database in [name.as_str(), "nothing"] {
+        for wrong in ["wrong", "pencil ", "Pencil"] {
+            let error = place.connect(wrong, database).await.unwrap_err();
+            assert_eq!(error.code().code(), "28P01");
+            assert!(!format!("{error:?}").contains(&name), "{error:?}");
+        }
     }
-    let error = config("pencil", "nothing")
-        .connect(NoTls)
-        .await
-        .err()
+    let error = place.connect("pencil", "nothing").await.unwrap_err();
+    assert_eq!(error.code().code(), "3D000");
+    assert!(error.hint().unwrap().contains(&name));
+}
+
+#[tokio::test]
+async fn psql_and_the_python_drivers_log_in_and_are_refused() {
+    let place = Place::new("tcp_drivers", "pa ss\u{e4}\n").await;
+    let (address, name) = (place.address(), &place.database.name);
+    let psql = |password: &str| {
+        Command::new("psql")
+            .env("PGPASSWORD", password)
+            .args([
+                "-w",
+                "-XAtc",
+                "SELECT 7",
+                "-U",
+                "app",
+                "-h",
+                "127.0.0.1",
+                "-p",
+            ])
+            .args([&address.port().to_string(), name])
+            .output()
+            .unwrap()
+    };
+    let output = psql("pa ss\u{e4}");
+    assert_eq!(output.stdout, b"7\n", "{output:?}");
+    assert!(String::from_utf8_lossy(&psql("pa ss").stderr).contains("password"));
+    let program = r#"
+import asyncio, sys, asyncpg, psycopg
+port, name, password = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+def plain(word):
+    with psycopg.connect(host="127.0.0.1", port=port, user="app", dbname=name, password=word) as c:
+        return c.execute("SELECT 7").fetchone()[0]
+async def later(word):
+    c = await asyncpg.connect(host="127.0.0.1", port=port, user="app", database=name, password=word)
+    try:
+        return await c.fetchval("SELECT 7")
+    finally:
+        await c.close()
+assert plain(password) == 7
+assert asyncio.run(later(password)) == 7
+try:
+    plain("wrong")
+except psycopg.OperationalError:
+    pass
+else:
+    sys.exit("psycopg came in")
+try:
+    asyncio.run(later("wrong"))
+except asyncpg.InvalidPasswordError:
+    pass
+else:
+    sys.exit("asyncpg came in")
+"#;
+    let output = Command::new(support::tools::python())
+        .args([
+            "-c",
+            program,
+            &address.port().to_string(),
+            name,
+            "pa ss\u{e4}",
+        ])
+        .output()
         .unwrap();
-    assert_eq!(error.code().unwrap().code(), "3D000");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_rotated_password_counts_from_the_next_login_on_and_sessions_live_on() {
+    let place = Place::new("tcp_rotated", "first").await;
+    let name = place.database.name.clone();
+    let client = place.connect("first", &name).await.unwrap();
+    // As a mounted Secret changes.
+    let at = |name: &str| place.secrets.path().join(name);
+    std::fs::write(at("next"), "second").unwrap();
+    symlink(at("next"), at("link")).unwrap();
+    std::fs::rename(at("link"), at("password")).unwrap();
+    assert!(!place.lets_in("first").await);
+    assert!(place.lets_in("second").await);
+    assert!(client.query_one("SELECT 1", &[]).await.is_ok());
+    // The verifier that PostgreSQL would store, so that the pod has no password in it.
+    let verifier = postgres_protocol::password::scram_sha_256(b"third");
+    std::fs::write(at("next"), verifier).unwrap();
+    assert!(place.lets_in("third").await);
+    assert!(!place.lets_in("second").await);
+}
+
+#[tokio::test]
+async fn without_a_password_nobody_comes_in_and_the_log_says_why_once() {
+    let place = Place::new("tcp_nothing", "first").await;
+    let file = place.secrets.path().join("password");
+    for content in [None, Some(""), Some("\n"), Some("SCRAM-SHA-256$nonsense")] {
+        match content {
+            None => std::fs::remove_file(&file).unwrap(),
+            Some(content) => std::fs::write(&file, content).unwrap(),
+        }
+        for password in ["", "first"] {
+            let error = place.connect(password, "tcp_nothing").await.unwrap_err();
+            let told = format!("{error:?}");
+            assert!(!told.contains(file.to_str().unwrap()), "{told}");
+        }
+    }
+    let log = place.sidecar.log();
+    let said = log
+        .iter()
+        .filter(|line| line.contains("ERROR") && line.contains("nobody can"));
+    let said: Vec<_> = said.collect();
+    assert!(!said.is_empty() && said.len() <= 2, "{said:?}");
+    assert!(said[0].contains(file.to_str().unwrap()), "{said:?}");
+}
+
+#[tokio::test]
+async fn only_the_loopback_can_be_listened_on() {
+    let database = Postgres::shared().database("tcp_loopback").await;
+    for (address, problem) in [("0.0.0.0:6432", "loopback"), ("10.0.0.1:6432", "loopback")] {
+        let refused = Sidecar::options()
+            .config(yaml(&database, "/etc/hostname".as_ref(), address))
+            .try_start()
+            .await;
+        let Err(refused) = refused else {
+            panic!("it listens on {address}")
+        };
+        let told = format!("{refused:?}");
+        assert!(
+            told.contains("listen.tcp") && told.contains(problem),
+            "{told}"
+        );
+    }
+    let yaml = upstream("app", &database.url()) + "listen: {tcp: '127.0.0.1:0'}\n";
+    let Err(refused) = Sidecar::options().config(yaml).try_start().await else {
+        panic!("it listens without a password")
+    };
+    assert!(format!("{refused:?}").contains("listen.tcp_password_file"));
+}
+
+#[tokio::test]
+async fn a_port_in_use_keeps_it_from_starting_and_its_own_is_had_again_at_once() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let database = Postgres::shared().database("tcp_in_use").await;
+    let secrets = tempfile::tempdir().unwrap();
+    let file = secrets.path().join("password");
+    std::fs::write(&file, "pencil").unwrap();
+    let yaml = yaml(&database, &file, &address.to_string());
+    let Err(refused) = Sidecar::options().config(&*yaml).try_start().await else {
+        panic!("two listen on {address}")
+    };
+    let told = format!("{refused:?}");
+    assert!(
+        told.contains(&address.to_string()) && told.contains("listen.tcp"),
+        "{told}"
+    );
+    drop(taken);
+    for _ in 0..2 {
+        let sidecar = Sidecar::start(&*yaml).await;
+        let place = Place {
+            database: database.clone(),
+            sidecar,
+            secrets: tempfile::tempdir().unwrap(),
+        };
+        assert!(place.lets_in("pencil").await);
+        let mut sidecar = place.sidecar;
+        // What we close first lingers in the kernel.
+        sidecar.signal(Signal::SIGTERM);
+        sidecar.exited(Duration::from_secs(30)).await;
+    }
+}
+
+#[tokio::test]
+async fn ipv6_is_served_where_the_machine_has_it() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        println!("skipped: this machine has no IPv6 loopback");
+        return;
+    }
+    let place = Place::on("tcp_ipv6", "pencil", "[::1]:0").await;
+    assert!(place.address().is_ipv6());
+    assert!(place.lets_in("pencil").await);
+    assert!(!place.lets_in("wrong").await);
+}
+
+/// What a client is answered that says this at each step of the exchange.
+async fn says(address: SocketAddr, messages: &[&[u8]]) -> Option<String> {
+    let mut raw = Raw::connect_tcp(address).await;
+    raw.send_with(|buffer| {
+        let parameters = [("user", "app"), ("database", "app")];
+        postgres_protocol::message::frontend::startup_message(parameters, buffer).unwrap();
+    })
+    .await;
+    assert_eq!(raw.read().await.unwrap().kind, b'R');
+    for message in messages {
+        let mut framed = vec![b'p'];
+        framed.extend((message.len() as u32 + 4).to_be_bytes());
+        framed.extend(*message);
+        if raw.try_send(&framed).await.is_err() {
+            return None;
+        }
+    }
+    let answer = raw.read().await?;
+    match answer.kind {
+        b'E' => Some(answer.fields()[&'C'].clone()),
+        _ => Some("R".to_owned()),
+    }
+}
+
+fn first(mechanism: &str, data: &str) -> Vec<u8> {
+    let mut body = mechanism.as_bytes().to_vec();
+    body.push(0);
+    body.extend((data.len() as u32).to_be_bytes());
+    body.extend(data.as_bytes());
+    body
+}
+
+#[tokio::test]
+async fn a_malformed_exchange_gets_an_error_and_harms_nobody() {
+    let place = Place::new("tcp_malformed", "pencil").await;
+    let address = place.address();
+    for (what, message) in [
+        ("another mechanism", first("PLAIN", "n,,n=,r=abc")),
+        (
+            "channel binding",
+            first("SCRAM-SHA-256", "p=tls-unique,,n=,r=abc"),
+        ),
+        ("no nonce", first("SCRAM-SHA-256", "n,,n=")),
+        ("garbage", vec![0xff; 40]),
+        ("nothing", Vec::new()),
+    ] {
+        let answer = says(address, &[&message]).await;
+        assert_eq!(answer.as_deref(), Some("08P01"), "{what}");
+    }
+    let huge = vec![b'a'; 1 << 20];
+    let answer = says(address, &[&huge]).await;
+    assert!(
+        matches!(answer.as_deref(), None | Some("08P01")),
+        "{answer:?}"
+    );
+    let begun = first("SCRAM-SHA-256", "n,,n=,r=abc");
+    assert_eq!(says(address, &[&begun]).await.as_deref(), Some("R"));
+    // Who flags that it could bind, and thinks that we can't, is right.
+    let flagged = first("SCRAM-SHA-256", "y,,n=,r=abc");
+    assert_eq!(says(address, &[&flagged]).await.as_deref(), Some("R"));
+    assert!(place.lets_in("pencil").await);
+}
+
+#[tokio::test]
+async fn logins_that_stop_half_way_do_not_keep_others_out() {
+    let place = Place::new("tcp_half", "pencil").await;
+    let mut half = Vec::new();
+    for _ in 0..300 {
+        let mut raw = Raw::connect_tcp(place.address()).await;
+        raw.send_with(|buffer| {
+            let parameters = [("user", "app"), ("database", "app")];
+            postgres_protocol::message::frontend::startup_message(parameters, buffer).unwrap();
+        })
+        .await;
+        half.push(raw);
+    }
+    assert!(place.lets_in("pencil").await);
+    let status = place.sidecar.get("/v1/status").await;
+    assert_eq!(status["budget"]["used"], 0, "{status}");
+    drop(half);
+    assert!(place.lets_in("pencil").await);
+}
+
+#[tokio::test]
+async fn a_query_over_tcp_is_cancelled_over_tcp() {
+    let place = Place::new("tcp_cancel", "pencil").await;
+    let client = place.connect("pencil", "tcp_cancel").await.unwrap();
+    let token = client.cancel_token();
+    let query = tokio::spawn(async move { client.batch_execute("SELECT pg_sleep(60)").await });
+    eventually(SOON, "it runs", async || {
+        let filter = "datname = 'tcp_cancel' AND state = 'active'";
+        let active = Postgres::shared().activity(filter).await;
+        (!active.is_empty()).then_some(()).ok_or(active)
+    })
+    .await;
+    token.cancel_query(NoTls).await.unwrap();
+    let error = query.await.unwrap().unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "57014");
+}
+
+/// psql as another user of the machine.
+fn psql_as(uid: u32, sidecar: &Sidecar, database: &str) -> Output {
+    let mut psql = Command::new("psql");
+    psql.args([
+        "-XAtc",
+        "SELECT 7",
+        "-U",
+        "app",
+        "-h",
+        sidecar.pg_host(),
+        database,
+    ])
+    .uid(uid)
+    .gid(uid)
+    .current_dir("/");
+    psql.output().unwrap()
+}
+
+#[tokio::test]
+async fn only_those_users_come_in_who_are_allowed_to() {
+    if !geteuid().is_root() {
+        println!("skipped: only root can be somebody else");
+        return;
+    }
+    let database = Postgres::shared().database("uids").await;
+    for (allowed, comes_in) in [("any", true), ("0", false), ("54321", true)] {
+        let yaml = format!(
+            "{}listen: {{mode: '0666', allow_uids: '{allowed}'}}\n",
+            upstream("uids", &database.url())
+        );
+        let sidecar = Sidecar::start(yaml).await;
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(sidecar.dir(), open).unwrap();
+        let output = psql_as(STRANGER, &sidecar, "uids");
+        assert_eq!(output.status.success(), comes_in, "{allowed}: {output:?}");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(comes_in || told.contains("54321"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn only_those_users_ask_the_control_socket_who_are_allowed_to() {
+    if !geteuid().is_root() {
+        println!("skipped: only root can be somebody else");
+        return;
+    }
+    let database = Postgres::shared().database("control_uids").await;
+    for (allowed, answers) in [("any", "200"), ("0", "403"), ("0, 54321", "200")] {
+        let yaml = format!(
+            "{}listen: {{mode: '0666'}}\ncontrol: {{allow_uids: '{allowed}'}}\n",
+            upstream("app", &database.url())
+        );
+        let sidecar = Sidecar::start(yaml).await;
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(sidecar.dir(), open).unwrap();
+        let program = "import socket, sys\n\
+            s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n\
+            s.sendall(b'GET /v1/status HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n')\n\
+            print(s.recv(4096).split()[1].decode())";
+        let output = Command::new("/usr/bin/python3")
+            .args(["-c", program, sidecar.control_socket().to_str().unwrap()])
+            .uid(STRANGER)
+            .gid(STRANGER)
+            .current_dir("/")
+            .output()
+            .unwrap();
+        let status = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(status.trim(), answers, "{allowed}: {output:?}");
+    }
 }

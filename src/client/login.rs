@@ -37,6 +37,8 @@ pub(super) struct Logins {
     /// What was made of the file's content the last time: that takes milliseconds.
     known: Mutex<Option<(Secret, Arc<Verifier>)>>,
     wrong: Mutex<Wrong>,
+    /// When it was last logged that there is no password.
+    missing: Mutex<Option<Instant>>,
 }
 
 /// Wrong passwords: when that was last logged, and how many came since.
@@ -72,6 +74,7 @@ impl Logins {
             file,
             known: Mutex::default(),
             wrong: Mutex::default(),
+            missing: Mutex::default(),
         }
     }
 
@@ -109,7 +112,7 @@ impl Logins {
         bytes: &mut Vec<u8>,
     ) -> Result<bool, NoLogin> {
         let verifier = self.verifier().map_err(|why| {
-            tracing::error!(file = %self.file.display(), "nobody can connect over TCP: {why}");
+            self.note_missing(&why);
             NoLogin::Refused(Box::new(words::no_password_to_prove()), "no_password")
         })?;
         let mut out = startup.take_negotiation().unwrap_or_default();
@@ -160,6 +163,15 @@ impl Logins {
         let verifier = Arc::new(verifier);
         *known = Some((content, Arc::clone(&verifier)));
         Ok(verifier)
+    }
+
+    /// Says why nobody comes in, but not for each that tries.
+    fn note_missing(&self, why: &str) {
+        let mut missing = self.missing.lock();
+        if missing.is_none_or(|said| said.elapsed() >= SAID) {
+            tracing::error!(file = %self.file.display(), "nobody can connect over TCP: {why}");
+            *missing = Some(Instant::now());
+        }
     }
 
     fn note_wrong(&self) {
