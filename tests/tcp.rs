@@ -51,16 +51,20 @@ impl Place {
         }
     }
 
-    fn address(&self) -> SocketAddr {
-        let log = self.sidecar.log();
-        let line = log.iter().find(|line| line.contains("listens on TCP"));
-        let line: serde_json::Value = serde_json::from_str(line.unwrap()).unwrap();
+    async fn address(&self) -> SocketAddr {
+        let line = eventually(SOON, "it says where it listens", async || {
+            let log = self.sidecar.log();
+            let said = log.iter().find(|line| line.contains("listens on TCP"));
+            said.cloned().ok_or(log)
+        })
+        .await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         line["address"].as_str().unwrap().parse().unwrap()
     }
 
     async fn connect(&self, password: &str, database: &str) -> Result<Client, DbError> {
         let mut config = tokio_postgres::Config::new();
-        let address = self.address();
+        let address = self.address().await;
         config.host(address.ip().to_string()).port(address.port());
         config.user("app").password(password).dbname(database);
         match config.connect(NoTls).await {
@@ -107,7 +111,7 @@ async fn who_knows_the_password_is_let_in_and_nobody_else_learns_a_name() {
 #[tokio::test]
 async fn psql_and_the_python_drivers_log_in_and_are_refused() {
     let place = Place::new("tcp_drivers", "pa ss\u{e4}\n").await;
-    let (address, name) = (place.address(), &place.database.name);
+    let (address, name) = (place.address().await, &place.database.name);
     let psql = |password: &str| {
         Command::new("psql")
             .env("PGPASSWORD", password)
@@ -276,7 +280,7 @@ async fn ipv6_is_served_where_the_machine_has_it() {
         return;
     }
     let place = Place::on("tcp_ipv6", "pencil", "[::1]:0").await;
-    assert!(place.address().is_ipv6());
+    assert!(place.address().await.is_ipv6());
     assert!(place.lets_in("pencil").await);
     assert!(!place.lets_in("wrong").await);
 }
@@ -316,7 +320,7 @@ fn first(mechanism: &str, data: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_malformed_exchange_gets_an_error_and_harms_nobody() {
     let place = Place::new("tcp_malformed", "pencil").await;
-    let address = place.address();
+    let address = place.address().await;
     for (what, message) in [
         ("another mechanism", first("PLAIN", "n,,n=,r=abc")),
         (
@@ -349,7 +353,7 @@ async fn logins_that_stop_half_way_do_not_keep_others_out() {
     let place = Place::new("tcp_half", "pencil").await;
     let mut half = Vec::new();
     for _ in 0..300 {
-        let mut raw = Raw::connect_tcp(place.address()).await;
+        let mut raw = Raw::connect_tcp(place.address().await).await;
         raw.send_with(|buffer| {
             let parameters = [("user", "app"), ("database", "app")];
             postgres_protocol::message::frontend::startup_message(parameters, buffer).unwrap();
