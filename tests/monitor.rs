@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use execpool::config::{Host, PasswordSource, Secret, Sources, Upstream, load};
 use execpool::monitor::{APPLICATION_NAME, ErrorKind, Monitor, MonitorError};
+use execpool::server;
 use support::postgres::{Backend, PASSWORD};
 use support::{Database, Fault, Postgres, PostgresOptions, Proxy, eventually};
 use tokio::net::TcpListener;
@@ -180,8 +181,9 @@ async fn a_frozen_server_is_given_up_in_time_and_leaves_no_connection_behind() {
     proxy.set(Fault::Freeze);
     for _ in 0..2 {
         let start = Instant::now();
+        let one = over_the_socket(&[1]);
         let (first, second) =
-            tokio::join!(monitor.health(), monitor.terminate(&[1], Duration::ZERO));
+            tokio::join!(monitor.health(), monitor.terminate(&one, Duration::ZERO));
         let (first, second) = (first.unwrap_err(), second.unwrap_err());
         assert_eq!(first.kind(), ErrorKind::Timeout, "{first}");
         assert_eq!(second.kind(), ErrorKind::Timeout, "{second}");
@@ -332,14 +334,50 @@ async fn terminate_ends_a_backend_that_is_busy() {
     })
     .await;
 
-    assert_eq!(monitor.terminate(&[pid], Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(
+        monitor
+            .terminate(&over_the_socket(&[pid]), Duration::ZERO)
+            .await
+            .unwrap(),
+        1
+    );
     let ended = sleeping.await.unwrap().unwrap_err();
     assert_eq!(ended.code().unwrap().code(), "57P01");
     eventually(SOON, "it is nobody any more", async || {
-        let signalled = monitor.terminate(&[pid], Duration::ZERO).await.unwrap();
+        let signalled = monitor
+            .terminate(&over_the_socket(&[pid]), Duration::ZERO)
+            .await
+            .unwrap();
         (signalled == 0).then_some(()).ok_or(signalled)
     })
     .await;
+}
+
+fn over_the_socket(pids: &[i32]) -> Vec<server::Backend> {
+    let pids = pids.iter();
+    pids.map(|pid| server::Backend {
+        pid: *pid,
+        machine: None,
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn terminate_leaves_the_same_number_on_another_machine_alone() {
+    let postgres = Postgres::shared();
+    let database = postgres.database("elsewhere").await;
+    let monitor = monitor(&database.tcp_url_as("app"));
+    let client = database.client().await;
+    let pid = pid_of(&client).await;
+    let on = |port: u16| server::Backend {
+        pid,
+        machine: Some(([127, 0, 0, 1], port).into()),
+    };
+    let other = [on(postgres.port() ^ 1), over_the_socket(&[pid])[0]];
+    assert_eq!(monitor.terminate(&other, Duration::ZERO).await.unwrap(), 0);
+    client.query_one("SELECT 1", &[]).await.unwrap();
+    let here = [on(postgres.port())];
+    assert_eq!(monitor.terminate(&here, Duration::ZERO).await.unwrap(), 1);
 }
 
 async fn pid_of(client: &tokio_postgres::Client) -> i32 {
@@ -370,7 +408,10 @@ async fn terminate_leaves_others_and_itself_alone() {
             pids.push(value(postgres, sql).await);
         }
         assert_eq!(
-            monitor.terminate(&pids, Duration::ZERO).await.unwrap(),
+            monitor
+                .terminate(&over_the_socket(&pids), Duration::ZERO)
+                .await
+                .unwrap(),
             0,
             "{user}"
         );

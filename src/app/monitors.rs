@@ -84,16 +84,18 @@ impl Monitors {
     /// What `pg_terminate_backend` does, asked from the data plane and done on the main thread.
     pub(super) fn terminate(self: &Arc<Self>, runtime: &Handle) -> Terminate {
         let (monitors, runtime) = (Arc::clone(self), runtime.clone());
-        Box::new(move |upstream, pids, older_than| {
+        Box::new(move |upstream, backends, older_than| {
             let (tell, asked) = oneshot::channel();
             let all = monitors.all.lock();
             let monitor = all.get(upstream.0 as usize);
             if let Some(monitor) = monitor.map(|asked| Arc::clone(&asked.monitor)) {
                 runtime.spawn(async move {
-                    let ended = monitor.terminate(&pids, older_than).await;
+                    let ended = monitor.terminate(&backends, older_than).await;
                     match &ended {
-                        Ok(count) => tracing::info!(count, ?pids, "backends ended by force"),
-                        Err(error) => tracing::warn!(%error, ?pids, "backends could not be ended"),
+                        Ok(count) => tracing::info!(count, ?backends, "backends ended by force"),
+                        Err(error) => {
+                            tracing::warn!(%error, ?backends, "backends could not be ended")
+                        }
                     }
                     // Who asked may not want to know.
                     let _ = tell.send(ended.is_ok());

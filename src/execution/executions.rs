@@ -10,6 +10,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::pool::{ExecutionNumber, Lender, PoolId, PoolLimits, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
+use crate::server::Backend;
 use crate::session::{GraceGiver, Session, SessionId, Table, Totals};
 
 use super::maintenance::Leftover;
@@ -29,7 +30,7 @@ pub struct Upstream {
 /// Ends backends of an upstream by force, in the background: what `pg_terminate_backend` does to
 /// those of the process ids that are at least so old. Tells whether the server could be asked.
 pub type Terminate =
-    Box<dyn Fn(UpstreamNumber, Vec<i32>, Duration) -> oneshot::Receiver<bool> + Send + Sync>;
+    Box<dyn Fn(UpstreamNumber, Vec<Backend>, Duration) -> oneshot::Receiver<bool> + Send + Sync>;
 
 /// What is asked for with a new execution.
 #[derive(Debug, Clone, Default)]

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::pool::{PoolId, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
+use crate::server::Backend;
 
 use super::Executions;
 use super::executions::Inner;
@@ -24,18 +25,22 @@ pub struct Leftover {
     /// Of which upstream.
     pub upstream: UpstreamNumber,
     /// The backend.
-    pub pid: i32,
+    pub backend: Backend,
     /// When it was no longer waited for.
     pub since: Instant,
 }
 
 impl Inner {
     /// Remembers what an ended execution has left behind.
-    pub(super) fn leave_behind(&mut self, id: &ExecutionId, pids: &[(UpstreamNumber, i32)]) {
-        let left = pids.iter().map(|(upstream, pid)| Leftover {
+    pub(super) fn leave_behind(
+        &mut self,
+        id: &ExecutionId,
+        backends: &[(UpstreamNumber, Backend)],
+    ) {
+        let left = backends.iter().map(|(upstream, backend)| Leftover {
             execution: id.clone(),
             upstream: *upstream,
-            pid: *pid,
+            backend: *backend,
             since: Instant::now(),
         });
         self.remember(left);
@@ -66,22 +71,22 @@ impl Executions {
         }
         let reserves = (0..).map(|number| PoolId::reserve(UpstreamNumber(number)));
         let reserves = reserves.take(upstreams);
-        let alive: BTreeSet<(UpstreamNumber, i32)> = reserves
+        let alive: BTreeSet<(UpstreamNumber, Backend)> = reserves
             .chain(pools)
             .flat_map(|pool| {
-                let pids = self.lender.pids(pool).into_iter();
-                pids.map(move |pid| (pool.upstream, pid))
+                let backends = self.lender.backends(pool).into_iter();
+                backends.map(move |backend| (pool.upstream, backend))
             })
             .collect();
-        leftovers.retain(|leftover| !alive.contains(&(leftover.upstream, leftover.pid)));
+        leftovers.retain(|leftover| !alive.contains(&(leftover.upstream, leftover.backend)));
         for leftover in &leftovers {
             tracing::warn!(
                 execution_id = %leftover.execution,
-                server_pid = leftover.pid,
+                server_pid = leftover.backend.pid,
                 "a backend of an ended execution is ended by force"
             );
             let age = leftover.since.elapsed();
-            let asked = (self.terminate)(leftover.upstream, vec![leftover.pid], age);
+            let asked = (self.terminate)(leftover.upstream, vec![leftover.backend], age);
             self.remember_unless(asked, leftover.clone());
         }
         leftovers

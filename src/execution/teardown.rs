@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::pool::{ExecutionNumber, PoolId, UpstreamNumber};
 use crate::protocol::message::{Report, Severity, SqlState};
 use crate::protocol::startup::ExecutionId;
+use crate::server::Backend;
 use crate::session::{Ending, Grace};
 
 use super::{Executions, Reason, Remains, Summary};
@@ -65,11 +66,11 @@ impl Executions {
             let begun = Instant::now();
             executions.wait_for_end(&pools, &grace).await;
             executions.wait_for_farewells(number).await;
-            let remaining: Vec<(UpstreamNumber, i32)> = pools
+            let remaining: Vec<(UpstreamNumber, Backend)> = pools
                 .iter()
                 .flat_map(|pool| {
-                    let pids = executions.lender.pids(*pool).into_iter();
-                    pids.map(|pid| (pool.upstream, pid))
+                    let backends = executions.lender.backends(*pool).into_iter();
+                    backends.map(|backend| (pool.upstream, backend))
                 })
                 .collect();
             executions.concluded(number, remaining, peak, begun);
@@ -121,10 +122,10 @@ impl Executions {
             () = force => {}
         }
         for pool in pools {
-            let pids = self.lender.pids(*pool);
-            if !pids.is_empty() {
+            let backends = self.lender.backends(*pool);
+            if !backends.is_empty() {
                 // Whether it could be asked shows by what remains.
-                drop((self.terminate)(pool.upstream, pids, Duration::ZERO));
+                drop((self.terminate)(pool.upstream, backends, Duration::ZERO));
             }
         }
         let _ = tokio::time::timeout(PATIENCE - FORCE_AFTER, all).await;
@@ -153,7 +154,7 @@ impl Executions {
     fn concluded(
         &self,
         number: ExecutionNumber,
-        remaining: Vec<(UpstreamNumber, i32)>,
+        remaining: Vec<(UpstreamNumber, Backend)>,
         peak: usize,
         begun: Instant,
     ) {
@@ -170,7 +171,10 @@ impl Executions {
         };
         inner.leave_behind(&summary.id, &remaining);
         drop(inner);
-        let remaining = remaining.into_iter().map(|(_, pid)| pid).collect();
+        let remaining = remaining
+            .into_iter()
+            .map(|(_, backend)| backend.pid)
+            .collect();
         let ended = Ended { summary, remaining };
         log(&ended, now.saturating_duration_since(begun));
         room.ended.send_replace(Some(Arc::new(ended)));

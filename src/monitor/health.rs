@@ -1,5 +1,6 @@
 //! How a server is.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Error, Row};
@@ -47,7 +48,7 @@ pub(super) struct HowAreYou;
 impl Question for HowAreYou {
     type Answer = Health;
 
-    async fn put(&self, client: &Client) -> Result<Health, Error> {
+    async fn put(&self, client: &Client, _: Option<SocketAddr>) -> Result<Health, Error> {
         let start = Instant::now();
         client.simple_query("SELECT 1").await?;
         let latency = start.elapsed();

@@ -1,5 +1,7 @@
 //! One connection to PostgreSQL, and the task that drives it.
 
+use std::net::SocketAddr;
+
 use tokio::task::AbortHandle;
 use tokio_postgres::{Client, Config, Error};
 
@@ -18,6 +20,8 @@ use super::wary::{Secured, Wary};
 #[derive(Debug)]
 pub(super) struct Line {
     client: Client,
+    /// The machine that it leads to; none over a Unix socket.
+    machine: Option<SocketAddr>,
     driver: AbortHandle,
 }
 
@@ -47,6 +51,7 @@ impl Line {
         login: &Config,
     ) -> Result<Self, Problem> {
         let socket = open(address, None, tls, way, None).await?;
+        let machine = socket.peer();
         let mut login = login.clone();
         let secured = Secured(socket.end_point());
         let is_private = address.is_local_socket() || socket.is_encrypted();
@@ -64,7 +69,11 @@ impl Line {
             .map_err(|error| Problem::login(address, error))?;
         // How it ends is told to whoever asks over it.
         let driver = tokio::spawn(async { driver.await.unwrap_or_default() }).abort_handle();
-        Ok(Self { client, driver })
+        Ok(Self {
+            client,
+            machine,
+            driver,
+        })
     }
 
     pub(super) fn client(&mut self) -> &mut Client {
@@ -77,7 +86,7 @@ impl Line {
     /// server never says a word again.
     pub(super) async fn ask<Q: Question>(&mut self, question: &Q) -> Result<Q::Answer, Error> {
         let unanswered = CutOff(Some(&self.driver));
-        let answer = question.put(&self.client).await;
+        let answer = question.put(&self.client, self.machine).await;
         unanswered.disarm();
         answer
     }

@@ -18,6 +18,7 @@ mod termination;
 mod wary;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bb8::PooledConnection;
@@ -25,6 +26,7 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio_postgres::Client;
 
 use crate::config::Upstream;
+use crate::server::Backend;
 
 use dialer::Dialer;
 use error::Problem;
@@ -64,6 +66,7 @@ trait Question: Sync {
     fn put(
         &self,
         client: &Client,
+        machine: Option<SocketAddr>,
     ) -> impl Future<Output = Result<Self::Answer, tokio_postgres::Error>> + Send;
 }
 
@@ -95,8 +98,10 @@ impl Monitor {
         self.ask(&HowAreYou).await
     }
 
-    /// Ends those of `pids` that are still backends of this upstream's user and at least so old, and
-    /// answers how many were signalled. A backend notices the signal a little later.
+    /// Ends those of `backends` that are still backends of this upstream's user and at least so old,
+    /// and answers how many were signalled. A backend notices the signal a little later. One on
+    /// another machine than the one that is asked, as after a failover, is left alone: there the
+    /// number may be anybody's.
     ///
     /// Cancel safe: the backends may have been signalled all the same.
     ///
@@ -104,13 +109,17 @@ impl Monitor {
     /// See [`MonitorError`].
     pub async fn terminate(
         &self,
-        pids: &[i32],
+        backends: &[Backend],
         older_than: Duration,
     ) -> Result<usize, MonitorError> {
-        if pids.is_empty() {
+        if backends.is_empty() {
             return Ok(0);
         }
-        self.ask(&Terminate { pids, older_than }).await
+        self.ask(&Terminate {
+            backends,
+            older_than,
+        })
+        .await
     }
 
     async fn ask<Q: Question>(&self, question: &Q) -> Result<Q::Answer, MonitorError> {

@@ -1,9 +1,12 @@
 //! Ending backends of one's own user.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
+
+use crate::server::Backend;
 
 use super::Question;
 
@@ -20,7 +23,7 @@ const SIGNAL: &str = "
 
 /// The demand that these backends end; answered by how many were signalled.
 pub(super) struct Terminate<'a> {
-    pub(super) pids: &'a [i32],
+    pub(super) backends: &'a [Backend],
     /// Those that have begun since are others.
     pub(super) older_than: Duration,
 }
@@ -28,12 +31,24 @@ pub(super) struct Terminate<'a> {
 impl Question for Terminate<'_> {
     type Answer = usize;
 
-    async fn put(&self, client: &Client) -> Result<usize, Error> {
+    async fn put(&self, client: &Client, machine: Option<SocketAddr>) -> Result<usize, Error> {
+        let here = self
+            .backends
+            .iter()
+            .filter(|known| known.machine == machine);
+        let pids: Vec<i32> = here.map(|backend| backend.pid).collect();
+        let elsewhere = self.backends.len() - pids.len();
+        if elsewhere > 0 {
+            tracing::warn!(
+                elsewhere,
+                "backends are on another server than the one that is asked; they are not signalled"
+            );
+        }
         let signalled = client
             .query_typed(
                 SIGNAL,
                 &[
-                    (&self.pids, Type::INT4_ARRAY),
+                    (&pids, Type::INT4_ARRAY),
                     (&self.older_than.as_secs_f64(), Type::FLOAT8),
                 ],
             )

@@ -102,7 +102,9 @@ impl Dialer {
                     None => return Ok(Some(connection)),
                     Some(why) => {
                         refused.unsuited(address, why);
-                        tokio::spawn(connection.terminate());
+                        // Nobody waits for its end, and it gets no time without end.
+                        let goodbye = connection.terminate();
+                        tokio::spawn(tokio::time::timeout(self.target.connect_timeout, goodbye));
                     }
                 }
             }

@@ -78,13 +78,13 @@ impl Lender {
 
     fn opened(self: &Arc<Self>, pool: PoolId, key: KeyId, store: &Store, mut slot: Slot) {
         self.warn_of_plain(pool, &mut slot);
-        let pid = slot.connection.as_ref().map(Connection::pid);
+        let backend = slot.connection.as_ref().map(Connection::backend);
         // A store has room for all that the gate may ever let through.
         match store.add(slot) {
             Ok(()) => self.change(
                 |inner| {
-                    if let (Some(door), Some(pid)) = (inner.doors.get_mut(&pool), pid) {
-                        door.pids.insert(pid);
+                    if let (Some(door), Some(backend)) = (inner.doors.get_mut(&pool), backend) {
+                        door.backends.insert(backend);
                     }
                     let PoolId {
                         execution,
@@ -93,7 +93,7 @@ impl Lender {
                     tracing::debug!(
                         execution = execution.0,
                         upstream = upstream.0,
-                        pid,
+                        pid = backend.map(|backend| backend.pid),
                         "opened"
                     );
                     inner.gate.opened(pool, key)
@@ -116,11 +116,11 @@ impl Lender {
     ) {
         let lender = Arc::clone(self);
         self.runtime.spawn(async move {
-            let pid = connection.as_ref().map(Connection::pid);
+            let backend = connection.as_ref().map(Connection::backend);
             if let Some(connection) = connection {
                 let _ = tokio::time::timeout(CLOSING, connection.terminate()).await;
             }
-            lender.change(|inner| inner.closed(pool, key, pid), None);
+            lender.change(|inner| inner.closed(pool, key, backend), None);
         });
     }
 }

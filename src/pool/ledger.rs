@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use crate::budget::Budget;
-use crate::server::{ConnectError, Connection};
+use crate::server::{Backend, ConnectError, Connection};
 
 use super::checkout::Checkout;
 use super::gate::{Decision, Gate};
@@ -51,7 +51,7 @@ pub(super) struct Door {
     /// Told when the pool is shut.
     pub(super) shutting: Arc<Notify>,
     /// The backends of its connections.
-    pub(super) pids: BTreeSet<i32>,
+    pub(super) backends: BTreeSet<Backend>,
     /// Told when its last connection is gone.
     pub(super) emptied: Vec<oneshot::Sender<()>>,
 }
@@ -174,11 +174,11 @@ impl Ledger {
             debug_assert!(false, "the gate counts what is not in stock");
             return;
         };
-        if let Some(pid) = slot.connection.as_ref().map(Connection::pid) {
+        if let Some(backend) = slot.connection.as_ref().map(Connection::backend) {
             if let Some(door) = self.doors.get_mut(&from) {
-                door.pids.remove(&pid);
+                door.backends.remove(&backend);
             }
-            self.doors.entry(to).or_default().pids.insert(pid);
+            self.doors.entry(to).or_default().backends.insert(backend);
         }
         // A store has room for all that the gate may ever let through.
         let stored = self.stock.store(to, &key).add(slot);
@@ -186,9 +186,14 @@ impl Ledger {
     }
 
     /// A closing connection's end was seen.
-    pub(super) fn closed(&mut self, pool: PoolId, key: KeyId, pid: Option<i32>) -> Vec<Decision> {
-        if let (Some(door), Some(pid)) = (self.doors.get_mut(&pool), pid) {
-            door.pids.remove(&pid);
+    pub(super) fn closed(
+        &mut self,
+        pool: PoolId,
+        key: KeyId,
+        backend: Option<Backend>,
+    ) -> Vec<Decision> {
+        if let (Some(door), Some(backend)) = (self.doors.get_mut(&pool), backend) {
+            door.backends.remove(&backend);
         }
         self.gone(pool, |gate| gate.closed(pool, key))
     }

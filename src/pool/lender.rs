@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::budget::Budget;
-use crate::server::ConnectError;
+use crate::server::{Backend, ConnectError};
 use crate::session::Gatepost;
 
 use super::checkout::Checkout;
@@ -182,10 +182,17 @@ impl Lender {
 
     /// The backends of a pool's connections, those that are closing among them.
     #[must_use]
-    pub fn pids(&self, pool: PoolId) -> Vec<i32> {
+    pub fn backends(&self, pool: PoolId) -> Vec<Backend> {
         let inner = self.ledger.lock();
         let door = inner.doors.get(&pool);
-        door.map_or_else(Vec::new, |door| door.pids.iter().copied().collect())
+        door.map_or_else(Vec::new, |door| door.backends.iter().copied().collect())
+    }
+
+    /// Their process ids.
+    #[must_use]
+    pub fn pids(&self, pool: PoolId) -> Vec<i32> {
+        let backends = self.backends(pool).into_iter();
+        backends.map(|backend| backend.pid).collect()
     }
 
     /// The budget's counts, and how many of its connections are idle, lent and waited for.

@@ -12,7 +12,7 @@ use crate::protocol::startup::Parameters;
 use super::auth::{Authentication, Channel, Step};
 use super::reach::{Way, open, ways};
 use super::socket::{Pending, Socket};
-use super::{Address, ConnectError};
+use super::{Address, Backend, ConnectError};
 
 /// No message of a start-up, a ping or a reset is longer; more is not PostgreSQL.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -55,6 +55,8 @@ pub struct Login<'a> {
 pub struct Connection {
     socket: Socket,
     address: Address,
+    /// What was reached; a broken socket no longer knows it.
+    machine: Option<SocketAddr>,
     tls: Arc<Tls>,
     pid: i32,
     key: [u8; 4],
@@ -141,6 +143,7 @@ impl Connection {
         )
         .await?;
         let mut connection = Self {
+            machine: socket.peer(),
             socket,
             address: login.address.clone(),
             tls: Arc::clone(login.tls),
@@ -211,10 +214,19 @@ impl Connection {
         &self.address
     }
 
+    /// The backend that serves it.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        Backend {
+            pid: self.pid,
+            machine: self.machine(),
+        }
+    }
+
     /// The machine that it leads to; none for a socket.
     #[must_use]
     pub fn machine(&self) -> Option<SocketAddr> {
-        self.socket.peer()
+        self.machine
     }
 
     /// What the server is: as it reports it, or else as it answers.

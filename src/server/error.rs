@@ -171,8 +171,10 @@ impl ConnectError {
     /// takes nobody now.
     #[must_use]
     pub fn is_elsewhere_worth_a_try(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. })
-            || self.sqlstate() == SqlState::CANNOT_CONNECT_NOW
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. }
+        ) || self.sqlstate() == SqlState::CANNOT_CONNECT_NOW
     }
 
     /// What others than the client may read of it. A server that refuses a parameter of the startup

@@ -3,6 +3,7 @@
 //! | module | gives |
 //! |---|---|
 //! | [`address`] | where a server listens |
+//! | [`backend`] | a process of a server's that serves one connection |
 //! | [`socket`] | a descriptor registered for reading only |
 //! | [`connection`] | a logged-in server connection and what is asked of it between sessions |
 //! | [`auth`] | the answers to the server's authentication requests |
@@ -14,6 +15,7 @@
 
 pub mod address;
 pub mod auth;
+pub mod backend;
 pub mod cancel;
 pub mod connection;
 pub mod error;
@@ -23,6 +25,7 @@ pub mod tls;
 pub mod wire;
 
 pub use address::Address;
+pub use backend::Backend;
 pub use connection::{Connection, Login};
 pub use error::ConnectError;
 pub use reach::{Way, open, resolve, ways};

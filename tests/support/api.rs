@@ -241,14 +241,14 @@ fn executions(
     }];
     let (monitor, force) = (Arc::clone(monitor), Arc::clone(force));
     let runtime = Handle::current();
-    let terminate = move |_, pids: Vec<i32>, older_than| {
+    let terminate = move |_, backends: Vec<execpool::server::Backend>, older_than| {
         let (tell, asked) = tokio::sync::oneshot::channel();
         if !force.load(Ordering::Relaxed) {
             return asked;
         }
         let monitor = Arc::clone(&monitor);
         tokio::spawn(async move {
-            let ended = monitor.terminate(&pids, older_than).await;
+            let ended = monitor.terminate(&backends, older_than).await;
             let _ = tell.send(ended.is_ok());
         });
         asked
