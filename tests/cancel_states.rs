@@ -219,13 +219,20 @@ async fn of_a_pipeline_only_the_running_part_is_cancelled() {
                 segment("SELECT 1", out);
                 segment("SELECT pg_sleep(600)", out);
                 segment("SELECT 3 FROM pg_sleep(0.1)", out);
+                segment("SELECT 4 FROM pg_sleep(0.1)", out);
             })
             .await;
             place.waits_in("PgSleep").await;
             place.cancel(key).await;
             assert_eq!(rows(&raw.read_until(b'Z').await), ["1"]);
             assert_cancelled(&raw.read_until(b'Z').await, 'I');
-            assert_eq!(rows(&raw.read_until(b'Z').await), ["3"]);
+            // PostgreSQL signals the backend and its process group: two signals for one request, the
+            // second of which may fall on what comes at once.
+            let third = raw.read_until(b'Z').await;
+            if rows(&third) != ["3"] {
+                assert_cancelled(&third, 'I');
+            }
+            assert_eq!(rows(&raw.read_until(b'Z').await), ["4"]);
         })
         .await;
 }
