@@ -109,6 +109,7 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         places: Arc::new([control_place, postgres_place]),
         life,
         probes,
+        telemetry,
     };
     runtime.block_on(watch(house, control_socket, data));
     Ok(())
@@ -124,6 +125,8 @@ struct House {
     places: Arc<[BoundSocket; 2]>,
     life: Arc<Life>,
     probes: Option<StdTcpListener>,
+    /// Where they are answered.
+    telemetry: Option<SocketAddr>,
 }
 
 /// The main thread's part: looks at the data plane until a signal ends the process.
@@ -140,10 +143,7 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         let (monitor, life) = (Arc::clone(monitor), Arc::clone(&life));
         tokio::spawn(look_for(monitor, config.budget.total(), life));
     }
-    let telemetry = house
-        .probes
-        .as_ref()
-        .and_then(|probes| probes.local_addr().ok());
+    let telemetry = house.telemetry;
     if let Some(listener) = house.probes {
         probing::begin(listener, remote.clone(), Arc::clone(&life));
     }

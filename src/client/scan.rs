@@ -95,9 +95,11 @@ impl FromServer {
             }
             M::ParameterStatus { name, value } => connection.saw_report(name, value),
             M::ErrorResponse { body } => {
-                self.fatal |= is_fatal(body);
-                if takes_no_writes(body) {
-                    connection.saw_refused_write();
+                if let Some(fields) = Fields::parse(body) {
+                    self.fatal |= is_fatal(&fields);
+                    if takes_no_writes(&fields) {
+                        connection.saw_refused_write();
+                    }
                 }
                 if let Some(by) = forbidden.in_place_of_error(body) {
                     let range = event.range.clone();
@@ -113,13 +115,11 @@ impl FromServer {
 }
 
 /// Whether the server says that it, or the transaction, takes no writes.
-fn takes_no_writes(body: &[u8]) -> bool {
-    let sqlstate = Fields::parse(body).and_then(|fields| fields.sqlstate());
-    sqlstate == Some(SqlState::READ_ONLY_SQL_TRANSACTION)
+fn takes_no_writes(error: &Fields<'_>) -> bool {
+    error.sqlstate() == Some(SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
 /// Whether the server ends the session with this error.
-fn is_fatal(body: &[u8]) -> bool {
-    let severity = Fields::parse(body).and_then(|fields| fields.get(b'V'));
-    matches!(severity, Some(b"FATAL" | b"PANIC"))
+fn is_fatal(error: &Fields<'_>) -> bool {
+    matches!(error.get(b'V'), Some(b"FATAL" | b"PANIC"))
 }

@@ -1,6 +1,5 @@
 //! Admission: which upstream, which execution, which key.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -164,7 +163,7 @@ fn merged(url: &[(String, String)], client: &Parameters) -> Parameters {
 fn target(upstream: &config::Upstream, database: String, parameters: Parameters) -> Target {
     let pool = &upstream.pool;
     Target {
-        addresses: upstream.target.hosts.iter().map(address).collect(),
+        addresses: upstream.target.hosts.iter().map(Address::from).collect(),
         session_attrs: upstream.target.session_attrs,
         user: upstream.target.user.clone(),
         database,
@@ -178,19 +177,6 @@ fn target(upstream: &config::Upstream, database: String, parameters: Parameters)
             recycle: pool.recycle,
             idle_timeout: pool.idle_timeout,
             ping_after: pool.pre_ping.then_some(pool.ping_after),
-        },
-    }
-}
-
-fn address(host: &config::Host) -> Address {
-    match host {
-        config::Host::Tcp { host, port } => Address::Tcp {
-            host: host.clone(),
-            port: *port,
-        },
-        config::Host::Unix { dir, port } => Address::Unix {
-            dir: Path::new(dir).to_owned(),
-            port: *port,
         },
     }
 }

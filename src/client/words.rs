@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::config::Holders;
 use crate::pool::{Limit, Shortage};
 use crate::protocol::frame::Violation;
-use crate::protocol::message::{Report, Severity, SqlState};
+use crate::protocol::message::{Report, Severity, SqlState, seconds};
 use crate::protocol::startup::ExecutionId;
 use crate::protocol::statement;
 use crate::session::{Snapshot, Table};
@@ -163,14 +163,6 @@ fn described(holder: &Snapshot, tell: Holders) -> String {
         let _ = write!(text, ", last statement: {shown}");
     }
     text
-}
-
-/// A time as people read it: tenths below ten seconds, whole seconds above.
-fn seconds(time: Duration) -> String {
-    match time.as_secs_f64() {
-        tenths if tenths < 9.95 => format!("{tenths:.1} s"),
-        whole => format!("{whole:.0} s"),
-    }
 }
 
 /// 57014: a cancel request freed the session from the queue.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::pool::ExecutionNumber;
-use crate::protocol::message::{Report, Severity, SqlState};
+use crate::protocol::message::{Report, Severity, SqlState, seconds};
 use crate::protocol::startup::ExecutionId;
 use crate::session::Session;
 
@@ -93,10 +93,7 @@ impl Executions {
 
 /// What a session is told whose execution's deadline is near: with the code of the end that comes.
 fn warning(id: &ExecutionId, left: Duration) -> Report {
-    let left = match left.as_secs_f64() {
-        tenths if tenths < 9.95 => format!("{tenths:.1} s"),
-        whole => format!("{whole:.0} s"),
-    };
+    let left = seconds(left);
     Report::new(
         Severity::Notice,
         SqlState::ADMIN_SHUTDOWN,

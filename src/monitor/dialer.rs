@@ -7,7 +7,7 @@ use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::config::ChannelBinding as Binding;
 use tokio_postgres::{Config, NoTls};
 
-use crate::config::{self, Host, Role, SessionAttrs, Target, Upstream};
+use crate::config::{self, Role, SessionAttrs, Target, Upstream};
 use crate::server::{Address, ConnectError};
 
 use super::error::Problem;
@@ -107,7 +107,7 @@ impl Dialer {
         let share = self.connect_timeout / u32::try_from(hosts.len().max(1)).unwrap_or(u32::MAX);
         let mut last = Problem::Ended(None);
         for host in hosts {
-            let address = address(host);
+            let address = Address::from(host);
             let dial =
                 tokio::time::timeout(share, Line::connect(&address, &self.target.tls, login)).await;
             let dialled = dial.unwrap_or_else(|_| {
@@ -182,12 +182,5 @@ async fn objection(attrs: SessionAttrs, line: &mut Line, patience: Duration) -> 
         }
         Ok(Err(error)) => Some(error.to_string()),
         Err(_) => Some("it did not say in time what it is".to_owned()),
-    }
-}
-
-fn address(host: &Host) -> Address {
-    match host.clone() {
-        Host::Tcp { host, port } => Address::Tcp { host, port },
-        Host::Unix { dir, port } => Address::Unix { dir, port },
     }
 }

@@ -252,30 +252,14 @@ impl Gate {
     /// that waits already keeps its place.
     pub fn arrive(&mut self, pool: PoolId, key: KeyId, waiter: WaiterId) -> Vec<Decision> {
         let place = self.next_stamp();
-        self.line_up(
-            pool,
-            place,
-            Waiting {
-                waiter,
-                key,
-                wants: Wants::Any,
-            },
-        )
+        self.line_up(pool, place, Waiting::of(waiter, key, Wants::Any))
     }
 
     /// The same for one that leaves what is idle to others, while there is room for a connection
     /// more that could stay open.
     pub fn arrive_for_new(&mut self, pool: PoolId, key: KeyId, waiter: WaiterId) -> Vec<Decision> {
         let place = self.next_stamp();
-        self.line_up(
-            pool,
-            place,
-            Waiting {
-                waiter,
-                key,
-                wants: Wants::New,
-            },
-        )
+        self.line_up(pool, place, Waiting::of(waiter, key, Wants::New))
     }
 
     /// Somebody whose turn it was got a connection that is no good, and wants another: that one is
@@ -286,15 +270,7 @@ impl Gate {
             first.checked_sub(1)
         });
         let place = first.unwrap_or_else(|| self.next_stamp());
-        self.line_up(
-            pool,
-            place,
-            Waiting {
-                waiter,
-                key,
-                wants: Wants::Any,
-            },
-        )
+        self.line_up(pool, place, Waiting::of(waiter, key, Wants::Any))
     }
 
     fn line_up(&mut self, pool: PoolId, place: u64, waiting: Waiting) -> Vec<Decision> {

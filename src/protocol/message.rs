@@ -8,7 +8,7 @@ mod report;
 mod sqlstate;
 
 pub use fields::{Fields, with_severity};
-pub use report::{Report, Severity};
+pub use report::{Report, Severity, seconds};
 pub use sqlstate::SqlState;
 
 /// Appends AuthenticationOk.

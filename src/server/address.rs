@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::config::Host;
+
 /// A PostgreSQL server's address, as libpq's `host` and `port` name it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -27,6 +29,15 @@ impl Address {
     #[must_use]
     pub fn is_local_socket(&self) -> bool {
         matches!(self, Self::Unix { .. })
+    }
+}
+
+impl From<&Host> for Address {
+    fn from(host: &Host) -> Self {
+        match host.clone() {
+            Host::Tcp { host, port } => Self::Tcp { host, port },
+            Host::Unix { dir, port } => Self::Unix { dir, port },
+        }
     }
 }
 

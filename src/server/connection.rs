@@ -380,7 +380,7 @@ impl Connection {
     /// Runs one statement with one row of one column, and answers that.
     async fn ask(&mut self, sql: &str) -> Result<Vec<u8>, Unclean> {
         let mut row = Vec::new();
-        self.query(sql, |kind| kind == b'C', &mut row).await?;
+        self.query(sql, |kind| kind == b'C', Some(&mut row)).await?;
         // The number of columns, and the length of the one.
         Ok(row.split_off(row.len().min(6)))
     }
@@ -388,15 +388,15 @@ impl Connection {
     /// Runs one statement without rows; `answers` says which message must come, once,
     /// before ReadyForQuery.
     async fn run(&mut self, sql: &str, answers: fn(u8) -> bool) -> Result<(), Unclean> {
-        self.query(sql, answers, &mut Vec::new()).await
+        self.query(sql, answers, None).await
     }
 
-    /// Runs one statement; the last row goes to `row`.
+    /// Runs one statement; where rows are wanted, the last one goes to `row`.
     async fn query(
         &mut self,
         sql: &str,
         answers: fn(u8) -> bool,
-        row: &mut Vec<u8>,
+        mut row: Option<&mut Vec<u8>>,
     ) -> Result<(), Unclean> {
         let mut query = vec![b'Q'];
         // The statement comes from the configuration, some dozens of bytes.
@@ -416,8 +416,12 @@ impl Connection {
                 }
                 b'E' => return Err(Unclean::Failed(said(&body))),
                 b'S' => self.report(&body),
-                b'T' if sql == ROLE => {}
-                b'D' if sql == ROLE => *row = body,
+                b'T' if row.is_some() => {}
+                b'D' if row.is_some() => {
+                    if let Some(row) = &mut row {
+                        **row = body;
+                    }
+                }
                 // Notices, and what the session still listened to.
                 b'N' | b'A' => {}
                 kind if answers(kind) && !answered => answered = true,

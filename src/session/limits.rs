@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::message::{Report, Severity, SqlState};
+use crate::protocol::message::{Report, Severity, SqlState, seconds};
 use crate::protocol::statement::shown;
 
 use super::Identity;
@@ -140,13 +140,5 @@ impl Overdue {
                 format!("{advice}: after {} the session is ended.", seconds(end))
             }
         }
-    }
-}
-
-/// A time as people read it: tenths below ten seconds, whole seconds above.
-fn seconds(time: Duration) -> String {
-    match time.as_secs_f64() {
-        tenths if tenths < 9.95 => format!("{tenths:.1} s"),
-        whole => format!("{whole:.0} s"),
     }
 }

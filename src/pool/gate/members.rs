@@ -105,6 +105,12 @@ pub(super) struct Waiting {
     pub(super) wants: Wants,
 }
 
+impl Waiting {
+    pub(super) fn of(waiter: WaiterId, key: KeyId, wants: Wants) -> Self {
+        Self { waiter, key, wants }
+    }
+}
+
 /// Which connection somebody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wants {

@@ -1,5 +1,7 @@
 //! An error or notice that we tell a client ourselves.
 
+use std::time::Duration;
+
 use super::{SqlState, message, text};
 
 /// How bad it is, and so which message carries it.
@@ -97,6 +99,15 @@ impl Report {
 fn field(code: u8, value: &str, body: &mut Vec<u8>) {
     body.push(code);
     text(value.as_bytes(), body);
+}
+
+/// A time as people read it: tenths below ten seconds, whole seconds above.
+#[must_use]
+pub fn seconds(time: Duration) -> String {
+    match time.as_secs_f64() {
+        tenths if tenths < 9.95 => format!("{tenths:.1} s"),
+        whole => format!("{whole:.0} s"),
+    }
 }
 
 #[cfg(test)]
