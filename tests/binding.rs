@@ -11,22 +11,14 @@ mod support;
 use std::time::Duration;
 
 use postgres_protocol::message::frontend;
-use support::session::{assert_in, batch, error, kinds, rows, told_pid};
+use support::session::{assert_in, batch, error, kinds, place, rows, told_pid};
 use support::sidecar::upstream;
-use support::{
-    Database, Fault, Message, Postgres, PostgresOptions, Proxy, Raw, Sidecar, eventually,
-};
+use support::{Fault, Message, Postgres, PostgresOptions, Proxy, Raw, Sidecar, eventually};
 
 const SOON: Duration = Duration::from_secs(5);
 /// Above every process id that a server gives.
 const SYNTHETIC: i32 = 4_194_304;
 const BUDGET_OF_ONE: &str = "budget: {size: 1, overflow: 0}\npool: {timeout: 5s}\n";
-
-async fn place(name: &str, more: &str) -> (Database, Sidecar) {
-    let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url()) + more;
-    (database, Sidecar::start(yaml).await)
-}
 
 /// A session of an execution, and what it was told.
 async fn started(sidecar: &Sidecar, execution: &str) -> (Raw, Vec<Message>) {

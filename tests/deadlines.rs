@@ -11,18 +11,12 @@ use std::time::{Duration, Instant};
 
 use postgres_protocol::message::frontend;
 use serde_json::json;
-use support::sidecar::upstream;
-use support::{Database, Postgres, Raw, Sidecar};
+use support::session::place;
+use support::{Database, Raw, Sidecar};
 
 const DEADLINE: Duration = Duration::from_millis(600);
 /// What a machine with other work may add.
 const SLACK: Duration = Duration::from_millis(250);
-
-async fn place(name: &str, more: &str) -> (Database, Sidecar) {
-    let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url()) + more;
-    (database, Sidecar::start(yaml).await)
-}
 
 /// Begins an execution that has this deadline from now on.
 async fn begin(sidecar: &Sidecar, id: &str, deadline: &str) -> Instant {

@@ -14,17 +14,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use support::load::{pgbench, prepare, psycopg};
-use support::sidecar::upstream;
-use support::{Database, Postgres, Sidecar, eventually};
+use support::session::{nothing_left, place};
+use support::{Sidecar, eventually};
 use tokio::process::Command;
 
 const SOON: Duration = Duration::from_secs(10);
-
-async fn place(name: &str, more: &str) -> (Database, Sidecar) {
-    let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url()) + more;
-    (database, Sidecar::start(yaml).await)
-}
 
 /// Runs a command of the command line; its exit code and what it said.
 async fn execpool(sidecar: &Sidecar, command: &str) -> (Option<i32>, String) {
@@ -147,12 +141,7 @@ async fn a_second_sigterm_under_load_is_immediate_and_leaves_nothing() {
         "{:?}",
         begun.elapsed()
     );
-    let filter = format!("datname = '{}'", database.name);
-    eventually(SOON, "no backend is left", async || {
-        let left = Postgres::shared().activity(&filter).await;
-        if left.is_empty() { Ok(()) } else { Err(left) }
-    })
-    .await;
+    nothing_left(&database).await;
 }
 
 #[tokio::test]

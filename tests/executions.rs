@@ -13,18 +13,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::session::{assert_in, error};
+use support::session::{assert_in, error, place};
 use support::sidecar::upstream;
 use support::{Database, Postgres, Sidecar, eventually, tools};
 use tokio::process::{Child, Command};
 
 const SOON: Duration = Duration::from_secs(10);
-
-async fn place(name: &str, more: &str) -> (Database, Sidecar) {
-    let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url()) + more;
-    (database, Sidecar::start(yaml).await)
-}
 
 async fn post(sidecar: &Sidecar, body: Value) -> (u16, Value) {
     sidecar.control("POST", "/v1/executions", Some(body)).await

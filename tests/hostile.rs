@@ -15,18 +15,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use postgres_protocol::message::frontend;
-use support::session::{assert_in, error, kinds, rows};
+use support::session::{assert_in, error, kinds, place, rows};
 use support::sidecar::{Refused, upstream};
-use support::{Database, Postgres, Raw, Sidecar, eventually};
+use support::{Postgres, Raw, Sidecar, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
 const MEGABYTE: u64 = 1 << 20;
-
-async fn place(name: &str, more: &str) -> (Database, Sidecar) {
-    let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url()) + more;
-    (database, Sidecar::start(yaml).await)
-}
 
 /// A message of this type and length word, with a body that need not fit.
 fn message(kind: u8, length: u32, body: &[u8]) -> Vec<u8> {

@@ -15,19 +15,13 @@ use nix::sys::signal::Signal;
 use postgres_protocol::message::frontend;
 use serde_json::{Value, json};
 use support::load::{pgbench, prepare, psycopg};
-use support::session::{batch, error, kinds, rows};
+use support::session::{batch, error, kinds, nothing_left, place, rows};
 use support::sidecar::upstream;
-use support::{Database, Postgres, PostgresOptions, Raw, Sidecar, eventually};
+use support::{Postgres, PostgresOptions, Raw, Sidecar, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
 /// Long enough for what must not happen to happen.
 const WHILE: Duration = Duration::from_millis(200);
-
-async fn place(name: &str, more: &str) -> (Database, Sidecar) {
-    let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url()) + more;
-    (database, Sidecar::start(yaml).await)
-}
 
 async fn post(sidecar: &Sidecar, path: &str) -> Value {
     match sidecar.control("POST", path, None).await {
@@ -450,12 +444,7 @@ async fn sigterm_ends_it_within_the_grace_while_it_is_paused() {
         "{:?}",
         begun.elapsed()
     );
-    let filter = format!("datname = '{}'", database.name);
-    eventually(SOON, "no backend is left", async || {
-        let left = Postgres::shared().activity(&filter).await;
-        if left.is_empty() { Ok(()) } else { Err(left) }
-    })
-    .await;
+    nothing_left(&database).await;
 }
 
 #[tokio::test]

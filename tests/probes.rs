@@ -69,6 +69,18 @@ fn is(told: &(u16, String), status: u16, body: &str) -> bool {
     *told == (status, body.to_owned())
 }
 
+/// Waits until `/readyz` answers this.
+async fn readiness_is(address: SocketAddr, within: Duration, status: u16, text: &str) {
+    eventually(within, "it is as ready as it should be", async || {
+        let told = get(address, "/readyz").await;
+        match is(&told, status, text) {
+            true => Ok(()),
+            false => Err(told),
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn it_is_ready_within_a_second_of_a_reachable_database() {
     let database = Postgres::shared().database("within").await;
@@ -79,15 +91,7 @@ async fn it_is_ready_within_a_second_of_a_reachable_database() {
         let told = get(address, path).await;
         assert!(is(&told, 200, "ok"), "{path}: {told:?}");
     }
-    eventually(SOON, "it is ready", async || {
-        let told = get(address, "/readyz").await;
-        if is(&told, 200, "ok") {
-            Ok(())
-        } else {
-            Err(told)
-        }
-    })
-    .await;
+    readiness_is(address, SOON, 200, "ok").await;
     // With the start of the process, on a busy machine.
     assert!(
         begun.elapsed() < Duration::from_secs(3),
@@ -122,15 +126,7 @@ async fn without_a_database_it_starts_and_says_so_and_is_ready_when_that_comes()
     })
     .await;
     postgres.start_again();
-    eventually(Duration::from_secs(5), "it is ready", async || {
-        let told = get(address, "/readyz").await;
-        if is(&told, 200, "ok") {
-            Ok(())
-        } else {
-            Err(told)
-        }
-    })
-    .await;
+    readiness_is(address, Duration::from_secs(5), 200, "ok").await;
     // It was reached once: a database that goes makes nobody unready.
     postgres.stop();
     let told = get(address, "/readyz").await;
@@ -148,15 +144,7 @@ async fn one_that_drains_or_ends_is_not_ready_and_lives() {
             true => sidecar.signal(Signal::SIGTERM),
             false => drop(sidecar.control("POST", "/v1/drain", None).await),
         }
-        eventually(SOON, "it is not ready", async || {
-            let told = get(address, "/readyz").await;
-            if is(&told, 503, "it is draining") {
-                Ok(())
-            } else {
-                Err(told)
-            }
-        })
-        .await;
+        readiness_is(address, SOON, 503, "it is draining").await;
         for path in ["/startupz", "/healthz"] {
             let told = get(address, path).await;
             assert!(is(&told, 200, "ok"), "{path}: {told:?}");

@@ -13,17 +13,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::load::{pgbench, prepare, psycopg};
-use support::session::told_pid;
-use support::sidecar::upstream;
+use support::session::{place, told_pid};
 use support::{Database, Postgres, Sidecar, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
-
-async fn place(name: &str, more: &str) -> (Database, Sidecar) {
-    let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url()) + more;
-    (database, Sidecar::start(yaml).await)
-}
 
 async fn reconnect(sidecar: &Sidecar) -> Value {
     match sidecar.control("POST", "/v1/reconnect", None).await {

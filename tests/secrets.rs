@@ -17,9 +17,9 @@ use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
 use serde_json::json;
 use support::postgres::PASSWORD;
-use support::session::{assert_in, error, kinds};
+use support::session::{assert_in, error, kinds, place};
 use support::sidecar::upstream;
-use support::{Database, Postgres, Raw, Sidecar, eventually};
+use support::{Postgres, Raw, Sidecar, eventually};
 
 /// Who waits is told so soon, and waits in vain not for long.
 const POOL_OF_ONE: &str =
@@ -145,12 +145,6 @@ impl Canary {
         }
         all
     }
-}
-
-async fn place(name: &str, more: &str) -> (Database, Sidecar) {
-    let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url()) + more;
-    (database, Sidecar::start(yaml).await)
 }
 
 /// All that the control socket tells.

@@ -13,25 +13,11 @@ mod support;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::session::{nothing_left, place};
 use support::sidecar::upstream;
-use support::{Database, Postgres, Raw, Sidecar, eventually};
+use support::{Postgres, Raw, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
-
-async fn place(name: &str, more: &str) -> (Database, Sidecar) {
-    let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url()) + more;
-    (database, Sidecar::start(yaml).await)
-}
-
-async fn nothing_left(database: &Database) {
-    let filter = format!("datname = '{}'", database.name);
-    eventually(SOON, "no backend is left", async || {
-        let left = Postgres::shared().activity(&filter).await;
-        if left.is_empty() { Ok(()) } else { Err(left) }
-    })
-    .await;
-}
 
 async fn is_told(raw: &mut Raw) {
     let fields = raw.expect_error().await;

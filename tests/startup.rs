@@ -13,21 +13,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::postgres::{PASSWORD, ROLES};
-use support::session::{assert_in, error, kinds, rows};
+use support::session::{assert_in, error, kinds, place, rows};
 use support::sidecar::upstream;
-use support::{Database, Message, Postgres, Raw, Sidecar, eventually};
+use support::{Message, Postgres, Raw, Sidecar, eventually};
 
 const SOON: Duration = Duration::from_secs(5);
 
 /// Startup parameters, the execution they name, and the application's name at the server.
 type Form<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
-
-/// A fresh database and a sidecar in front of it, with more configuration.
-async fn place(name: &str, more: &str) -> (Database, Sidecar) {
-    let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url()) + more;
-    (database, Sidecar::start(yaml).await)
-}
 
 /// What somebody is told who is refused, and whose connection is closed after that.
 async fn refused(sidecar: &Sidecar, parameters: &[(&str, &str)]) -> BTreeMap<char, String> {

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
-use support::session::{assert_in, batch, error, kinds, rows};
+use support::session::{assert_in, batch, error, kinds, place, rows};
 use support::sidecar::upstream;
-use support::{Database, Message, Postgres, PostgresOptions, Raw, Sidecar, eventually};
+use support::{Message, Postgres, PostgresOptions, Raw, Sidecar, eventually};
 
 const SOON: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_millis(300);
@@ -23,12 +23,6 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 const POOL_OF_ONE: &str = "pool: {size: 1, overflow: 0, timeout: 300ms}\n";
 /// A budget of one connection, and the same waits.
 const BUDGET_OF_ONE: &str = "budget: {size: 1, overflow: 0}\npool: {timeout: 300ms}\n";
-
-async fn place(name: &str, more: &str) -> (Database, Sidecar) {
-    let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url()) + more;
-    (database, Sidecar::start(yaml).await)
-}
 
 /// A session that holds a server connection.
 async fn holder(sidecar: &Sidecar, execution: &str) -> Raw {

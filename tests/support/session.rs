@@ -8,8 +8,9 @@ use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
 use serde_json::Value;
 
+use super::postgres::{Database, Postgres};
 use super::raw::{Message, Raw};
-use super::sidecar::Sidecar;
+use super::sidecar::{Sidecar, upstream};
 use super::wait::eventually;
 
 impl Sidecar {
@@ -132,4 +133,21 @@ impl Raw {
         let pid = self.ask("SELECT pg_backend_pid()").await;
         pid.parse().expect("a number")
     }
+}
+
+/// A fresh database and a sidecar in front of it, with more configuration; it is called `app` there.
+pub(crate) async fn place(name: &str, more: &str) -> (Database, Sidecar) {
+    let database = Postgres::shared().database(name).await;
+    let yaml = upstream("app", &database.url()) + more;
+    (database, Sidecar::start(yaml).await)
+}
+
+/// Waits until no backend serves a database of the shared server.
+pub(crate) async fn nothing_left(database: &Database) {
+    let filter = format!("datname = '{}'", database.name);
+    eventually(Duration::from_secs(10), "no backend is left", async || {
+        let left = Postgres::shared().activity(&filter).await;
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    })
+    .await;
 }
