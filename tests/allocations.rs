@@ -25,6 +25,7 @@ use execpool::client::{Served, Service, Serving, Settings, Standing};
 use execpool::config::{self, Holders, Sources};
 use execpool::execution::{Executions, Rules, Untagged, Upstream};
 use execpool::pool::{Lender, PoolLimits, UpstreamNumber};
+use execpool::server::Password;
 use execpool::session::Table;
 use postgres_protocol::message::frontend;
 use support::Postgres;
@@ -123,6 +124,7 @@ fn data_plane(socket: &Path, url: &str) {
         let served = Served {
             number: UpstreamNumber(0),
             name,
+            password: Password::new(upstream.target.password.clone()),
             config: upstream,
             standing: Standing::Open,
         };

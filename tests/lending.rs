@@ -38,7 +38,7 @@ use execpool::pool::{
     Target, Upkeep, UpstreamNumber, WaiterId,
 };
 use execpool::protocol::startup::Parameters;
-use execpool::server::Address;
+use execpool::server::{Address, Password};
 use support::postgres::PASSWORD;
 use support::{Database, Fault, Postgres, PostgresOptions, Proxy, eventually};
 use tokio::runtime::Handle;
@@ -67,12 +67,13 @@ fn target(postgres: &Postgres, database: &Database) -> Target {
         session_attrs: SessionAttrs::Any,
         user: "app".to_owned(),
         database: database.name.clone(),
-        password: PasswordSource::None,
+        password: Password::new(PasswordSource::None),
         parameters: Parameters::new(vec![name]),
         tls: Arc::default(),
         connect_timeout: SOON,
         keepalive: SOON,
-        reset: "DISCARD ALL".to_owned(),
+        reset: Some("DISCARD ALL".to_owned()),
+        checks_client: true,
         upkeep: UPKEEP,
     }
 }
@@ -462,7 +463,7 @@ async fn a_rotated_password_is_used_at_the_next_dial() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let mut target = target(postgres, &database);
     target.user = "scram_user".to_owned();
-    target.password = PasswordSource::File(file.path().to_owned());
+    target.password = Password::new(PasswordSource::File(file.path().to_owned()));
     let pools = Pools::over(target, Budget::new(1, 0), 1);
     for (password, fits) in [("wrong", false), (PASSWORD, true)] {
         std::fs::write(file.path(), format!("{password}\n")).expect("written");

@@ -14,6 +14,7 @@ use crate::client::{Served, Service, Serving, Settings, Standing};
 use crate::config::{self, Config, Running};
 use crate::execution::{Executions, Rules, Untagged, Upstream};
 use crate::pool::{Lender, PoolLimits, UpstreamNumber};
+use crate::server::Password;
 use crate::session::{Limit, Limits, Table};
 
 use super::monitors::Monitors;
@@ -165,6 +166,10 @@ pub(super) fn numbered(config: &Config, before: &[Served]) -> Vec<Served> {
         let known = all.iter_mut().find(|served| *served.name == *upstream.name);
         match known {
             Some(served) => {
+                let source = &upstream.target.password;
+                if !served.password.is_of(source) {
+                    served.password = Password::new(source.clone());
+                }
                 served.config = upstream.clone();
                 served.standing = Standing::Open;
             }
@@ -173,6 +178,7 @@ pub(super) fn numbered(config: &Config, before: &[Served]) -> Vec<Served> {
                 number: UpstreamNumber(u32::try_from(all.len()).unwrap_or(u32::MAX)),
                 name: upstream.name.as_str().into(),
                 config: upstream.clone(),
+                password: Password::new(upstream.target.password.clone()),
                 standing: Standing::Open,
             }),
         }

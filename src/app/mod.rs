@@ -137,7 +137,7 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
     let now = Arc::clone(&running.borrow());
     let config = &now.loaded.config;
     let started = Instant::now();
-    let upstreams = data::numbered(config, &[]);
+    let upstreams = data.service().upstreams();
     let monitors = house.monitors.follow(&upstreams);
     for monitor in &monitors {
         let (monitor, life) = (Arc::clone(monitor), Arc::clone(&life));

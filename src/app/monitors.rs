@@ -32,7 +32,7 @@ impl Asked {
         Self {
             config: served.config.clone(),
             standing: served.standing,
-            monitor: Arc::new(Monitor::new(&served.config)),
+            monitor: Arc::new(Monitor::new(&served.config).sharing(served.password.clone())),
         }
     }
 

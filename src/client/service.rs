@@ -15,6 +15,7 @@ use crate::listener::accept::{Door, accept};
 use crate::listener::tcp;
 use crate::pool::UpstreamNumber;
 use crate::protocol::message::Report;
+use crate::server::Password;
 use crate::session::Peer;
 
 use super::cancel::Cancels;
@@ -35,6 +36,8 @@ pub struct Served {
     pub name: Arc<str>,
     /// The rest of it, as it was last configured.
     pub config: config::Upstream,
+    /// Its password, which all that connect to it share.
+    pub password: Password,
     /// Whether sessions may come to it.
     pub standing: Standing,
 }
@@ -104,6 +107,12 @@ impl Service {
             forbidden: Forbidden::new(),
             scratch: Scratch::new(),
         })
+    }
+
+    /// The upstreams as they are served now, in the order of their numbers.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<Served> {
+        self.serving().upstreams.clone()
     }
 
     /// Accepts sessions, each in a task of its own, until `shutdown` is ready; those that have come

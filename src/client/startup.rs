@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config;
+use crate::config::UpstreamKind;
 use crate::execution::Membership;
 use crate::pool::{Key, KeySpec, PoolId, Target, Upkeep, UpstreamNumber};
 use crate::protocol::message::Report;
@@ -135,7 +135,7 @@ fn database<'a>(served: &'a Served, named: &'a str) -> &'a str {
 pub(super) fn target_of(served: &Served, spec: &KeySpec) -> Target {
     let database = database(served, &spec.database).to_owned();
     let parameters = merged(&served.config.target.parameters, &spec.parameters);
-    target(&served.config, database, parameters)
+    target(served, database, parameters)
 }
 
 /// The URL's parameters, and the client's over them; options of both count, the client's last.
@@ -160,19 +160,22 @@ fn merged(url: &[(String, String)], client: &Parameters) -> Parameters {
     Parameters::new(all)
 }
 
-fn target(upstream: &config::Upstream, database: String, parameters: Parameters) -> Target {
+fn target(served: &Served, database: String, parameters: Parameters) -> Target {
+    let upstream = &served.config;
     let pool = &upstream.pool;
+    let is_postgres = upstream.kind == UpstreamKind::Postgres;
     Target {
         addresses: upstream.target.hosts.iter().map(Address::from).collect(),
         session_attrs: upstream.target.session_attrs,
         user: upstream.target.user.clone(),
         database,
-        password: upstream.target.password.clone(),
+        password: served.password.clone(),
         tls: Arc::clone(&upstream.target.tls),
         parameters,
         connect_timeout: upstream.connect_timeout,
         keepalive: upstream.keepalive,
-        reset: pool.reset.clone(),
+        reset: is_postgres.then(|| pool.reset.clone()),
+        checks_client: is_postgres,
         upkeep: Upkeep {
             recycle: pool.recycle,
             idle_timeout: pool.idle_timeout,

@@ -1,7 +1,7 @@
 //! What no knob shows alone.
 
 use super::layers::Layer;
-use super::{Budget, Config, ConfigError, Host, Listen, Loopback, Upstream};
+use super::{Budget, Config, ConfigError, Host, Listen, Loopback, Upstream, UpstreamKind};
 
 /// Looks for what does not fit together.
 pub(super) fn check(config: &Config, layer: &mut Layer) {
@@ -48,6 +48,22 @@ fn check_upstream(config: &Config, index: usize, upstream: &Upstream, layer: &mu
                 "upstream {:?}: a pool of up to {own} connections (pool.size and pool.overflow) never fills: the budget is {all}",
                 upstream.name
             ));
+    }
+    if upstream.kind == UpstreamKind::Pooler
+        && layer
+            .said
+            .contains_key(&format!("upstreams[{index}].pool.reset"))
+    {
+        layer.warnings.push(format!(
+            "upstream {:?}: pool.reset is not used with kind: pooler, whose connections are closed after use",
+            upstream.name
+        ));
+    }
+    if upstream.kind == UpstreamKind::Pooler && config.budget.warm > 0 {
+        layer.warnings.push(format!(
+            "upstream {:?}: budget.warm gives nothing to kind: pooler, whose connections are closed after use",
+            upstream.name
+        ));
     }
     let Listen { dir, port, .. } = &config.listen;
     let own = Host::Unix {

@@ -131,11 +131,13 @@ pub enum ConfigError {
         /// The name.
         name: String,
     },
-    /// Both a password in the URL and a file for it.
-    #[error("{key}: the url has a password as well; give one of the two")]
+    /// Two places for one password.
+    #[error("{key}: the {other} gives a password as well; keep one of the two")]
     TwoPasswords {
         /// The knob.
         key: String,
+        /// The other place.
+        other: &'static str,
     },
     /// The kernel's limit on socket paths.
     #[error("listen.dir: the socket's path {} has {length} bytes, at most 107 are possible", path.display())]

@@ -31,6 +31,8 @@ pub enum Kind {
     Filter,
     /// The URL of a database.
     Url,
+    /// A program and its arguments, as a shell would split them.
+    Command,
     /// An IP address and a port to listen on, or `off`.
     AddressOrOff,
 }
@@ -415,6 +417,20 @@ pub const UPSTREAM_KNOBS: &[Knob] = &[
         "",
         Reload::NewConnections,
         "file with the password, read at each connect",
+    ),
+    knob(
+        "password_command",
+        Kind::Command,
+        "",
+        Reload::NewConnections,
+        "command that prints the password, such as a cloud's token: a list or one text, run without a shell, at most once a minute and when the server refuses what it gave; it has 10 s",
+    ),
+    knob(
+        "kind",
+        Kind::Word(&["postgres", "pooler"]),
+        "postgres",
+        Reload::NewConnections,
+        "`pooler` where PgBouncer or the like answers instead of PostgreSQL: connections are closed after use instead of reset, and nothing is asked of it that only PostgreSQL knows",
     ),
     knob(
         "any_user",

@@ -64,12 +64,14 @@ impl Layer {
     }
 
     /// The same for a list.
-    pub(super) fn set_list(&mut self, path: &str, text: &str, origin: Origin) {
-        match knobs::find(path) {
-            Some(knob) if knob.kind != Kind::Uids => {
-                self.shape(path, "one value, not a list", origin)
-            }
-            _ => self.set(path, text, origin),
+    pub(super) fn set_list(&mut self, path: &str, items: &[&str], origin: Origin) {
+        match knobs::find(path).map(|knob| knob.kind) {
+            Some(Kind::Command) => match shlex::try_join(items.iter().copied()) {
+                Ok(line) => self.set(path, &line, origin),
+                Err(_) => self.shape(path, "words without a zero byte", origin),
+            },
+            Some(Kind::Uids) | None => self.set(path, &items.join(","), origin),
+            Some(_) => self.shape(path, "one value, not a list", origin),
         }
     }
 

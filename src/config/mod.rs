@@ -1,6 +1,6 @@
 //! The knobs: read from file, environment and flags, checked at the edge.
 //!
-//! Parsing is pure: nothing here opens a file but [`PasswordSource::read`], and nothing logs.
+//! Parsing is pure: nothing here opens a file, and nothing logs.
 
 mod attrs;
 mod check;
@@ -34,7 +34,7 @@ pub use plan::{Change, Plan};
 pub use render::{render, render_json};
 pub use resolve::{Effective, Loaded, Origins, Reloaded, load, reload};
 pub use running::Running;
-pub use secret::{PasswordError, PasswordSource, Secret};
+pub use secret::{PasswordSource, Secret};
 pub use tls::{ChannelBinding, Identity, Roots, SslMode, Tls};
 pub use types::*;
 pub use url::UrlProblem;

@@ -1,7 +1,7 @@
 //! What a new configuration changes of the one that runs. Values alone: nothing is applied here.
 
 use super::knobs::{self, Reload};
-use super::{Effective, Loaded, Origin, Upstream};
+use super::{Effective, Loaded, Origin, PasswordSource, Upstream};
 use serde_json::{Value, json};
 
 /// What stands for a value that must not be seen.
@@ -168,8 +168,22 @@ fn changed(running: &Loaded, before: usize, wanted: &Loaded, at: usize) -> Vec<C
         let ends = |change: &Change| words.iter().any(|word| change.path.ends_with(word));
         changes.iter().any(ends)
     };
-    if was.target != is.target && !told(&["].url", "].password", "].password_file"]) {
-        let path = format!("upstreams[{at}].url");
+    if was.target != is.target
+        && !told(&[
+            "].url",
+            "].password",
+            "].password_file",
+            "].password_command",
+        ])
+    {
+        // What differs is not shown: a password in the URL, or the arguments of a command.
+        let word = match &is.target.password {
+            PasswordSource::Command(_) if was.target.password != is.target.password => {
+                "password_command"
+            }
+            _ => "url",
+        };
+        let path = format!("upstreams[{at}].{word}");
         let origin = wanted.origins.get(&path);
         changes.push(Change {
             upstream: Some(is.name.clone()),

@@ -145,7 +145,7 @@ impl Resolver {
             .clone()
             .or_else(|| self.layer.said.get(global.as_ref()?).cloned());
         let (text, origin) = said.unwrap_or_else(|| (knob.default.to_owned(), Origin::Default));
-        self.note(path, &redact(&text), origin.clone());
+        self.note(path, &knob.kind.shown(&text), origin.clone());
         let parsed = knob.kind.parse(&text);
         // What is inherited has been complained about where it stands.
         if parsed.is_none() && origin != Origin::Default && (own.is_some() || global.is_none()) {
@@ -193,6 +193,13 @@ impl Resolver {
     fn text(&mut self, path: &str) -> Option<String> {
         match self.value(path) {
             Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn words(&mut self, path: &str) -> Option<Vec<String>> {
+        match self.value(path) {
+            Some(Value::Words(words)) => Some(words),
             _ => None,
         }
     }
@@ -370,6 +377,10 @@ impl Resolver {
             &keepalive,
             parsed.as_ref().and_then(|parsed| parsed.keepalive),
         );
+        let kind = match self.text(&format!("{at}kind")).as_deref() {
+            Some("pooler") => UpstreamKind::Pooler,
+            _ => UpstreamKind::Postgres,
+        };
         let target = parsed?.target;
         let name = name.unwrap_or_else(|| {
             self.note(&format!("{at}name"), &target.database, Origin::Url);
@@ -378,6 +389,7 @@ impl Resolver {
         Some(Upstream {
             name,
             target,
+            kind,
             any_user,
             connect_timeout,
             keepalive,
@@ -405,8 +417,6 @@ impl Resolver {
             }
             return None;
         };
-        let file_key = format!("{at}password_file");
-        let file = self.text(&file_key);
         let mut parsed = match target::parse(&url, &self.fallbacks) {
             Ok(parsed) => parsed,
             Err(problem) => {
@@ -424,30 +434,52 @@ impl Resolver {
                 return None;
             }
         };
-        parsed.target.password = match (
-            parsed.target.password,
-            file,
-            self.fallbacks.password.clone(),
-        ) {
-            (PasswordSource::Given(_), Some(_), _) => {
-                self.layer
-                    .errors
-                    .push(ConfigError::TwoPasswords { key: file_key });
-                return None;
-            }
-            (PasswordSource::None, Some(file), _) => PasswordSource::File(file.into()),
-            (PasswordSource::None, None, Some(secret)) => {
-                let origin = Origin::Env("PGPASSWORD".into());
-                self.note(&format!("{at}password"), "given, not shown", origin);
-                PasswordSource::Given(secret)
-            }
-            (PasswordSource::Given(secret), None, _) => {
-                self.note(&format!("{at}password"), "given, not shown", Origin::Url);
-                PasswordSource::Given(secret)
-            }
-            (given, _, _) => given,
-        };
+        let given = std::mem::replace(&mut parsed.target.password, PasswordSource::None);
+        parsed.target.password = self.password(at, given)?;
         Some(parsed)
+    }
+
+    /// Where the password comes from: one place, or the environment. `url` is what the URL says.
+    fn password(&mut self, at: &str, url: PasswordSource) -> Option<PasswordSource> {
+        let (file, command) = (
+            format!("{at}password_file"),
+            format!("{at}password_command"),
+        );
+        let places = [
+            ("url", (url != PasswordSource::None).then_some(url)),
+            (
+                "password_file",
+                self.text(&file)
+                    .map(|path| PasswordSource::File(path.into())),
+            ),
+            (
+                "password_command",
+                self.words(&command).map(PasswordSource::Command),
+            ),
+        ];
+        let mut named = places
+            .into_iter()
+            .filter_map(|(name, source)| Some((name, source?)));
+        let (first, second) = (named.next(), named.next());
+        if let (Some((other, _)), Some((name, _))) = (&first, second) {
+            let key = format!("{at}{name}");
+            self.layer
+                .errors
+                .push(ConfigError::TwoPasswords { key, other });
+            return None;
+        }
+        let (source, origin) = match (first, self.fallbacks.password.clone()) {
+            (Some((_, source)), _) => (source, Origin::Url),
+            (None, Some(secret)) => (
+                PasswordSource::Given(secret),
+                Origin::Env("PGPASSWORD".into()),
+            ),
+            (None, None) => (PasswordSource::None, Origin::Default),
+        };
+        if let PasswordSource::Given(_) = source {
+            self.note(&format!("{at}password"), "given, not shown", origin);
+        }
+        Some(source)
     }
 }
 
@@ -460,7 +492,7 @@ fn refusal(key: &str, text: &str, kind: Kind, origin: Origin) -> ConfigError {
         return ConfigError::Unlimited { key, origin };
     }
     // Whoever puts a password where its file belongs must not read it in a log.
-    let value = match key.ends_with("password_file") {
+    let value = match key.ends_with("password_file") || kind == Kind::Command {
         true => "***".to_owned(),
         false => redact(text),
     };

@@ -69,6 +69,7 @@ fn database_url_alone_gives_every_default() {
         reset: "DISCARD ALL".into(),
     };
     let upstream = Upstream {
+        kind: UpstreamKind::Postgres,
         name: "appdb".into(),
         target: target(URL),
         any_user: false,
@@ -625,7 +626,7 @@ fn urls_are_read_as_libpq_reads_them() {
     assert_eq!(target("postgres://u@a/x%20y").database, "x y");
     let full =
         target("postgres://u:p%40%2F@a/d?options=-c%20x%3D1&application_name=z&sslmode=disable");
-    assert_eq!(full.password.read().unwrap().unwrap().expose(), "p@/");
+    assert_eq!(full.password, PasswordSource::Given(Secret::new("p@/")));
     assert_eq!(
         full.parameters,
         [
@@ -724,23 +725,78 @@ fn what_a_url_lacks_comes_from_the_environment() {
 }
 
 #[test]
-fn a_password_file_is_read_anew_each_time() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("password");
-    let source = PasswordSource::File(path.clone());
-    assert!(
-        source
-            .read()
-            .unwrap_err()
-            .to_string()
-            .contains("cannot read")
-    );
-    for word in ["one\n", "two"] {
-        std::fs::write(&path, word).unwrap();
-        assert_eq!(source.read().unwrap().unwrap().expose(), word.trim());
+fn a_command_is_a_list_or_a_text_and_shows_its_program_alone() {
+    for said in [
+        "[/bin/token, --user, 'a b']",
+        "\"/bin/token --user 'a b'\"",
+        "\"/bin/token  --user a\\\\ b\"",
+    ] {
+        let yaml = format!("upstreams: [{{url: 'postgres://a@b/c', password_command: {said}}}]");
+        let loaded = good(&yaml, &[]);
+        let words = ["/bin/token", "--user", "a b"].map(str::to_owned);
+        let password = &loaded.config.upstreams[0].target.password;
+        assert_eq!(*password, PasswordSource::Command(words.to_vec()), "{said}");
+        let shown = loaded.origins.get("upstreams[0].password_command").unwrap();
+        assert_eq!(shown.value, "/bin/token …");
     }
-    std::fs::write(&path, "\n").unwrap();
-    assert!(source.read().unwrap_err().to_string().contains("is empty"));
+    for (wrong, why) in [
+        ("\"/bin/token 'x\"", "is not a list of a program"),
+        ("\"  \"", "is not a list of a program"),
+        ("['', x]", "is not a list of a program"),
+        ("{a: b}", "not a mapping"),
+        ("[[a]]", "a list of plain values"),
+    ] {
+        let yaml = format!("upstreams: [{{url: 'postgres://a@b/c', password_command: {wrong}}}]");
+        let errors = with(&yaml, &[]).unwrap_err();
+        let told = errors[0].to_string();
+        assert!(
+            told.contains(why) && !told.contains("token"),
+            "{wrong}: {told}"
+        );
+    }
+}
+
+#[test]
+fn a_password_comes_from_one_place() {
+    let places = [
+        ("url", "url: 'postgres://a:b@b/c'"),
+        ("password_file", "password_file: /x"),
+        ("password_command", "password_command: /x"),
+    ];
+    for (at, (first, one)) in places.iter().enumerate() {
+        for (second, other) in &places[at + 1..] {
+            let url = if *first == "url" {
+                ""
+            } else {
+                ", url: 'postgres://a@b/c'"
+            };
+            let yaml = format!("upstreams: [{{{one}, {other}{url}}}]");
+            let errors = with(&yaml, &[]).unwrap_err();
+            let told = format!(
+                "upstreams[0].{second}: the {first} gives a password as well; keep one of the two"
+            );
+            assert_eq!(errors[0].to_string(), told);
+        }
+    }
+    let env = [("PGPASSWORD", "w")];
+    let yaml = "upstreams: [{url: 'postgres://a@b/c', password_command: /x}]";
+    let command = PasswordSource::Command(vec!["/x".to_owned()]);
+    assert_eq!(
+        good(yaml, &env).config.upstreams[0].target.password,
+        command
+    );
+}
+
+#[test]
+fn a_pooler_is_told_what_it_does_not_use() {
+    let yaml = "upstreams: [{url: 'postgres://a@b/c', kind: pooler, pool: {reset: RESET ALL}}]\nbudget: {warm: 1}";
+    let loaded = good(yaml, &[]);
+    assert_eq!(loaded.config.upstreams[0].kind, UpstreamKind::Pooler);
+    let told = loaded.warnings.join("\n");
+    assert!(
+        told.contains("pool.reset") && told.contains("budget.warm"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -124,6 +124,8 @@ pub struct Upstream {
     pub name: String,
     /// Where it is and as whom.
     pub target: Target,
+    /// What answers there.
+    pub kind: UpstreamKind,
     /// Whether a client may name any user (which is then ignored).
     pub any_user: bool,
     /// The longest that one connect may take.
@@ -132,6 +134,16 @@ pub struct Upstream {
     pub keepalive: Duration,
     /// Its pools' knobs: its own over the global ones.
     pub pool: Pool,
+}
+
+/// What answers at an upstream's hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamKind {
+    /// PostgreSQL.
+    Postgres,
+    /// A pooler such as PgBouncer: its backends are not ours, and what a session has set in one is
+    /// not undone by a reset.
+    Pooler,
 }
 
 /// Where a database is, and what is sent at startup.

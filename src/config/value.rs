@@ -1,5 +1,6 @@
 //! From text to values.
 
+use super::url::redact;
 use super::{Kind, Loopback};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,6 +15,7 @@ pub(super) enum Value {
     Uids(Option<Vec<u32>>),
     Address(Option<SocketAddr>),
     Loopback(Option<Loopback>),
+    Words(Vec<String>),
 }
 
 impl Kind {
@@ -39,6 +41,7 @@ impl Kind {
                 .then(|| Value::Text(text.to_owned())),
             Self::Path => (text.starts_with('/') && !text.contains('\0'))
                 .then(|| Value::Text(text.to_owned())),
+            Self::Command => command(text).map(Value::Words),
             Self::Mode => mode(text).map(Value::Count),
             Self::Uids => uids(text).map(Value::Uids),
             Self::Loopback if text == "off" => Some(Value::Loopback(None)),
@@ -49,6 +52,19 @@ impl Kind {
                 .parse()
                 .ok()
                 .map(|address| Value::Address(Some(address))),
+        }
+    }
+
+    /// What others may see of a value that was written.
+    pub(super) fn shown(&self, text: &str) -> String {
+        match self {
+            // Its arguments may be anything.
+            Self::Command => match command(text).as_deref() {
+                Some([program]) => program.clone(),
+                Some([program, ..]) => format!("{program} …"),
+                _ => String::new(),
+            },
+            _ => redact(text),
         }
     }
 
@@ -68,6 +84,7 @@ impl Kind {
             Self::Statement => "a statement such as DISCARD ALL: the reset can't be switched off".into(),
             Self::Url => "a URL such as postgresql://user@host:5432/database".into(),
             Self::Path => "an absolute path".into(),
+            Self::Command => "a list of a program and its arguments, or one text with closed quotes".into(),
             Self::AddressOrOff => "off or an IP address with a port, such as [::]:9464 or 127.0.0.1:9464".into(),
             Self::Mode => "permissions in octal, such as 0660, which let the owner read and write (quote it if it begins with 0o)".into(),
             Self::Uids => "any, or one or more numbers of users".into(),
@@ -138,6 +155,13 @@ fn uids(text: &str) -> Option<Option<Vec<u32>>> {
         .map(|part| Some(part.trim()).filter(|p| !p.is_empty()).and_then(count))
         .collect();
     list.map(Some)
+}
+
+/// The words of a command line, the first of them a program.
+fn command(text: &str) -> Option<Vec<String>> {
+    let words = shlex::split(text).filter(|_| !text.contains('\0'))?;
+    let has_program = words.first().is_some_and(|program| !program.is_empty());
+    has_program.then_some(words)
 }
 
 /// Where nobody but this machine, or this pod, can connect.

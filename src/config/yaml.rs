@@ -114,7 +114,7 @@ fn flatten(path: &str, tree: &Spanned<Tree>, layer: &mut Layer) {
                     _ => return layer.shape(path, "a list of plain values", origin),
                 }
             }
-            layer.set_list(path, &texts.join(","), origin);
+            layer.set_list(path, &texts, origin);
         }
     }
 }

@@ -7,8 +7,8 @@ use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::config::ChannelBinding as Binding;
 use tokio_postgres::{Config, NoTls};
 
-use crate::config::{self, Role, SessionAttrs, Target, Upstream};
-use crate::server::{Address, ConnectError};
+use crate::config::{self, Role, Secret, SessionAttrs, Target, Upstream};
+use crate::server::{Address, ConnectError, Password};
 
 use super::error::Problem;
 use super::line::Line;
@@ -26,6 +26,7 @@ const ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
 pub(super) struct Dialer {
     upstream: String,
     target: Target,
+    pub(super) password: Password,
     connect_timeout: Duration,
     judge: PostgresConnectionManager<NoTls>,
 }
@@ -60,6 +61,7 @@ impl Dialer {
         Self {
             upstream: upstream.name.clone(),
             target: upstream.target.clone(),
+            password: Password::new(upstream.target.password.clone()),
             connect_timeout: upstream.connect_timeout,
             judge: PostgresConnectionManager::new(Config::new(), NoTls),
         }
@@ -72,7 +74,7 @@ impl Dialer {
 
     /// What is sent at start-up. Of the upstream's further parameters only `options` may be
     /// needed to get in; the others say how a client's session is to be.
-    fn login(&self) -> Result<Config, Problem> {
+    fn login(&self, password: Option<&Secret>) -> Config {
         let mut login = Config::new();
         login
             .user(&self.target.user)
@@ -89,10 +91,31 @@ impl Dialer {
                 login.options(value);
             }
         }
-        if let Some(password) = self.target.password.read()? {
+        if let Some(password) = password {
             login.password(password.expose());
         }
-        Ok(login)
+        login
+    }
+
+    /// Tries one host after the other, each for its share of the time. A server that has
+    /// heard us and says no ends the search, as in libpq; one that is starting does not.
+    async fn dial_any(&self, password: Option<&Secret>) -> Result<Slot, Problem> {
+        let login = self.login(password);
+        let attrs = self.target.session_attrs;
+        let mut found = Vec::new();
+        let mut last = Problem::Ended(None);
+        for round in attrs.rounds() {
+            match self.dial(&login, *round, &mut found).await {
+                Ok(line) => return Ok(Slot(Some(line))),
+                Err(problem) if problem.may_be_the_hosts() => last = problem,
+                Err(problem) => return Err(problem),
+            }
+        }
+        if found.is_empty() {
+            return Err(last);
+        }
+        let wanted = attrs.as_str();
+        Err(Problem::Connect(ConnectError::NoneSuits { wanted, found }))
     }
 
     /// The first host that suits; what speaks against those that were reached goes to `found`.
@@ -133,25 +156,22 @@ impl ManageConnection for Dialer {
     type Connection = Slot;
     type Error = Problem;
 
-    /// Tries one host after the other, each for its share of the time. A server that has
-    /// heard us and says no ends the search, as in libpq; one that is starting does not.
+    /// With another password, if the place where it comes from has another by now than the one that
+    /// was refused.
     async fn connect(&self) -> Result<Slot, Problem> {
-        let login = self.login()?;
-        let attrs = self.target.session_attrs;
-        let mut found = Vec::new();
-        let mut last = Problem::Ended(None);
-        for round in attrs.rounds() {
-            match self.dial(&login, *round, &mut found).await {
-                Ok(line) => return Ok(Slot(Some(line))),
-                Err(problem) if problem.may_be_the_hosts() => last = problem,
-                Err(problem) => return Err(problem),
-            }
+        let password = self.password.get().await?;
+        let refused = match self.dial_any(password.as_ref()).await {
+            Err(problem) if problem.is_password_refused() => problem,
+            answer => return answer,
+        };
+        let other = match &password {
+            Some(password) => self.password.other_than(password).await?,
+            None => None,
+        };
+        match other {
+            Some(other) => self.dial_any(Some(&other)).await,
+            None => Err(refused),
         }
-        if found.is_empty() {
-            return Err(last);
-        }
-        let wanted = attrs.as_str();
-        Err(Problem::Connect(ConnectError::NoneSuits { wanted, found }))
     }
 
     async fn is_valid(&self, slot: &mut Slot) -> Result<(), Problem> {

@@ -3,12 +3,12 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-use crate::config::PasswordError;
-use crate::server::{Address, ConnectError};
+use crate::server::{Address, ConnectError, PasswordError};
 
 use super::wary::Demand;
 
@@ -83,7 +83,7 @@ impl MonitorError {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Problem {
     #[error(transparent)]
-    Password(#[from] PasswordError),
+    Password(#[from] Arc<PasswordError>),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("PostgreSQL at {address} refused the connection: {said}")]
@@ -155,10 +155,18 @@ impl Problem {
         }
     }
 
+    /// Whether the server does not take the password: another one may do.
+    pub(super) fn is_password_refused(&self) -> bool {
+        match self {
+            Self::Refused { said, .. } => said.code.code().starts_with("28"),
+            _ => false,
+        }
+    }
+
     /// What to do.
     fn hint(&self) -> &'static str {
         match self {
-            Self::Password(_) => "Check the upstream's password_file",
+            Self::Password(error) => error.hint().trim_end_matches('.'),
             Self::Connect(
                 error @ (ConnectError::PasswordMissing(_) | ConnectError::Tls { .. }),
             ) => error.hint().trim_end_matches('.'),

@@ -25,8 +25,8 @@ use bb8::PooledConnection;
 use tokio::sync::{Mutex, OnceCell};
 use tokio_postgres::Client;
 
-use crate::config::Upstream;
-use crate::server::Backend;
+use crate::config::{Upstream, UpstreamKind};
+use crate::server::{Backend, Password};
 
 use dialer::Dialer;
 use error::Problem;
@@ -52,6 +52,7 @@ const LOOK: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Monitor {
     dialer: Dialer,
+    kind: UpstreamKind,
     timeout: Duration,
     /// Who holds it has the connection to itself.
     turn: Mutex<()>,
@@ -76,10 +77,18 @@ impl Monitor {
     pub fn new(upstream: &Upstream) -> Self {
         Self {
             dialer: Dialer::new(upstream),
+            kind: upstream.kind,
             timeout: upstream.connect_timeout,
             turn: Mutex::new(()),
             pool: OnceCell::new(),
         }
+    }
+
+    /// The same, with a password that others ask for as well: its command is run once for all.
+    #[must_use]
+    pub fn sharing(mut self, password: Password) -> Self {
+        self.dialer.password = password;
+        self
     }
 
     /// The name of the upstream.
@@ -101,7 +110,7 @@ impl Monitor {
     /// Ends those of `backends` that are still backends of this upstream's user and at least so old,
     /// and answers how many were signalled. A backend notices the signal a little later. One on
     /// another machine than the one that is asked, as after a failover, is left alone: there the
-    /// number may be anybody's.
+    /// number may be anybody's. At a pooler none is ended.
     ///
     /// Cancel safe: the backends may have been signalled all the same.
     ///
@@ -112,7 +121,8 @@ impl Monitor {
         backends: &[Backend],
         older_than: Duration,
     ) -> Result<usize, MonitorError> {
-        if backends.is_empty() {
+        // A pooler makes its numbers up: at the server they are anybody's.
+        if backends.is_empty() || self.kind == UpstreamKind::Pooler {
             return Ok(0);
         }
         self.ask(&Terminate {

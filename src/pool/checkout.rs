@@ -144,7 +144,7 @@ impl Checkout {
     }
 
     /// Sees cancel requests through, cleans the connection and returns it; one for which
-    /// either takes over 5 s is closed. Dropping the future closes it as well.
+    /// either takes over 5 s is closed, and so is a used one that nothing cleans. Dropping the future closes it as well.
     pub async fn give_back(mut self) {
         if let Some(canceller) = &self.canceller
             && !canceller.settle(CLEANING).await
@@ -158,7 +158,9 @@ impl Checkout {
         if let Held::Used(place) = &mut self.held
             && let Some(connection) = place.connection.as_mut()
         {
-            let reset = &self.key.target().reset;
+            let Some(reset) = &self.key.target().reset else {
+                return self.discard();
+            };
             let cleaned = tokio::time::timeout(CLEANING, connection.clean(reset)).await;
             if matches!(cleaned, Ok(Ok(()))) {
                 self.cleaned();

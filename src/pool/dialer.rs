@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use bb8::ManageConnection;
 
-use crate::config::{PasswordSource, SessionAttrs, Tls};
+use crate::config::{Secret, SessionAttrs, Tls};
 use crate::protocol::startup::Parameters;
-use crate::server::{Address, ConnectError, Connection, Login, resolve};
+use crate::server::{Address, ConnectError, Connection, Login, Password, resolve};
 
 /// What the server connections of one key have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct Target {
     pub user: String,
     /// To which database.
     pub database: String,
-    /// Where the password comes from; read anew at each dial.
-    pub password: PasswordSource,
+    /// The password, as it is at each dial.
+    pub password: Password,
     /// How servers are spoken to.
     pub tls: Arc<Tls>,
     /// The forwarded startup parameters.
@@ -31,8 +31,11 @@ pub struct Target {
     pub connect_timeout: Duration,
     /// The idleness of a TCP connection after which the kernel asks whether the server is there.
     pub keepalive: Duration,
-    /// The statement that undoes what a session set, such as `DISCARD ALL`.
-    pub reset: String,
+    /// The statement that undoes what a session set, such as `DISCARD ALL`; none: nothing does, and
+    /// a connection is closed when a session has used it.
+    pub reset: Option<String>,
+    /// Whether the server is to look, amid a query, whether we are still there.
+    pub checks_client: bool,
     /// When idle connections are looked after.
     pub upkeep: Upkeep,
 }
@@ -125,22 +128,44 @@ impl Dialer {
         }
     }
 
+    /// Logs in; with another password, if the place where it comes from has another by now than the
+    /// one that was refused.
     async fn dial_one(
         &self,
         address: &Address,
         machine: Option<SocketAddr>,
     ) -> Result<Connection, ConnectError> {
+        let password = self.target.password.get().await?;
+        let refused = match self.log_in(address, machine, password.as_ref()).await {
+            Err(error) if error.is_password_refused() => error,
+            answer => return answer,
+        };
+        let other = match &password {
+            Some(password) => self.target.password.other_than(password).await?,
+            None => None,
+        };
+        match other {
+            Some(other) => self.log_in(address, machine, Some(&other)).await,
+            None => Err(refused),
+        }
+    }
+
+    async fn log_in(
+        &self,
+        address: &Address,
+        machine: Option<SocketAddr>,
+        password: Option<&Secret>,
+    ) -> Result<Connection, ConnectError> {
         let target = &self.target;
-        let password = target.password.read()?;
         let login = Login {
             address,
             machine,
             user: &target.user,
             database: &target.database,
-            password: password.as_ref().map(|secret| secret.expose().as_bytes()),
+            password: password.map(|secret| secret.expose().as_bytes()),
             tls: &target.tls,
             parameters: &target.parameters,
-            checks_client: true,
+            checks_client: target.checks_client,
             timeout: target.connect_timeout,
             keepalive: target.keepalive,
         };
@@ -245,6 +270,7 @@ impl ManageConnection for Dialer {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::config::PasswordSource;
 
     pub(in super::super) fn target() -> Target {
         Target {
@@ -252,12 +278,13 @@ pub(super) mod tests {
             session_attrs: SessionAttrs::Any,
             user: "app".to_owned(),
             database: "app".to_owned(),
-            password: PasswordSource::None,
+            password: Password::new(PasswordSource::None),
             tls: Arc::default(),
             parameters: Parameters::default(),
             connect_timeout: Duration::from_secs(5),
             keepalive: Duration::from_secs(30),
-            reset: "DISCARD ALL".to_owned(),
+            reset: Some("DISCARD ALL".to_owned()),
+            checks_client: true,
             upkeep: Upkeep {
                 recycle: Duration::from_secs(1800),
                 idle_timeout: Duration::from_secs(300),

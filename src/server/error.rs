@@ -2,13 +2,13 @@
 //! operator's metric label all derive from one value.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::PasswordError;
 use crate::protocol::message::{Fields, Report, Severity, SqlState, with_severity};
 
-use super::Address;
 use super::tls::TlsProblem;
+use super::{Address, PasswordError};
 
 /// A connect that failed.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum ConnectError {
     NoAddress,
     /// The configured password can't be read.
     #[error(transparent)]
-    PasswordUnreadable(#[from] PasswordError),
+    PasswordUnreadable(#[from] Arc<PasswordError>),
     /// The server wants the password in clear text over a network without TLS.
     #[error("PostgreSQL at {0} wants the password in clear text over an unprotected network")]
     CleartextRefused(Address),
@@ -161,10 +161,22 @@ impl ConnectError {
         }
     }
 
+    /// Whether the server does not take the password: another one may do.
+    #[must_use]
+    pub fn is_password_refused(&self) -> bool {
+        // PAM and LDAP, by which clouds look at tokens, say 28000.
+        matches!(self, Self::Refused(_)) && self.sqlstate().class() == "28"
+    }
+
     /// Whether the server has no slot left: waiting may help, and a lower budget does.
     #[must_use]
     pub fn is_limited_by_database(&self) -> bool {
-        matches!(self, Self::Refused(_)) && self.sqlstate() == SqlState::TOO_MANY_CONNECTIONS
+        let Self::Refused(body) = self else {
+            return false;
+        };
+        let is_poolers = |fields: Fields<'_>| is_poolers_limit(&fields.message());
+        self.sqlstate() == SqlState::TOO_MANY_CONNECTIONS
+            || Fields::parse(body).is_some_and(is_poolers)
     }
 
     /// Whether another host of the same upstream may do better: this one is not there, or
@@ -217,9 +229,9 @@ impl ConnectError {
             }
             Self::Tls { problem, .. } => problem.hint(),
             Self::PasswordMissing(_) => {
-                "Set the upstream's password_file, or the password in its URL, or PGPASSWORD."
+                "Set the upstream's password_file or password_command, or the password in its URL, or PGPASSWORD."
             }
-            Self::PasswordUnreadable(_) => "Put the password into the upstream's password_file.",
+            Self::PasswordUnreadable(error) => error.hint(),
             Self::CleartextRefused(_) => {
                 "Use scram-sha-256 in the server's pg_hba.conf, or TLS, or a Unix socket."
             }
@@ -234,6 +246,18 @@ impl ConnectError {
         }
     }
 }
+
+/// Whether a pooler says that it takes no more clients, for which poolers have no SQLSTATE:
+/// PgBouncer names the setting (`max_client_conn`, `max_db_client_connections`,
+/// `max_user_client_connections`), others say it in words.
+fn is_poolers_limit(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let is_about = |words: &str| message.contains(words);
+    is_about("max_client_conn")
+        || is_about("client_connections)")
+        || is_about("max client connections reached")
+}
+
 /// Hosts and what speaks against them, in a sentence.
 fn listed(found: &[(Address, String)]) -> String {
     let each = found

@@ -11,6 +11,7 @@
 //! | `reach` | a socket to a server, in TLS or not |
 //! | [`tls`] | TLS to the server |
 //! | [`wire`] | such a socket for who wants a stream |
+//! | [`password`] | the password of an upstream, from a file or a command |
 //! | [`error`] | why a connection could not be had, for the client and for the operator |
 
 pub mod address;
@@ -19,6 +20,7 @@ pub mod backend;
 pub mod cancel;
 pub mod connection;
 pub mod error;
+pub mod password;
 mod reach;
 pub mod socket;
 pub mod tls;
@@ -28,4 +30,5 @@ pub use address::Address;
 pub use backend::Backend;
 pub use connection::{Connection, Login};
 pub use error::ConnectError;
+pub use password::{Password, PasswordError};
 pub use reach::{Way, open, resolve, ways};

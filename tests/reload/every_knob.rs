@@ -54,6 +54,8 @@ fn other_value(knob: &str) -> Option<String> {
         "name" => "other",
         "url" => "postgresql://app@127.0.0.1:1/elsewhere",
         "password_file" => "/etc/hostname",
+        "password_command" => "/bin/hostname",
+        "kind" => "pooler",
         "any_user" => "true",
         "connect_timeout" => "6s",
         "keepalive" => "31s",

@@ -13,7 +13,7 @@ use execpool::execution::{Executions, Remote, Rules, Untagged, Upstream};
 use execpool::monitor::Monitor;
 use execpool::pool::{KeySpec, Lender, PoolLimits, Target, Upkeep, UpstreamNumber, WaiterId};
 use execpool::protocol::startup::Parameters;
-use execpool::server::Address;
+use execpool::server::{Address, Password};
 use execpool::session::{Identity, Peer, State, Table};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -293,12 +293,13 @@ fn target(postgres: &Postgres, database: &Database) -> Target {
         session_attrs: execpool::config::SessionAttrs::Any,
         user: "app".to_owned(),
         database: database.name.clone(),
-        password: PasswordSource::None,
+        password: Password::new(PasswordSource::None),
         tls: std::sync::Arc::default(),
         parameters: Parameters::new(vec![("application_name".to_owned(), POOLED.into())]),
         connect_timeout: Duration::from_secs(20),
         keepalive: Duration::from_secs(30),
-        reset: "DISCARD ALL".to_owned(),
+        reset: Some("DISCARD ALL".to_owned()),
+        checks_client: true,
         upkeep: Upkeep {
             recycle: Duration::from_secs(1800),
             idle_timeout: Duration::from_secs(300),

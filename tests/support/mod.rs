@@ -11,6 +11,7 @@
 //! | [`session`] | sessions over `raw`, and what they are told |
 //! | [`proxy`] | a relay that freezes, cuts, delays and refuses |
 //! | [`driver`] | the driver programs, and the comparison of two runs |
+//! | [`pgbouncer`] | PgBouncer in front of a database |
 //! | [`load`] | pgbench and psycopg, whose every failed query is told |
 //! | [`wait`] | polling for something to become true |
 //!
@@ -34,6 +35,7 @@ pub(crate) mod driver;
 pub(crate) mod guard;
 pub(crate) mod http;
 pub(crate) mod load;
+pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod raw;

@@ -340,6 +340,11 @@ impl Drop for Postgres {
 }
 
 impl Database {
+    /// Where its server's socket is, and the number in the socket's name.
+    pub(crate) fn address(&self) -> (&Path, u16) {
+        (&self.directory, self.port)
+    }
+
     /// A URL over the Unix socket for the role `app`, as libpq understands it.
     pub(crate) fn url(&self) -> String {
         self.url_as("app")

@@ -10,6 +10,11 @@ pub(crate) fn postgres_program(name: &str) -> PathBuf {
     PathBuf::from(setting("EXECPOOL_PG_BIN")).join(name)
 }
 
+/// PgBouncer.
+pub(crate) fn pgbouncer() -> PathBuf {
+    PathBuf::from(setting("EXECPOOL_PGBOUNCER"))
+}
+
 /// The python3 that has the drivers.
 pub(crate) fn python() -> PathBuf {
     PathBuf::from(setting("EXECPOOL_PYTHON"))
