@@ -261,7 +261,8 @@ async fn a_backend_that_ended_in_the_pool_is_replaced_unseen() {
 async fn a_restart_of_the_server_is_not_seen_by_who_does_not_query() {
     let mut postgres = Postgres::start(PostgresOptions::default());
     let database = postgres.database("restarted").await;
-    let sidecar = Sidecar::start(upstream("app", &database.url())).await;
+    let yaml = upstream("app", &database.url()) + "pool: {timeout: 500ms}\n";
+    let sidecar = Sidecar::start(yaml).await;
     let (mut idle, _) = started(&sidecar, "a").await;
     let (mut holder, _) = started(&sidecar, "b").await;
     holder.query("BEGIN").await;
@@ -276,7 +277,7 @@ async fn a_restart_of_the_server_is_not_seen_by_who_does_not_query() {
     );
     holder.expect_closed().await;
 
-    // While it is away, who queries is told, and lives on.
+    // While it is away, who queries waits, is told, and lives on.
     let told = idle.query("SELECT 1").await;
     assert_eq!(kinds(&told), "EZ");
     assert_eq!(error(&told)[&'C'], "08001");

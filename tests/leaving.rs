@@ -270,7 +270,9 @@ async fn told_of_the_end(raw: &mut Raw, postgres: &mut Postgres) -> String {
 async fn sessions_are_told_of_a_server_that_ends_and_work_when_it_is_back() {
     let mut postgres = Postgres::start(PostgresOptions::default());
     let database = postgres.database("restarts").await;
-    let sidecar = Sidecar::start(upstream("app", &database.url())).await;
+    let yaml =
+        upstream("app", &database.url()) + "    connect_timeout: 1s\npool: {timeout: 500ms}\n";
+    let sidecar = Sidecar::start(yaml).await;
     let mut raw = sidecar.session("app", "a").await;
     assert_eq!(raw.ask("SELECT 1").await, "1");
     let state = told_of_the_end(&mut raw, &mut postgres).await;
@@ -280,9 +282,12 @@ async fn sessions_are_told_of_a_server_that_ends_and_work_when_it_is_back() {
         "{state}"
     );
     let named = [("execpool.execution_id", "a")];
-    let (_, told) = sidecar.started("app", &named).await;
-    assert_eq!(error(&told)[&'C'], "08001");
+    // It is let in by what is known of the server, waits for it with its query, and lives on.
+    let (mut raw, told) = sidecar.started("app", &named).await;
+    assert_in(&told);
+    assert_eq!(error(&raw.query("SELECT 1").await)[&'C'], "08001");
     postgres.start_again();
+    assert_eq!(raw.ask("SELECT 2").await, "2");
     let (mut raw, told) = sidecar.started("app", &named).await;
     assert_in(&told);
     assert_eq!(raw.ask("SELECT 2").await, "2");

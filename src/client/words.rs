@@ -25,7 +25,7 @@ pub(super) struct Wanting<'a> {
 }
 
 impl Wanting<'_> {
-    /// 53300: nothing came in time.
+    /// 53300, or 08001: nothing came in time.
     pub(super) fn refusal(&self, severity: Severity, sessions: &Table, tell: Holders) -> Report {
         let message = format!(
             "execpool: no server connection for execution {} within {}: {}",
@@ -35,9 +35,17 @@ impl Wanting<'_> {
         );
         let mut detail = self.use_of_pool_and_budget();
         self.name_holders(sessions, tell, &mut detail);
-        Report::new(severity, SqlState::TOO_MANY_CONNECTIONS, message)
+        Report::new(severity, self.sqlstate(), message)
             .with_detail(detail)
             .with_hint(self.hint())
+    }
+
+    /// Too many connections, unless there is nobody to connect to.
+    fn sqlstate(&self) -> SqlState {
+        match self.shortage.limit {
+            Limit::Away => SqlState::UNABLE_TO_CONNECT,
+            _ => SqlState::TOO_MANY_CONNECTIONS,
+        }
     }
 
     /// What a client is told that goes on waiting.
@@ -48,7 +56,7 @@ impl Wanting<'_> {
             self.execution,
             self.reached()
         );
-        Report::new(Severity::Notice, SqlState::TOO_MANY_CONNECTIONS, message)
+        Report::new(Severity::Notice, self.sqlstate(), message)
             .with_detail(self.use_of_pool_and_budget())
     }
 
@@ -67,6 +75,10 @@ impl Wanting<'_> {
                 budget.effective()
             ),
             (Limit::Paused, _) => "execpool is paused".to_owned(),
+            (Limit::Away, _) => {
+                let why = self.shortage.away.as_deref();
+                why.unwrap_or("the database can't be reached").to_owned()
+            }
             (Limit::Dialling, _) => "the database has not answered yet".to_owned(),
         }
     }
@@ -99,7 +111,7 @@ impl Wanting<'_> {
             Limit::Pool => Some(self.execution),
             Limit::Budget | Limit::Database | Limit::Dialling => None,
             // They are not the reason.
-            Limit::Paused => return,
+            Limit::Paused | Limit::Away => return,
         };
         if tell == Holders::None {
             return;
@@ -131,7 +143,7 @@ impl Wanting<'_> {
             Limit::Paused => {
                 "An operator has paused it, as for a restart of the database. `execpool status` shows since when, `execpool resume` goes on."
             }
-            Limit::Dialling => {
+            Limit::Away | Limit::Dialling => {
                 "Check that the database is up and not overloaded: `execpool status` shows what it last answered."
             }
         }

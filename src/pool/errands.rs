@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::server::Connection;
+use crate::server::{ConnectError, Connection};
 
 use super::dialer::Slot;
 use super::lender::Lender;
@@ -49,16 +49,35 @@ impl Lender {
                     tracing::warn!(%error, "the database has no connection left");
                     lender.change(|inner| inner.database_full(pool, key), None);
                 }
-                Some(Err(error)) => lender.change(
-                    |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
-                    Some(error),
-                ),
+                Some(Err(error)) => lender.failed(pool, key, error),
                 None => lender.change(
                     |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
                     None,
                 ),
             }
         });
+    }
+
+    /// A dial has failed: who waits for it is told, or waits until somebody is there again.
+    fn failed(self: &Arc<Self>, pool: PoolId, key: KeyId, error: ConnectError) {
+        let postponed = self.ledger.lock().reaches.postponed(pool.upstream, &error);
+        let Some(pause) = postponed else {
+            return self.change(
+                |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
+                Some(error),
+            );
+        };
+        self.change(
+            |inner| inner.gone(pool, |gate| gate.dial_postponed(pool, key)),
+            None,
+        );
+        if let Some(pause) = pause {
+            let lender = Arc::clone(self);
+            self.runtime.spawn(async move {
+                tokio::time::sleep(pause).await;
+                lender.change(|inner| inner.gate.look_again(pool.upstream), None);
+            });
+        }
     }
 
     /// Says that connections of an upstream go without TLS that were meant to have it: once for
@@ -96,6 +115,7 @@ impl Lender {
                         pid = backend.map(|backend| backend.pid),
                         "opened"
                     );
+                    inner.reaches.reached(upstream);
                     inner.gate.opened(pool, key)
                 },
                 None,

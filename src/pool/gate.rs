@@ -8,14 +8,16 @@
 //! `Dial` → connecting → [`Gate::opened`] → idle ⇄ lent (`Lend`, [`Gate::returned`]) → closing
 //! (`Evict`, `CloseReturned`, [`Gate::discarded`], [`Gate::idle_closed`]) → [`Gate::closed`].
 
+mod away;
 mod members;
 mod retire;
 mod settle;
 #[cfg(test)]
 mod tests;
 
-use super::{ExecutionNumber, KeyId, Limit, PoolId, PoolLimits, WaiterId};
+use super::{ExecutionNumber, KeyId, Limit, PoolId, PoolLimits, UpstreamNumber, WaiterId};
 use crate::budget::{Budget, Turns};
+use away::Look;
 pub use members::Counts;
 use members::{Door, Members, Phase, Waiting, Wants};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -33,7 +35,8 @@ pub enum Decision {
         /// Of which key.
         key: KeyId,
     },
-    /// Connect, and report [`Gate::opened`], [`Gate::dial_failed`] or [`Gate::database_full`].
+    /// Connect, and report [`Gate::opened`], [`Gate::dial_failed`], [`Gate::dial_postponed`] or
+    /// [`Gate::database_full`].
     Dial {
         /// For which pool.
         pool: PoolId,
@@ -86,6 +89,8 @@ pub struct Gate {
     idle: BTreeMap<u64, (PoolId, KeyId)>,
     /// Keys whose connections are not kept: see [`Gate::retire`].
     retired: HashSet<KeyId>,
+    /// Upstreams whose database is not there: see [`Gate::dial_postponed`].
+    away: HashMap<UpstreamNumber, Look>,
     /// Orders arrivals and idle connections.
     stamp: u64,
     /// Whether nothing is lent and nothing dialled.
@@ -103,6 +108,7 @@ impl Gate {
             waiters: HashMap::new(),
             idle: BTreeMap::new(),
             retired: HashSet::new(),
+            away: HashMap::new(),
             stamp: 0,
             is_paused: false,
         }
@@ -148,8 +154,13 @@ impl Gate {
     /// The limit that keeps the waiters of a pool waiting.
     pub fn reached(&self, pool: PoolId) -> Limit {
         let full = |members: &Members| members.counts.open() >= members.limit();
+        let in_use = |members: &Members| {
+            members.counts.open() - members.counts.connecting >= members.limit()
+        };
         if self.is_paused {
             Limit::Paused
+        } else if self.is_away(pool.upstream) && !self.pools.get(&pool).is_some_and(in_use) {
+            Limit::Away
         } else if self.pools.get(&pool).is_some_and(full) {
             Limit::Pool
         } else if self.budget.room() > 0 {
@@ -215,6 +226,7 @@ impl Gate {
             members.door == Door::Open && members.counts.staying() < members.size()
         };
         !self.is_paused
+            && !self.is_away(pool.upstream)
             && self.budget.room() > 0
             && self.budget.staying() < self.budget.size()
             && self.pools.get(&pool).is_some_and(stays)
@@ -327,6 +339,7 @@ impl Gate {
     /// A dial succeeded: the connection is idle, and goes to the first that waits for its key.
     /// That was its execution's turn when it was dialled.
     pub fn opened(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        self.away.remove(&pool.upstream);
         self.transition(pool, key, Phase::Connecting, Phase::Idle);
         let first = self.pools.get(&pool).and_then(|members| members.first(key));
         match first {
@@ -341,6 +354,7 @@ impl Gate {
     /// A dial failed for a reason of its own: the first that waits for its key is refused.
     pub fn dial_failed(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
         let first = self.pools.get(&pool).and_then(|members| members.first(key));
+        self.away.remove(&pool.upstream);
         self.transition(pool, key, Phase::Connecting, Phase::Absent);
         let refused = first.map(|(_, waiter)| {
             self.dequeue(waiter);
@@ -352,6 +366,7 @@ impl Gate {
     /// A dial failed because the database takes no more: what is open is all that there is, until
     /// [`Gate::probe`]. Who waits goes on waiting.
     pub fn database_full(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        self.away.remove(&pool.upstream);
         self.transition(pool, key, Phase::Connecting, Phase::Absent);
         self.set_effective(self.budget.open().min(self.budget.effective()))
     }

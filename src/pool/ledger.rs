@@ -17,6 +17,7 @@ use super::gate::{Decision, Gate};
 use super::key::{Key, KeySpec, Keys};
 use super::lender::{Lender, Refused};
 use super::pause::Pause;
+use super::reach::Reaches;
 use super::shortage::Queue;
 use super::stock::{Stock, Store, slot_out, taken_out};
 use super::{KeyId, PoolId, Target, UpstreamNumber, WaiterId};
@@ -32,6 +33,7 @@ pub(super) struct Ledger {
     /// Pools that may have lost their last connection by the change under way.
     pub(super) maybe_gone: Vec<PoolId>,
     pub(super) pause: Option<Pause>,
+    pub(super) reaches: Reaches,
     /// Of which upstreams it was said, and why, that connections go without TLS.
     pub(super) told_plain: BTreeSet<(UpstreamNumber, &'static str)>,
 }
@@ -77,6 +79,7 @@ impl Ledger {
             doors: HashMap::new(),
             maybe_gone: Vec::new(),
             pause: None,
+            reaches: Reaches::default(),
             told_plain: BTreeSet::new(),
         }
     }
@@ -220,6 +223,8 @@ impl Ledger {
         target: impl Fn(&KeySpec) -> Option<Target>,
     ) -> Vec<Decision> {
         let mut decisions = Vec::new();
+        self.reaches.forget(upstream);
+        self.gate.forget_away(upstream);
         for old in self.keys.retire(upstream) {
             let successor = target(old.spec()).and_then(|target| self.succeed(&old, target));
             decisions.extend(self.gate.retire(old.id(), successor));

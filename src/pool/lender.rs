@@ -212,6 +212,7 @@ impl Lender {
             limits: inner.gate.limits(pool),
             budget: inner.gate.budget().clone(),
             queue: inner.queue_of(pool),
+            away: inner.reaches.away(pool.upstream),
             position: inner.gate.position(waiter),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! [`gate`] decides who gets a server connection and when one is dialled or closed; it knows
 //! neither sockets nor clocks. [`lender`] carries that out on real connections (`ledger` is what it knows,
-//! `errands` what takes time, [`pause`] what an operator asks for), `stock` keeps the idle ones, and [`checkout`] is what a session gets.
+//! `errands` what takes time, `reach` whether the databases are there, [`pause`] what an operator asks for), `stock` keeps the idle ones, and [`checkout`] is what a session gets.
 
 pub mod barrier;
 pub mod checkout;
@@ -13,6 +13,7 @@ pub mod key;
 mod ledger;
 pub mod lender;
 pub mod pause;
+mod reach;
 pub mod shortage;
 mod stock;
 

@@ -18,6 +18,8 @@ pub enum Limit {
     Database,
     /// None: an operator has paused everything.
     Paused,
+    /// None: there is no database to connect to, where there was one.
+    Away,
     /// None: a connection is on its way.
     Dialling,
 }
@@ -44,6 +46,8 @@ pub struct Shortage {
     pub budget: Budget,
     /// Who waits in the pool.
     pub queue: Queue,
+    /// Why the upstream's database can't be reached, where it could be before.
+    pub away: Option<String>,
     /// The asking waiter's place in the pool's queue, from 1.
     pub position: Option<usize>,
 }

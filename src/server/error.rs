@@ -189,6 +189,13 @@ impl ConnectError {
         ) || self.sqlstate() == SqlState::CANNOT_CONNECT_NOW
     }
 
+    /// Whether the same may succeed a moment later, with nothing changed: the server is not there, or
+    /// is not what it was, as while it is restarted or another takes its place.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.is_elsewhere_worth_a_try() || matches!(self, Self::NoneSuits { .. })
+    }
+
     /// What others than the client may read of it. A server that refuses a parameter of the startup
     /// (class 22) quotes its value, which is the client's own.
     #[must_use]

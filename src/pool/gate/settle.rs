@@ -119,6 +119,9 @@ impl Gate {
                 let lend = self.lend(pool, waiting.key, first);
                 decisions.push(lend);
                 return Turn::Had;
+            } else if self.must_not_dial(pool.upstream) {
+                // Somebody behind may want what is idle of another key.
+                deal.from.insert(pool, place + 1);
             } else if self.make_room(pool, deal, hand, decisions) {
                 deal.from.insert(pool, place + 1);
                 return self.dial_or_promise(pool, waiting.key, deal, decisions);
@@ -196,6 +199,7 @@ impl Gate {
         let slot = |members: &Members| members.counts.open() < members.limit();
         if self.budget.room() > 0 && self.pools.get(&pool).is_some_and(slot) {
             self.transition(pool, key, Phase::Absent, Phase::Connecting);
+            self.looks(pool.upstream);
             *deal.awaited.entry((pool, key)).or_default() += 1;
             decisions.push(Decision::Dial { pool, key });
             Turn::Had

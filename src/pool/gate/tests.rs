@@ -24,6 +24,8 @@ enum Act {
     Open(Index),
     Fail(Index),
     Full(Index),
+    Postpone(Index),
+    LookAgain(u32),
     Close(Index),
     CloseIdle(Index),
     Effective(usize),
@@ -49,6 +51,8 @@ fn act() -> impl Strategy<Value = Act> {
         6 => index().prop_map(Act::Open),
         1 => index().prop_map(Act::Fail),
         1 => index().prop_map(Act::Full),
+        2 => index().prop_map(Act::Postpone),
+        2 => (0..2u32).prop_map(Act::LookAgain),
         6 => index().prop_map(Act::Close),
         1 => index().prop_map(Act::CloseIdle),
         1 => (0..8usize).prop_map(Act::Effective),
@@ -78,6 +82,7 @@ struct Model {
     closing: Vec<Connection>,
     shut: HashSet<PoolId>,
     tainted: HashSet<PoolId>,
+    away: HashSet<UpstreamNumber>,
     limits: Vec<Option<PoolLimits>>,
     /// What the keys that sessions name are by now.
     keys: [KeyId; 2],
@@ -113,6 +118,7 @@ impl Model {
             closing: Vec::new(),
             shut: HashSet::new(),
             tainted: HashSet::new(),
+            away: HashSet::new(),
             limits,
             keys: [KeyId(0), KeyId(1)],
             retired: HashSet::new(),
@@ -201,16 +207,26 @@ impl Model {
             Act::Open(i) => drop(pick(&mut self.dialling, i).map(|c| self.open(c))),
             Act::Fail(i) => {
                 if let Some(c) = pick(&mut self.dialling, i) {
+                    self.away.remove(&c.0.upstream);
                     let decisions = self.gate.dial_failed(c.0, c.1);
                     self.carry_out(None, decisions);
                 }
             }
             Act::Full(i) => {
                 if let Some(c) = pick(&mut self.dialling, i) {
+                    self.away.remove(&c.0.upstream);
                     let decisions = self.gate.database_full(c.0, c.1);
                     self.carry_out(None, decisions);
                 }
             }
+            Act::Postpone(i) => {
+                if let Some(c) = pick(&mut self.dialling, i) {
+                    let decisions = self.gate.dial_postponed(c.0, c.1);
+                    self.carry_out(None, decisions);
+                    self.away.insert(c.0.upstream);
+                }
+            }
+            Act::LookAgain(u) => self.look_again(UpstreamNumber(*u)),
             Act::Close(i) => drop(pick(&mut self.closing, i).map(|c| self.close(c))),
             Act::CloseIdle(i) => {
                 if let Some(c) = pick(&mut self.idle, i) {
@@ -251,7 +267,22 @@ impl Model {
         self.carry_out(None, decisions);
     }
 
+    fn look_again(&mut self, upstream: UpstreamNumber) {
+        let before = self.dialling_for(upstream);
+        let is_away = self.away.contains(&upstream);
+        let decisions = self.gate.look_again(upstream);
+        self.carry_out(None, decisions);
+        let more = self.dialling_for(upstream) - before;
+        assert!(!is_away || more <= 1, "{more} dials to look");
+    }
+
+    fn dialling_for(&self, upstream: UpstreamNumber) -> usize {
+        let dialling = self.dialling.iter();
+        dialling.filter(|c| c.0.upstream == upstream).count()
+    }
+
     fn open(&mut self, c: Connection) {
+        self.away.remove(&c.0.upstream);
         let decisions = self.gate.opened(c.0, c.1);
         self.carry_out(Some(c), decisions);
     }
@@ -350,7 +381,11 @@ impl Model {
         assert_eq!(self.gate.reserved(), reserved.count());
         let busy = self.dialling.len() + self.lent.len() + self.closing.len();
         assert!(
-            self.waiting.is_empty() || busy > 0 || effective == 0 || self.gate.is_paused(),
+            self.waiting.is_empty()
+                || busy > 0
+                || effective == 0
+                || self.gate.is_paused()
+                || !self.away.is_empty(),
             "nothing under way"
         );
     }
@@ -390,6 +425,9 @@ impl Model {
         self.resume();
         let decisions = self.gate.set_effective(usize::MAX);
         self.carry_out(None, decisions);
+        for upstream in 0..2 {
+            self.look_again(UpstreamNumber(upstream));
+        }
         loop {
             if let Some(c) = self.dialling.pop() {
                 self.open(c);

@@ -152,6 +152,41 @@ fn a_failed_dial_refuses_one_waiter_and_does_not_dial_for_it_again() {
 }
 
 #[test]
+fn who_needs_a_database_that_is_away_waits_without_room_and_one_looks_whether_it_is_back() {
+    let mut gate = gate(2, 0, 1);
+    for waiter in 1..=3 {
+        gate.arrive(p(waiter), A, WaiterId(waiter));
+    }
+    let other = pool(1, 1);
+    gate.admit(other, None);
+    assert_eq!(gate.arrive(other, A, WaiterId(4)), [], "the budget is full");
+    let dial = Dial {
+        pool: other,
+        key: A,
+    };
+    assert_eq!(gate.dial_postponed(p(1), A), [dial], "its room is free");
+    assert_eq!(gate.dial_postponed(p(2), A), []);
+    assert_eq!((gate.reached(p(1)), gate.waiting(p(1))), (Limit::Away, 1));
+    assert!(!gate.has_room_to_stay(p(1)));
+    let look = |gate: &mut Gate| match gate.look_again(p(1).upstream)[..] {
+        [Dial { pool, key: A }] => pool,
+        ref other => panic!("{other:?}"),
+    };
+    let looked = look(&mut gate);
+    assert_eq!(gate.dial_postponed(looked, A), []);
+    // It is back: who looked is served, and the others as there is room.
+    let pool = look(&mut gate);
+    let waiter = WaiterId(pool.execution.0 - 1);
+    let lend = Lend {
+        waiter,
+        pool,
+        key: A,
+    };
+    assert_eq!(gate.opened(pool, A), [lend]);
+    assert_eq!(gate.reached(looked), Limit::Budget);
+}
+
+#[test]
 fn an_ended_execution_serves_nobody_and_closes_what_comes_back() {
     let mut gate = gate(2, 0, 2);
     lent(&mut gate, p(1), A, 1);
