@@ -86,6 +86,23 @@ async fn sessions_that_have_not_asked_anything_are_each_told_a_backend_of_their_
 }
 
 #[tokio::test]
+async fn sessions_that_come_at_the_same_time_are_each_told_a_backend_of_their_own() {
+    let postgres = Postgres::shared();
+    let database = postgres.database("same_time").await;
+    let proxy = Proxy::unix(postgres).await;
+    let sidecar = Sidecar::start(upstream("app", &proxy.url(&database))).await;
+    // Its key is known from here on.
+    let (mut first, _) = started(&sidecar, "z").await;
+    first.backend().await;
+    // Each dial takes a while, so that the second comes amid the first one's.
+    proxy.set(Fault::Delay(Duration::from_millis(50)));
+    let (one, two) = tokio::join!(started(&sidecar, "a"), started(&sidecar, "a"));
+    for (mut session, told) in [one, two] {
+        assert_eq!(session.backend().await, told_pid(&told), "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_cannot_be_bound_at_once_is_told_a_synthetic_process_id_and_works() {
     let (_database, sidecar) = place("synthetic", BUDGET_OF_ONE).await;
     let (mut holder, _) = started(&sidecar, "a").await;

@@ -214,9 +214,9 @@ impl Gate {
         }
     }
 
-    /// Whether anybody waits, in any pool.
-    pub fn anybody_waits(&self) -> bool {
-        !self.turns.is_empty()
+    /// Whether more wait, over all pools, than connections are being dialled for.
+    pub fn anybody_is_unserved(&self) -> bool {
+        self.waiters.len() > self.totals().connecting
     }
 
     /// Whether a newcomer's connection would be dialled at once and could stay open idle
@@ -330,6 +330,15 @@ impl Gate {
         self.take_in(pool, key)
     }
 
+    /// The same for one that its session has not used and may need later: who wants a new one, and
+    /// can have it, leaves it there.
+    pub fn parked(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
+        self.transition(pool, key, Phase::Lent, Phase::Idle);
+        let mut decisions = self.settle(&mut None, Vec::new());
+        self.close_above(pool, key, &mut None, &mut decisions);
+        decisions
+    }
+
     /// A lent connection is not clean and is being closed.
     pub fn discarded(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
         self.transition(pool, key, Phase::Lent, Phase::Closing);
@@ -429,6 +438,20 @@ impl Gate {
     fn take_in(&mut self, pool: PoolId, key: KeyId) -> Vec<Decision> {
         let mut hand = Some((pool, key));
         let mut decisions = self.settle(&mut hand, Vec::new());
+        if hand.is_some() {
+            self.close_above(pool, key, &mut hand, &mut decisions);
+        }
+        decisions
+    }
+
+    /// Closes one idle connection of the key if more are idle than may stay.
+    fn close_above(
+        &mut self,
+        pool: PoolId,
+        key: KeyId,
+        hand: &mut Option<(PoolId, KeyId)>,
+        decisions: &mut Vec<Decision>,
+    ) {
         let above = self.pools.get(&pool).filter(|members| {
             members.door == Door::Shut
                 || self.retired.contains(&key)
@@ -436,10 +459,9 @@ impl Gate {
                 || self.budget.staying() > self.budget.size()
         });
         let stamp = above.and_then(|members| members.longest_idle_of(key));
-        if let (Some(_), Some(stamp)) = (hand, stamp) {
-            self.dispose(stamp, &mut hand, &mut decisions);
+        if let Some(stamp) = stamp {
+            self.dispose(stamp, hand, decisions);
         }
-        decisions
     }
 
     /// Gives an idle connection of the key to `waiter`.

@@ -223,7 +223,7 @@ impl Lender {
     pub fn has_at_once(&self, pool: PoolId, key: &Key) -> bool {
         let inner = self.ledger.lock();
         !inner.gate.is_paused()
-            && !inner.gate.anybody_waits()
+            && !inner.gate.anybody_is_unserved()
             && (inner.stock.has_stored(pool, key.id()) || inner.gate.has_room_to_stay(pool))
     }
 
@@ -349,7 +349,7 @@ impl Lender {
         self.change(
             |inner| {
                 inner.stock.park(pool, key.id(), session, place);
-                inner.gate.returned(pool, key.id())
+                inner.gate.parked(pool, key.id())
             },
             None,
         );

@@ -97,7 +97,9 @@ impl Gate {
                 .get(&pool)
                 .map_or(0, |members| members.idle(waiting.key));
             let came = *hand == Some((pool, waiting.key));
-            let leaves_idle = waiting.wants == Wants::New && !came && self.has_room_to_stay(pool);
+            let leaves_idle = waiting.wants == Wants::New
+                && !came
+                && (self.has_free_dial(pool, waiting.key, deal) || self.has_room_to_stay(pool));
             if idle > 0 && !leaves_idle {
                 deal.from.insert(pool, place + 1);
                 let lend = self.lend(pool, waiting.key, waiting.waiter);
@@ -151,14 +153,17 @@ impl Gate {
 
     /// Whether a dial in flight, not yet another's, is for a waiter of this key.
     fn awaits_a_dial(&self, pool: PoolId, key: KeyId, deal: &mut Deal) -> bool {
-        let dialling = self
-            .pools
-            .get(&pool)
-            .map_or(0, |members| members.dialling(key));
-        let awaited = deal.awaited.entry((pool, key)).or_default();
-        let free = *awaited < dialling;
-        *awaited += usize::from(free);
+        let free = self.has_free_dial(pool, key, deal);
+        *deal.awaited.entry((pool, key)).or_default() += usize::from(free);
         free
+    }
+
+    /// Whether a dial in flight is nobody's yet.
+    fn has_free_dial(&self, pool: PoolId, key: KeyId, deal: &Deal) -> bool {
+        let members = self.pools.get(&pool);
+        let dialling = members.map_or(0, |members| members.dialling(key));
+        let awaited = deal.awaited.get(&(pool, key)).copied();
+        awaited.unwrap_or_default() < dialling
     }
 
     /// Sees that the pool and the budget have room for one more, or will have when closings under
