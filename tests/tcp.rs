@@ -52,14 +52,7 @@ impl Place {
     }
 
     async fn address(&self) -> SocketAddr {
-        let line = eventually(SOON, "it says where it listens", async || {
-            let log = self.sidecar.log();
-            let said = log.iter().find(|line| line.contains("listens on TCP"));
-            said.cloned().ok_or(log)
-        })
-        .await;
-        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-        line["address"].as_str().unwrap().parse().unwrap()
+        self.sidecar.tcp().await
     }
 
     async fn connect(&self, password: &str, database: &str) -> Result<Client, DbError> {
@@ -106,6 +99,30 @@ async fn who_knows_the_password_is_let_in_and_nobody_else_learns_a_name() {
     let error = place.connect("pencil", "nothing").await.unwrap_err();
     assert_eq!(error.code().code(), "3D000");
     assert!(error.hint().unwrap().contains(&name));
+}
+
+#[tokio::test]
+async fn the_log_and_both_forms_of_the_status_tell_where_it_listens() {
+    let place = Place::on("tcp_where", "pencil", "localhost:0").await;
+    let status = place.sidecar.get("/v1/status").await;
+    let told = status["tcp"].as_array().unwrap();
+    let log = place.sidecar.log();
+    let mut logged = log.iter().filter(|line| line.contains("listens on TCP"));
+    let shown = Command::new(env!("CARGO_BIN_EXE_execpool"))
+        .args(["status", "--socket"])
+        .arg(place.sidecar.control_socket())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    for address in told {
+        let address = address.as_str().unwrap();
+        assert!(!address.ends_with(":0"), "{status}");
+        assert!(logged.next().unwrap().contains(address), "{log:?}");
+        assert!(shown.contains(address), "{shown}");
+    }
+    assert!(!told.is_empty() && logged.next().is_none(), "{log:?}");
+    let without = Sidecar::over(&place.database).await;
+    assert_eq!(without.get("/v1/status").await.get("tcp"), None);
 }
 
 #[tokio::test]
