@@ -9,6 +9,7 @@
 //! | [`auth`] | the answers to the server's authentication requests |
 //! | [`cancel`] | a cancel request seen through to its end |
 //! | `reach` | a socket to a server, in TLS or not |
+//! | [`search`] | which of several servers is taken |
 //! | [`tls`] | TLS to the server |
 //! | [`wire`] | such a socket for who wants a stream |
 //! | [`error`] | why a connection could not be had, for the client and for the operator |
@@ -20,6 +21,7 @@ pub mod cancel;
 pub mod connection;
 pub mod error;
 mod reach;
+pub mod search;
 pub mod socket;
 pub mod tls;
 pub mod wire;
@@ -29,3 +31,4 @@ pub use backend::Backend;
 pub use connection::{Connection, Login};
 pub use error::ConnectError;
 pub use reach::{Way, open, resolve, ways};
+pub use search::{Seeker, search};
