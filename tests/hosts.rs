@@ -11,10 +11,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
+use support::session::error;
 use support::{Postgres, PostgresOptions, Proxy, Sidecar, eventually};
 use tempfile::NamedTempFile;
 
@@ -367,6 +368,156 @@ async fn a_failover_in_the_middle_of_load_moves_every_execution_and_loses_no_wri
         }
     })
     .await;
+}
+
+/// Seconds until the kernel asks the server of a connection of ours whether it is there, by the
+/// connection's own port: none, if it never does.
+fn asks_in(port: &str) -> Option<f64> {
+    let port: u16 = port.parse().unwrap();
+    let local = format!(":{port:04X}");
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let row = table.lines().find(|row| {
+        let mut columns = row.split_whitespace();
+        columns
+            .nth(1)
+            .is_some_and(|address| address.ends_with(&local))
+    });
+    // Which timer is pending (2: keepalive), and in how many hundredths of a second it goes off.
+    let timer = row?.split_whitespace().nth(5)?;
+    let ticks = timer.strip_prefix("02:")?;
+    Some(f64::from(u32::from_str_radix(ticks, 16).unwrap()) / 100.0)
+}
+
+#[tokio::test]
+async fn idle_connections_are_asked_for_by_the_kernel_when_the_configuration_says() {
+    let database = Postgres::shared().database("keepalive").await;
+    let url = database.tcp_url_as("app");
+    let yaml = format!(
+        "upstreams:\n\
+         - {{name: usual, url: '{url}'}}\n\
+         - {{name: knob, url: '{url}', keepalive: 7s}}\n\
+         - {{name: url, url: '{url}?keepalives_idle=12'}}\n"
+    );
+    let sidecar = Sidecar::start(yaml).await;
+    for (upstream, seconds) in [("usual", 30.0), ("knob", 7.0), ("url", 12.0)] {
+        let mut raw = sidecar.session(upstream, "a").await;
+        let port = raw.ask("SELECT inet_client_port()").await;
+        let claim = format!("{upstream} is asked for after {seconds} s");
+        eventually(SOON, &claim, async || match asks_in(&port) {
+            Some(left) if left <= seconds && left > seconds - 4.0 => Ok(()),
+            other => Err(other),
+        })
+        .await;
+    }
+}
+
+/// A network with nothing but a sidecar in it, and a way to the test's PostgreSQL.
+struct Island {
+    sidecar: Sidecar,
+    _bridge: tokio::process::Child,
+}
+
+impl Island {
+    /// Where the bridge listens, in a network where nobody else does.
+    const PORT: u16 = 5432;
+    const BRIDGE: &'static str = "
+import socket, sys, threading
+listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))
+def passes(source, sink):
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+    except OSError:
+        pass
+    for end in (source, sink):
+        try:
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+while True:
+    near = listener.accept()[0]
+    far = socket.socket(socket.AF_UNIX)
+    far.connect(sys.argv[2])
+    threading.Thread(target=passes, args=(near, far), daemon=True).start()
+    threading.Thread(target=passes, args=(far, near), daemon=True).start()
+";
+
+    async fn new(database: &str, more: &str) -> Self {
+        let url = format!("postgresql://app@127.0.0.1:{}/{database}", Self::PORT);
+        let yaml = support::sidecar::upstream("app", &url) + more;
+        let sidecar = Sidecar::options().config(yaml).apart().start().await;
+        let mut bridge = tokio::process::Command::from(Self::inside(&sidecar, "python3"));
+        bridge
+            .args(["-c", Self::BRIDGE, &Self::PORT.to_string()])
+            .arg(Postgres::shared().socket())
+            .kill_on_drop(true);
+        Self {
+            _bridge: bridge.spawn().expect("nsenter can be run"),
+            sidecar,
+        }
+    }
+
+    /// A command in the sidecar's network.
+    fn inside(sidecar: &Sidecar, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", sidecar.pid()));
+        command.arg(program);
+        command
+    }
+
+    /// From now on nothing arrives, or everything does; nobody is told.
+    fn network(&self, state: &str) {
+        let mut ip = Self::inside(&self.sidecar, "ip");
+        let done = ip.args(["link", "set", "lo", state]).status();
+        assert!(done.expect("ip can be run").success());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_silently_gone_is_noticed_in_the_configured_time() {
+    if !geteuid().is_root() {
+        println!("skipped: only root can give a process a network of its own");
+        return;
+    }
+    // Asked after 1 s and given up after 2 s in all; by default it would be a minute.
+    Postgres::shared().database("gone").await;
+    let island = Island::new("gone", "    keepalive: 1s\n    connect_timeout: 2s\n").await;
+    let enter = async |execution: &'static str| {
+        eventually(SOON, "it is let in", async || {
+            let named = [("execpool.execution_id", execution)];
+            let (raw, told) = island.sidecar.started("app", &named).await;
+            match told.last().map(|message| message.kind) {
+                Some(b'Z') => Ok(raw),
+                _ => Err(told),
+            }
+        })
+        .await
+    };
+    // One waits for an answer, which only keepalive watches over; one sends into the void.
+    let (mut waits, mut sends) = (enter("waits").await, enter("sends").await);
+    waits.send(b"Q\0\0\0\x19SELECT pg_sleep(600)\0").await;
+    island.sidecar.session_is("waits", "active").await;
+    sends.query("BEGIN").await;
+    let mut idle = enter("idle").await;
+    idle.ask("SELECT 1").await;
+    drop(idle);
+
+    island.network("down");
+    let start = Instant::now();
+    sends.send(b"Q\0\0\0\x0dSELECT 1\0").await;
+    for (what, raw) in [("waits", &mut waits), ("sends", &mut sends)] {
+        let told = tokio::time::timeout(SOON, raw.read_until(b'E')).await;
+        let told = told.unwrap_or_else(|_| panic!("{what}: nothing is noticed"));
+        assert_eq!(error(&told)[&'C'], "08006", "{what}: {told:?}");
+        let took = start.elapsed();
+        let expected = Duration::from_millis(900)..Duration::from_secs(5);
+        assert!(expected.contains(&took), "{what}: {took:?}");
+    }
+    island.network("up");
+    for execution in ["waits", "sends", "idle"] {
+        let mut raw = enter(execution).await;
+        assert_eq!(raw.ask("SELECT 'back'").await, "back", "{execution}");
+    }
 }
 
 #[tokio::test]
