@@ -6,7 +6,7 @@ use std::time::Duration;
 use bb8::ManageConnection;
 use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::config::ChannelBinding as Binding;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Client, Config, Error, NoTls};
 
 use crate::config::{self, Role, Target, Upstream};
 use crate::server::search::objection;
@@ -19,6 +19,21 @@ use super::{APPLICATION_NAME, Question};
 /// What a server is.
 const ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
     pg_catalog.current_setting('transaction_read_only') = 'on'";
+
+/// The question for it.
+struct WhatAreYou;
+
+impl Question for WhatAreYou {
+    type Answer = Role;
+
+    async fn put(&self, client: &Client, _: Option<SocketAddr>) -> Result<Role, Error> {
+        let row = client.query_typed_one(ROLE, &[]).await?;
+        Ok(Role {
+            is_standby: row.try_get(0)?,
+            is_read_only: row.try_get(1)?,
+        })
+    }
+}
 
 /// Opens the connection of one upstream.
 ///
@@ -112,9 +127,10 @@ impl Dialer {
         let Some(mut line) = slot.0.take() else {
             return false;
         };
-        let moved = match resolve(line.address(), self.share(1)).await {
+        // A resolver that does not answer must leave time for the question.
+        let moved = match resolve(line.address(), self.share(1) / 4).await {
             Ok(machines) => !machines.contains(&line.machine()),
-            // Where no name can be asked for, the machine may be well all the same.
+            // The machine may be well all the same.
             Err(_) => false,
         };
         // In the last round whoever is taken is asked for least.
@@ -165,13 +181,9 @@ impl Seeker for Dial<'_> {
     }
 
     async fn role(&self, line: &mut Line) -> Result<Role, String> {
-        let asked = line.client().query_typed_one(ROLE, &[]);
+        let asked = line.ask(&WhatAreYou);
         match tokio::time::timeout(self.dialer.share(1), asked).await {
-            Ok(Ok(row)) => Ok(Role {
-                is_standby: row.get(0),
-                is_read_only: row.get(1),
-            }),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(answer) => answer.map_err(|error| error.to_string()),
             Err(_) => Err("it did not say in time what it is".to_owned()),
         }
     }
