@@ -27,7 +27,6 @@ pub(super) struct Anteroom {
 
 #[derive(Debug, Default)]
 struct Guests {
-    /// No number is given twice: who was sent away may leave when another one has the place.
     next: u64,
     /// The first is the one that came first.
     by_number: BTreeMap<u64, Guest>,
@@ -36,8 +35,8 @@ struct Guests {
 #[derive(Debug)]
 struct Guest {
     since: Instant,
-    /// Tells it that it is sent away.
-    away: oneshot::Sender<()>,
+    /// Tells it that it is sent away; none once it was told. Its place is free when it has left.
+    away: Option<oneshot::Sender<()>>,
 }
 
 /// A connection's place in an anteroom; dropped, it is another one's.
@@ -64,25 +63,31 @@ impl Anteroom {
         }
     }
 
-    /// A place, or until when the first of those who have one must not be sent away.
+    /// A place, or when to look again at the latest: until then nobody is to be sent away, or one
+    /// that was is leaving.
     fn take(self: &Arc<Self>, most: usize, now: Instant) -> Result<Place, Instant> {
         let mut guests = self.guests.lock();
-        if guests.by_number.len() >= most
-            && let Some(first) = guests.by_number.first_entry()
-        {
-            let until = first.get().since + FAIR;
+        if guests.by_number.len() >= most {
+            let mut all = guests.by_number.values_mut();
+            let Some(first) = all.find(|guest| guest.away.is_some()) else {
+                return Err(now + FAIR);
+            };
+            let until = first.since + FAIR;
             if until > now {
                 return Err(until);
             }
-            // One that is leaving by itself has stopped listening.
-            let _ = first.remove().away.send(());
+            if let Some(away) = first.away.take() {
+                // One that is leaving by itself has stopped listening.
+                let _ = away.send(());
+            }
+            return Err(now + FAIR);
         }
         let number = guests.next;
         guests.next += 1;
         let (tell, away) = oneshot::channel();
         let guest = Guest {
             since: now,
-            away: tell,
+            away: Some(tell),
         };
         guests.by_number.insert(number, guest);
         let room = Arc::clone(self);
@@ -110,9 +115,19 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::task::JoinHandle;
 
     fn room() -> Arc<Anteroom> {
         Arc::default()
+    }
+
+    /// Somebody who says nothing; when it was sent away is told by the task's end.
+    async fn dawdler(room: &Arc<Anteroom>, most: usize) -> JoinHandle<Instant> {
+        let mut place = room.enter(most).await;
+        tokio::spawn(async move {
+            place.sent_away().await;
+            Instant::now()
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -135,31 +150,45 @@ mod tests {
     async fn the_first_of_those_who_dawdle_is_sent_away_and_nobody_before_his_time() {
         let room = room();
         let start = Instant::now();
-        let mut first = room.enter(2).await;
+        let first = dawdler(&room, 2).await;
         tokio::time::sleep(FAIR / 4).await;
-        let mut second = room.enter(2).await;
-        let _third = room.enter(2).await;
-        assert_eq!(start.elapsed(), FAIR);
+        let second = dawdler(&room, 2).await;
+        let _third = dawdler(&room, 2).await;
+        assert_eq!(first.await.unwrap() - start, FAIR);
+        tokio::time::sleep(FAIR / 8).await;
+        assert!(!second.is_finished(), "one is enough for one");
+        let _fourth = dawdler(&room, 2).await;
+        assert_eq!(second.await.unwrap() - start, FAIR + FAIR / 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_taken_until_who_was_sent_away_has_left() {
+        let room = room();
+        let mut first = room.enter(1).await;
+        let next = {
+            let room = Arc::clone(&room);
+            tokio::spawn(async move { room.enter(1).await })
+        };
         first.sent_away().await;
-        let waits = tokio::time::timeout(FAIR / 8, second.sent_away());
-        assert!(waits.await.is_err(), "two places are two places");
-        let _fourth = room.enter(2).await;
-        assert_eq!(start.elapsed(), FAIR + FAIR / 4);
-        second.sent_away().await;
-        // Their going frees no place that has another's name on it.
-        drop((first, second));
-        assert_eq!(room.guests.lock().by_number.len(), 2);
+        tokio::time::sleep(3 * FAIR).await;
+        assert!(!next.is_finished());
+        drop(first);
+        let _second = next.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_doors_of_one_room_each_get_a_place_though_all_dawdle() {
+        let room = room();
+        let start = Instant::now();
+        let _there = (dawdler(&room, 2).await, dawdler(&room, 2).await);
+        let _come = tokio::join!(dawdler(&room, 2), dawdler(&room, 2));
+        assert_eq!(start.elapsed(), FAIR);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_place_is_had_where_none_is_allowed() {
         let room = room();
-        for _ in 0..3 {
-            let mut place = room.enter(0).await;
-            let _next = room.enter(0).await;
-            place.sent_away().await;
-            drop(place);
-            assert_eq!(room.guests.lock().by_number.len(), 1);
-        }
+        let _first = dawdler(&room, 0).await;
+        let _second = dawdler(&room, 0).await;
     }
 }
