@@ -1,5 +1,5 @@
 //! What a driver sees of PostgreSQL - results, SQLSTATEs, transaction states, parameters -
-//! is the same directly and through execpool. What is asked of each is
+//! is the same directly and through execpool, over its socket and over TCP. What is asked of each is
 //! `support::driver::MATRIX`; psql has a file of its own.
 
 #[path = "drivers/tokio_postgres/mod.rs"]
@@ -38,6 +38,8 @@ async fn tokio_postgres_sees_the_same_through_execpool() {
     let places = Places::fresh("tokio_postgres").await;
     let direct = in_rust::observe(&places.direct_url()).await;
     let proxied = in_rust::observe(&places.proxied_url()).await;
+    let tcp = in_rust::observe(&places.tcp_url()).await;
     assert_complete(&direct, &[]);
     assert_same(&direct, &proxied);
+    assert_same(&direct, &tcp);
 }

@@ -157,6 +157,7 @@ async fn told_by_control(sidecar: &Sidecar) -> String {
         "/v1/executions/a",
         "/v1/sessions",
         "/v1/database/health",
+        "/v1/config",
         "/api/memory/debug/connections/status",
     ] {
         let (_, body) = sidecar.control("GET", path, None).await;
@@ -491,6 +492,95 @@ async fn a_password_of_an_upstream_is_told_nowhere_whether_it_is_right_or_wrong(
     raw.ask("SELECT 1").await;
     let all = told_by_control(&sidecar).await + &sidecar.log().join("\n");
     assert!(!all.contains(PASSWORD), "{all}");
+}
+
+/// What anybody on the machine can ask the system about a process.
+fn told_by_the_system(pid: u32) -> String {
+    let file = |name| std::fs::read(format!("/proc/{pid}/{name}")).unwrap();
+    let all = [file("cmdline"), file("environ"), file("comm")].concat();
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+#[tokio::test]
+async fn the_password_of_tcp_clients_and_its_verifier_are_told_nowhere() {
+    let database = Postgres::shared().database("tcp_password").await;
+    let canary = Canary::new();
+    let word = &canary.word;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, word).unwrap();
+    let yaml = format!(
+        "{}{POOL_OF_ONE}listen: {{tcp: '127.0.0.1:0', tcp_password_file: {}}}\n",
+        upstream("app", &database.url()),
+        file.display()
+    );
+    let sidecar = Sidecar::start(&*yaml).await;
+    let verifier = postgres_protocol::password::scram_sha_256(word.as_bytes());
+    let address = sidecar.tcp().await;
+    let connect = async |password: &str| {
+        let mut config = tokio_postgres::Config::new();
+        config.host(address.ip().to_string()).port(address.port());
+        config.user("app").dbname("app").password(password);
+        let connected = config.connect(tokio_postgres::NoTls).await;
+        connected.map_err(|error| format!("{error:?}")).err()
+    };
+    let told = async |what: &str, refused: Option<String>| {
+        let status = Command::new(env!("CARGO_BIN_EXE_execpool"))
+            .args(["status", "--json", "--socket"])
+            .arg(sidecar.control_socket())
+            .output()
+            .unwrap();
+        for (from, text) in [
+            ("the check", checked(&yaml, &[])),
+            ("the refusal", refused.unwrap_or_default()),
+            ("the control socket", told_by_control(&sidecar).await),
+            ("execpool status", format!("{status:?}")),
+            ("the system", told_by_the_system(sidecar.pid())),
+            ("the log", sidecar.log().join("\n")),
+        ] {
+            canary.assert_not_in(&text, &format!("{from} ({what})"));
+            // Salt and keys: the last parts are enough to be guessed at, or to be let in.
+            for secret in verifier.split(['$', ':']).skip(2) {
+                assert!(!text.contains(secret), "{secret} is in {from}: {text}");
+            }
+        }
+    };
+    for (what, content) in [
+        ("a password", word.clone().into_bytes()),
+        ("a verifier", verifier.clone().into_bytes()),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        assert_eq!(connect(word).await, None, "{what}");
+        told(what, None).await;
+        let refused = connect(&format!("{word}x")).await;
+        assert!(refused.as_ref().unwrap().contains("28P01"), "{refused:?}");
+        told(what, refused).await;
+        let refused = connect(&verifier).await;
+        assert!(refused.as_ref().unwrap().contains("28P01"), "{refused:?}");
+        told(what, refused).await;
+    }
+    for (what, content) in [
+        (
+            "a bad verifier",
+            format!("SCRAM-SHA-256$4096:{word}").into_bytes(),
+        ),
+        (
+            "half a verifier",
+            verifier.as_bytes()[..verifier.len() - 9].to_vec(),
+        ),
+        ("too long", [word.as_bytes(), &[b'x'; 5000]].concat()),
+        ("no text", [word.as_bytes(), &[0xff]].concat()),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let refused = connect(word).await;
+        assert!(refused.is_some(), "{what} lets in");
+        told(what, refused).await;
+    }
+    // In the place of the file's name, by mistake.
+    let wrong = yaml.replace(file.to_str().unwrap(), word);
+    let check = checked(&wrong, &[]);
+    assert!(check.contains("listen.tcp_password_file"), "{check}");
+    canary.assert_not_in(&check, "the check of a password that stands for a path");
 }
 
 #[tokio::test]

@@ -12,7 +12,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
@@ -39,10 +40,19 @@ impl Place {
     }
 
     async fn on(name: &str, password: &str, address: &str) -> Self {
+        Self::of(name, password, &format!("tcp: '{address}'")).await
+    }
+
+    /// With more of `listen`.
+    async fn with(name: &str, more: &str) -> Self {
+        Self::of(name, "pencil", &format!("tcp: '127.0.0.1:0', {more}")).await
+    }
+
+    async fn of(name: &str, password: &str, listen: &str) -> Self {
         let database = Postgres::shared().database(name).await;
         let secrets = tempfile::tempdir().unwrap();
         std::fs::write(secrets.path().join("password"), password).unwrap();
-        let yaml = yaml(&database, &secrets.path().join("password"), address);
+        let yaml = yaml(&database, &secrets.path().join("password"), listen);
         let sidecar = Sidecar::start(yaml).await;
         Self {
             database,
@@ -52,14 +62,7 @@ impl Place {
     }
 
     async fn address(&self) -> SocketAddr {
-        let line = eventually(SOON, "it says where it listens", async || {
-            let log = self.sidecar.log();
-            let said = log.iter().find(|line| line.contains("listens on TCP"));
-            said.cloned().ok_or(log)
-        })
-        .await;
-        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-        line["address"].as_str().unwrap().parse().unwrap()
+        self.sidecar.tcp().await
     }
 
     async fn connect(&self, password: &str, database: &str) -> Result<Client, DbError> {
@@ -82,9 +85,9 @@ impl Place {
     }
 }
 
-fn yaml(database: &Database, file: &Path, address: &str) -> String {
+fn yaml(database: &Database, file: &Path, listen: &str) -> String {
     format!(
-        "{}listen: {{tcp: '{address}', tcp_password_file: {}}}\nlog: {{format: json}}\n",
+        "{}listen: {{{listen}, tcp_password_file: {}}}\nlog: {{format: json}}\n",
         upstream(&database.name, &database.url()),
         file.display()
     )
@@ -106,6 +109,30 @@ async fn who_knows_the_password_is_let_in_and_nobody_else_learns_a_name() {
     let error = place.connect("pencil", "nothing").await.unwrap_err();
     assert_eq!(error.code().code(), "3D000");
     assert!(error.hint().unwrap().contains(&name));
+}
+
+#[tokio::test]
+async fn the_log_and_both_forms_of_the_status_tell_where_it_listens() {
+    let place = Place::on("tcp_where", "pencil", "localhost:0").await;
+    let status = place.sidecar.get("/v1/status").await;
+    let told = status["tcp"].as_array().unwrap();
+    let log = place.sidecar.log();
+    let mut logged = log.iter().filter(|line| line.contains("listens on TCP"));
+    let shown = Command::new(env!("CARGO_BIN_EXE_execpool"))
+        .args(["status", "--socket"])
+        .arg(place.sidecar.control_socket())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    for address in told {
+        let address = address.as_str().unwrap();
+        assert!(!address.ends_with(":0"), "{status}");
+        assert!(logged.next().unwrap().contains(address), "{log:?}");
+        assert!(shown.contains(address), "{shown}");
+    }
+    assert!(!told.is_empty() && logged.next().is_none(), "{log:?}");
+    let without = Sidecar::over(&place.database).await;
+    assert_eq!(without.get("/v1/status").await.get("tcp"), None);
 }
 
 #[tokio::test]
@@ -221,7 +248,11 @@ async fn only_the_loopback_can_be_listened_on() {
     let database = Postgres::shared().database("tcp_loopback").await;
     for (address, problem) in [("0.0.0.0:6432", "loopback"), ("10.0.0.1:6432", "loopback")] {
         let refused = Sidecar::options()
-            .config(yaml(&database, "/etc/hostname".as_ref(), address))
+            .config(yaml(
+                &database,
+                "/etc/hostname".as_ref(),
+                &format!("tcp: '{address}'"),
+            ))
             .try_start()
             .await;
         let Err(refused) = refused else {
@@ -248,7 +279,7 @@ async fn a_port_in_use_keeps_it_from_starting_and_its_own_is_had_again_at_once()
     let secrets = tempfile::tempdir().unwrap();
     let file = secrets.path().join("password");
     std::fs::write(&file, "pencil").unwrap();
-    let yaml = yaml(&database, &file, &address.to_string());
+    let yaml = yaml(&database, &file, &format!("tcp: '{address}'"));
     let Err(refused) = Sidecar::options().config(&*yaml).try_start().await else {
         panic!("two listen on {address}")
     };
@@ -287,12 +318,7 @@ async fn ipv6_is_served_where_the_machine_has_it() {
 
 /// What a client is answered that says this at each step of the exchange.
 async fn says(address: SocketAddr, messages: &[&[u8]]) -> Option<String> {
-    let mut raw = Raw::connect_tcp(address).await;
-    raw.send_with(|buffer| {
-        let parameters = [("user", "app"), ("database", "app")];
-        postgres_protocol::message::frontend::startup_message(parameters, buffer).unwrap();
-    })
-    .await;
+    let mut raw = half_open(address).await;
     assert_eq!(raw.read().await.unwrap().kind, b'R');
     for message in messages {
         let mut framed = vec![b'p'];
@@ -353,19 +379,122 @@ async fn logins_that_stop_half_way_do_not_keep_others_out() {
     let place = Place::new("tcp_half", "pencil").await;
     let mut half = Vec::new();
     for _ in 0..300 {
-        let mut raw = Raw::connect_tcp(place.address().await).await;
-        raw.send_with(|buffer| {
-            let parameters = [("user", "app"), ("database", "app")];
-            postgres_protocol::message::frontend::startup_message(parameters, buffer).unwrap();
-        })
-        .await;
-        half.push(raw);
+        half.push(half_open(place.address().await).await);
     }
     assert!(place.lets_in("pencil").await);
     let status = place.sidecar.get("/v1/status").await;
     assert_eq!(status["budget"]["used"], 0, "{status}");
     drop(half);
     assert!(place.lets_in("pencil").await);
+}
+
+/// A connection that has said whom it wants to be, and then nothing.
+async fn half_open(address: SocketAddr) -> Raw {
+    let mut raw = Raw::connect_tcp(address).await;
+    raw.send_with(|buffer| {
+        let parameters = [("user", "app"), ("database", "app")];
+        postgres_protocol::message::frontend::startup_message(parameters, buffer).unwrap();
+    })
+    .await;
+    raw
+}
+
+#[tokio::test]
+async fn half_open_logins_take_no_more_than_their_places_and_lock_nobody_out() {
+    const PLACES: usize = 20;
+    let place = Place::with("tcp_places", "max_sessions: 20").await;
+    let address = place.address().await;
+    let mut there = place.sidecar.session("tcp_places", "a").await;
+    let before = place.sidecar.descriptors();
+    let start = Instant::now();
+    let mut half = Vec::new();
+    for _ in 0..4 * PLACES {
+        half.push(half_open(address).await);
+    }
+    let most = AtomicUsize::new(0);
+    let watched = async {
+        loop {
+            most.fetch_max(place.sidecar.descriptors(), Relaxed);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let comes_in = async {
+        // By the socket at once, over TCP when those before it in the backlog have had their second.
+        assert_eq!(there.ask("SELECT 1").await, "1");
+        place.sidecar.session("tcp_places", "b").await;
+        let by_socket = start.elapsed();
+        assert!(by_socket < Duration::from_secs(1), "{by_socket:?}");
+        assert!(place.lets_in("pencil").await);
+    };
+    tokio::select! {
+        () = watched => {}
+        () = comes_in => {}
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        start.elapsed()
+    );
+    // One more is accepted and waits for a place; a few are of the sessions and of the questions.
+    let most = most.load(Relaxed) - before;
+    assert!(
+        (PLACES..PLACES + 15).contains(&most),
+        "{most} more descriptors"
+    );
+    let status = place.sidecar.get("/v1/status").await;
+    let crowded = status["sessions"]["refused"]["crowded"].as_u64().unwrap();
+    assert!(crowded >= 3 * PLACES as u64, "{status}");
+    let told = half[0].read_until(b'E').await.pop().unwrap().fields();
+    assert_eq!(told[&'C'], "53300", "{told:?}");
+}
+
+#[tokio::test]
+async fn a_login_of_a_byte_a_second_is_cut_after_ten_seconds_in_all() {
+    let place = Place::new("tcp_slow", "pencil").await;
+    let address = place.address().await;
+    let response = first("SCRAM-SHA-256", "n,,n=,r=abcdefghijklmnopqrst");
+    let mut proof = vec![b'p'];
+    proof.extend((response.len() as u32 + 4).to_be_bytes());
+    proof.extend(&response);
+    let packet = {
+        let mut packet = bytes::BytesMut::new();
+        let parameters = [("user", "app"), ("database", "app")];
+        postgres_protocol::message::frontend::startup_message(parameters, &mut packet).unwrap();
+        packet
+    };
+    let mut startup = Raw::connect_tcp(address).await;
+    let mut login = half_open(address).await;
+    assert_eq!(login.read().await.unwrap().kind, b'R');
+    let start = Instant::now();
+    let dribble = async |raw: &mut Raw, bytes: &[u8]| {
+        let mut sent = 0;
+        let told = loop {
+            tokio::select! {
+                told = raw.read() => break told.expect("an error"),
+                () = tokio::time::sleep(Duration::from_secs(1)) => {
+                    raw.send(&bytes[sent..=sent]).await;
+                    sent += 1;
+                }
+            }
+        };
+        assert_eq!(told.fields()[&'C'], "08P01", "{:?}", told.fields());
+        assert_eq!(raw.read().await, None);
+        let took = start.elapsed().as_secs_f64();
+        assert!((9.0..11.0).contains(&took), "{took} s, {sent} bytes");
+    };
+    let others = async {
+        while start.elapsed() < Duration::from_secs(9) {
+            assert!(place.lets_in("pencil").await);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::join!(
+        dribble(&mut startup, &packet),
+        dribble(&mut login, &proof),
+        others
+    );
+    let status = place.sidecar.get("/v1/status").await;
+    assert_eq!(status["sessions"]["refused"]["timeout"], 2, "{status}");
 }
 
 #[tokio::test]

@@ -88,16 +88,16 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         .build()
         .map_err(StartError::Runtime)?;
     let monitors = Arc::new(Monitors::default());
+    let addresses = Addresses::of(probes.as_ref(), &tcp);
     let data = DataPlane::start(seen, postgres_socket, tcp, runtime.handle(), &monitors)?;
     let life = Arc::new(Life::default());
     life.is_bound_now();
-    let telemetry = probes.as_ref().and_then(|probes| probes.local_addr().ok());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         socket = %config.listen.socket().display(),
         upstreams = %names(config),
         budget = config.budget.total(),
-        telemetry = telemetry.map(|address| address.to_string()),
+        telemetry = addresses.telemetry.map(|address| address.to_string()),
         "execpool serves"
     );
     let house = House {
@@ -109,7 +109,7 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         places: Arc::new([control_place, postgres_place]),
         life,
         probes,
-        telemetry,
+        addresses,
     };
     runtime.block_on(watch(house, control_socket, data));
     Ok(())
@@ -125,8 +125,27 @@ struct House {
     places: Arc<[BoundSocket; 2]>,
     life: Arc<Life>,
     probes: Option<StdTcpListener>,
-    /// Where they are answered.
+    addresses: Addresses,
+}
+
+/// Where the process is reached over TCP.
+#[derive(Debug, Clone)]
+struct Addresses {
+    /// Where probes are answered; none: nowhere.
     telemetry: Option<SocketAddr>,
+    /// Where PostgreSQL clients come in.
+    tcp: Vec<SocketAddr>,
+}
+
+impl Addresses {
+    /// What is known of them once they are bound, also for port 0.
+    fn of(probes: Option<&StdTcpListener>, tcp: &[StdTcpListener]) -> Self {
+        let at = |listener: &StdTcpListener| listener.local_addr().ok();
+        Self {
+            telemetry: probes.and_then(at),
+            tcp: tcp.iter().filter_map(at).collect(),
+        }
+    }
 }
 
 /// The main thread's part: looks at the data plane until a signal ends the process.
@@ -143,13 +162,13 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         let (monitor, life) = (Arc::clone(monitor), Arc::clone(&life));
         tokio::spawn(look_for(monitor, config.budget.total(), life));
     }
-    let telemetry = house.telemetry;
+    let addresses = house.addresses;
     if let Some(listener) = house.probes {
         probing::begin(listener, remote.clone(), Arc::clone(&life));
     }
     let (ask, asked) = mpsc::channel(ASKING);
     let configuration = Configuration::new(running.clone(), ask);
-    let facts = facts(config, started, telemetry, Arc::clone(&life));
+    let facts = facts(config, started, &addresses, Arc::clone(&life));
     let control = Control::over(remote.clone(), monitors, facts, configuration);
     let stage = Stage {
         remote: remote.clone(),
@@ -160,7 +179,7 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         log: house.log,
         upstreams,
         started,
-        telemetry,
+        addresses,
         life: Arc::clone(&life),
     };
     let reloader = Reloader::new(house.source, house.look, stage, house.running);
@@ -210,12 +229,7 @@ fn allow_all_descriptors() {
 }
 
 /// What the control API tells of the process.
-fn facts(
-    config: &Config,
-    started: Instant,
-    telemetry: Option<SocketAddr>,
-    life: Arc<Life>,
-) -> Facts {
+fn facts(config: &Config, started: Instant, addresses: &Addresses, life: Arc<Life>) -> Facts {
     let upstreams = config.upstreams.iter();
     Facts {
         socket_dir: config.listen.dir.clone(),
@@ -232,7 +246,8 @@ fn facts(
         started,
         admin: config.control.admin,
         allow_uids: config.control.allow_uids.clone(),
-        telemetry,
+        telemetry: addresses.telemetry,
+        tcp: addresses.tcp.clone(),
         life,
     }
 }

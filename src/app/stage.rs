@@ -1,6 +1,5 @@
 //! Where a new configuration is applied: all of it, or nothing.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +12,7 @@ use crate::shutdown::Life;
 use crate::telemetry::LogGuard;
 
 use super::monitors::Monitors;
-use super::{data, facts, look_for};
+use super::{Addresses, data, facts, look_for};
 
 /// All that a configuration changes while the process runs.
 pub(super) struct Stage {
@@ -27,8 +26,8 @@ pub(super) struct Stage {
     /// All upstreams that there ever were, by their numbers.
     pub(super) upstreams: Vec<Served>,
     pub(super) started: Instant,
-    /// Where probes are answered.
-    pub(super) telemetry: Option<SocketAddr>,
+    /// Where it is reached over TCP.
+    pub(super) addresses: Addresses,
     /// Where the process stands.
     pub(super) life: Arc<Life>,
 }
@@ -64,7 +63,7 @@ impl Stage {
         let monitors = self.monitors.configured(&self.upstreams, &new.upstreams);
         self.control.reconfigure(
             monitors,
-            facts(new, self.started, self.telemetry, Arc::clone(&self.life)),
+            facts(new, self.started, &self.addresses, Arc::clone(&self.life)),
         );
         if old.log.level != new.log.level
             && let Err(error) = self.log.set_level(&new.log.level)

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`service`] | everything that sessions share, and the loop that accepts them |
 //! | `line` | the client's socket with a buffer that all sessions share |
+//! | `anteroom` | where connections are that have not yet come in |
 //! | `greeting` | the first packet |
 //! | `login` | the password over TCP |
 //! | `startup` | admission: which upstream, which execution, which key |
@@ -23,6 +24,7 @@
 //! | `cancel` | cancel requests and their keys |
 //! | `words` | what clients are told |
 
+mod anteroom;
 mod cancel;
 mod forbid;
 mod greeting;

@@ -15,9 +15,11 @@ use crate::listener::accept::{Door, accept};
 use crate::listener::tcp;
 use crate::pool::UpstreamNumber;
 use crate::protocol::message::Report;
+use crate::protocol::startup::Startup;
 use crate::server::Password;
 use crate::session::Peer;
 
+use super::anteroom::{Anteroom, FAIR, Place};
 use super::cancel::Cancels;
 use super::forbid::Forbidden;
 use super::greeting::{Greeting, PATIENCE, greet};
@@ -26,6 +28,10 @@ use super::login::{Logins, NoLogin};
 use super::startup;
 use super::visit::Visit;
 use super::words;
+
+/// How many connections over TCP may be at their login at once: behind them is somebody who has
+/// proved nothing.
+const TCP_LOGINS: u32 = 1000;
 
 /// An upstream that is served.
 #[derive(Debug, Clone)]
@@ -83,6 +89,14 @@ pub struct Settings {
     pub holders: Holders,
 }
 
+/// What a client wants who is who it says.
+enum Arrival {
+    /// A session; with it, what the client has sent behind its startup and its password.
+    Session(Box<Startup>, Vec<u8>),
+    /// That another session is cancelled, by its process id and key.
+    Cancel { pid: i32, key: [u8; 4] },
+}
+
 /// The PostgreSQL socket's service.
 #[derive(Debug)]
 pub struct Service {
@@ -116,7 +130,8 @@ impl Service {
     }
 
     /// Accepts sessions, each in a task of its own, until `shutdown` is ready; those that have come
-    /// in go on. Must run on the data plane's runtime.
+    /// in go on. Those who have not yet, at each kind of door apart, are at most as many as there may
+    /// be sessions. Must run on the data plane's runtime.
     pub async fn serve(
         self: Arc<Self>,
         listener: UnixListener,
@@ -124,13 +139,15 @@ impl Service {
         shutdown: impl Future<Output = ()>,
     ) {
         let mut others = tokio::task::JoinSet::new();
+        let of_tcp_logins = Arc::new(Anteroom::default());
         for listener in tcp {
-            others.spawn(Arc::clone(&self).accept_at(listener, of_tcp));
+            let room = Arc::clone(&of_tcp_logins);
+            others.spawn(Arc::clone(&self).accept_at(listener, of_tcp, room, TCP_LOGINS));
         }
         // Dropped at the end, the set ends its tasks, and nothing is accepted any more.
         tokio::select! {
             () = shutdown => {}
-            () = Arc::clone(&self).accept_at(listener, of_unix) => {}
+            () = Arc::clone(&self).accept_at(listener, of_unix, Arc::default(), u32::MAX) => {}
         }
     }
 
@@ -139,15 +156,20 @@ impl Service {
         self: Arc<Self>,
         door: D,
         open: fn(D::Stream) -> io::Result<(OwnedFd, Peer)>,
+        room: Arc<Anteroom>,
+        most: u32,
     ) {
         loop {
             let stream = accept(&door).await;
+            let most = most.min(self.serving().settings.max_sessions);
+            // u32 fits into usize on every platform with sockets.
+            let place = room.enter(most as usize).await;
             let service = Arc::clone(&self);
             let opened = open(stream);
             tokio::spawn(async move {
                 let _counted = CountsPanic(Arc::clone(&service));
                 if let Ok((connection, peer)) = opened {
-                    service.receive(connection, peer).await;
+                    service.receive(connection, peer, place).await;
                 }
             });
         }
@@ -190,36 +212,24 @@ impl Service {
     }
 
     /// One connection, from its first packet to its end.
-    async fn receive(self: Arc<Self>, connection: OwnedFd, peer: Peer) {
+    async fn receive(self: Arc<Self>, connection: OwnedFd, peer: Peer, mut place: Place) {
         let Ok(line) = Line::new(connection, self.scratch.clone()) else {
             return;
         };
-        let deadline = Instant::now() + PATIENCE;
-        let greeting = greet(&line, deadline).await;
-        let barred = self.barred(peer);
-        match greeting {
-            Greeting::Gone => {}
-            // Nobody is told anything of a cancel request.
-            Greeting::Cancel { .. } if barred.is_some() => {
-                self.executions.sessions().refused("cancel_not_allowed");
+        // Large, and soon over.
+        let arrived = Box::pin(async {
+            tokio::select! {
+                arrived = self.arrive(&line, peer) => arrived,
+                () = place.sent_away() => {
+                    Err(NoLogin::Refused(Box::new(words::crowded(FAIR)), "crowded"))
+                }
             }
-            Greeting::Cancel { pid, key } => self.cancels.request(pid, key, peer).await,
-            Greeting::Refused(report, kind) => self.refuse(&line, peer, &report, kind),
-            Greeting::Startup(mut startup, mut behind) => {
-                if let Some(report) = barred {
-                    return self.refuse(&line, peer, &report, "uid_not_allowed");
-                }
-                if let (Peer::Tcp(_), Some(logins)) = (peer, &self.logins) {
-                    let login = logins.login(&line, &mut startup, &mut behind, deadline);
-                    // Large, and soon over.
-                    match Box::pin(login).await {
-                        Ok(()) => {}
-                        Err(NoLogin::Gone) => return,
-                        Err(NoLogin::Refused(report, kind)) => {
-                            return self.refuse(&line, peer, &report, kind);
-                        }
-                    }
-                }
+        });
+        let arrived = arrived.await;
+        drop(place);
+        match arrived {
+            Ok(Arrival::Cancel { pid, key }) => self.cancels.request(pid, key, peer).await,
+            Ok(Arrival::Session(startup, behind)) => {
                 match startup::admit(&self, &startup, peer) {
                     Ok((admission, mail)) => {
                         let visit = Visit::new(self, line, admission, mail, behind);
@@ -228,6 +238,36 @@ impl Service {
                     }
                     Err(report) => self.refuse(&line, peer, &report, "not_admitted"),
                 }
+            }
+            Err(NoLogin::Gone) => {}
+            Err(NoLogin::Refused(report, kind)) => self.refuse(&line, peer, &report, kind),
+        }
+    }
+
+    /// What a client wants who may want something, within [`PATIENCE`] in all.
+    async fn arrive(&self, line: &Line, peer: Peer) -> Result<Arrival, NoLogin> {
+        let deadline = Instant::now() + PATIENCE;
+        let greeting = greet(line, deadline).await;
+        let barred = self.barred(peer);
+        match greeting {
+            Greeting::Gone => Err(NoLogin::Gone),
+            // Nobody is told anything of a cancel request.
+            Greeting::Cancel { .. } if barred.is_some() => {
+                self.executions.sessions().refused("cancel_not_allowed");
+                Err(NoLogin::Gone)
+            }
+            Greeting::Cancel { pid, key } => Ok(Arrival::Cancel { pid, key }),
+            Greeting::Refused(report, kind) => Err(NoLogin::Refused(Box::new(report), kind)),
+            Greeting::Startup(mut startup, mut behind) => {
+                if let Some(report) = barred {
+                    return Err(NoLogin::Refused(Box::new(report), "uid_not_allowed"));
+                }
+                if let (Peer::Tcp(_), Some(logins)) = (peer, &self.logins) {
+                    logins
+                        .login(line, &mut startup, &mut behind, deadline)
+                        .await?;
+                }
+                Ok(Arrival::Session(startup, behind))
             }
         }
     }

@@ -236,6 +236,19 @@ pub(super) fn too_many_sessions(most: u32) -> Report {
     .with_hint("Close connections that are not needed, or raise listen.max_sessions.")
 }
 
+/// 53300: too many are at their login, and this one took long.
+pub(super) fn crowded(after: Duration) -> Report {
+    Report::new(
+        Severity::Fatal,
+        SqlState::TOO_MANY_CONNECTIONS,
+        format!(
+            "execpool: too many connections were being opened at once, and this one took over {} s",
+            after.as_secs()
+        ),
+    )
+    .with_hint("Connect again. The limit is listen.max_sessions, over TCP at most 1000.")
+}
+
 /// 28000: this user of the system may not connect.
 pub(super) fn uid_not_allowed(uid: u32) -> Report {
     Report::new(

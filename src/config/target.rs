@@ -122,6 +122,14 @@ fn apply(parsed: &mut Parsed, name: &'static str, value: String) -> Result<(), U
         ("keepalives", _) => {
             return Err(UrlProblem::Value(name, "1: connections are always probed"));
         }
+        ("load_balance_hosts", "disable") => {}
+        ("load_balance_hosts", _) => {
+            return Err(UrlProblem::Value(
+                name,
+                "disable: hosts are tried in the order in which they stand, and the addresses of a \
+                 name in the resolver's",
+            ));
+        }
         ("target_session_attrs", word) => {
             let attrs = SessionAttrs::of_word(word).ok_or(UrlProblem::Value(
                 name,

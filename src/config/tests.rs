@@ -692,6 +692,10 @@ fn urls_that_cannot_be_used_say_why() {
             "TLSv1.2 or TLSv1.3",
         ),
         ("postgres://a@b/c?target_session_attrs=master", "any"),
+        (
+            "postgres://a@b/c?load_balance_hosts=random",
+            "load_balance_hosts must be disable",
+        ),
         ("postgres://a@b/c?host=a,b,c&port=1,2", "number of ports"),
         ("postgres://a@b/c?host", "without a value"),
     ] {

@@ -81,6 +81,7 @@ pub(super) const SERVED: &[&str] = &[
     "keepalives",
     "keepalives_idle",
     "target_session_attrs",
+    "load_balance_hosts",
 ];
 
 /// What libpq knows besides.
@@ -107,7 +108,6 @@ const NOT_SERVED: &[&str] = &[
     "gsslib",
     "gssdelegation",
     "service",
-    "load_balance_hosts",
 ];
 
 /// The parts of a URL, decoded; the query has overruled what stands before it.

@@ -71,6 +71,8 @@ pub struct Facts {
     pub allow_uids: Option<Vec<u32>>,
     /// Where probes are answered; none: nowhere.
     pub telemetry: Option<SocketAddr>,
+    /// Where PostgreSQL clients come in over TCP; none where that is off.
+    pub tcp: Vec<SocketAddr>,
     /// What the process has come to.
     pub life: Arc<Life>,
 }

@@ -65,6 +65,7 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         draining: outlook.facts.life.is_draining(),
         not_ready: outlook.facts.life.ready().err().map(|why| why.to_string()),
         telemetry: outlook.facts.telemetry,
+        tcp: outlook.facts.tcp.clone(),
         budget: budget(&look),
         upstreams: control.last_seen(Instant::now()),
         executions: execution_counts(&look.executions),

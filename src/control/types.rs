@@ -41,6 +41,9 @@ pub struct Status {
     pub not_ready: Option<String>,
     /// Where probes are answered; null: nowhere.
     pub telemetry: Option<SocketAddr>,
+    /// Where PostgreSQL clients come in over TCP; not there where that is off.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tcp: Vec<SocketAddr>,
     /// The pod's server connections.
     pub budget: Budget,
     /// The databases, as they were last seen.

@@ -89,6 +89,7 @@ pub(super) mod tests {
             admin: true,
             allow_uids: None,
             telemetry: None,
+            tcp: Vec::new(),
             life: std::sync::Arc::default(),
         }
     }

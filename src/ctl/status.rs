@@ -23,6 +23,7 @@ pub(super) fn show(status: &Value, page: &mut Page) -> bool {
     }
     rows.push(executions(&status["executions"]));
     rows.push(sessions(&status["sessions"]));
+    rows.extend(tcp(&status["tcp"]));
     rows.extend(configuration(&status["configuration"]));
     page.table(&["", ""], rows);
     true
@@ -131,6 +132,13 @@ fn sessions(counts: &Value) -> Vec<Cell> {
     row("sessions", text)
 }
 
+/// Where clients come in over TCP.
+fn tcp(addresses: &Value) -> Option<Vec<Cell>> {
+    let addresses = addresses.as_array()?.iter().filter_map(Value::as_str);
+    let texts: Vec<&str> = addresses.collect();
+    (!texts.is_empty()).then(|| row("tcp", texts.join(", ")))
+}
+
 /// Where what runs is not what is configured.
 fn configuration(configuration: &Value) -> Vec<Vec<Cell>> {
     let texts = |key: &str| {
@@ -184,6 +192,7 @@ mod tests {
             "executions": {"active": 3, "ending": 0, "ended": {"deleted": 2, "idle": 0}},
             "sessions": {"total": 3, "idle": 2, "active": 1, "waiting": 0, "opened": 9,
                 "closed": 6, "refused": {"untagged": 2}, "panics": 0},
+            "tcp": ["127.0.0.1:6432", "[::1]:6432"],
             "configuration": {"reloads": 2, "waiting_for_restart": ["listen.port", "log.format"],
                 "refused": []},
         });
@@ -201,6 +210,7 @@ mod tests {
              upstream    new: not asked yet\n\
              executions  3 active, 0 ending; ended: 2 deleted\n\
              sessions    3: 1 active, 2 idle; 9 since the start; refused: 2 untagged\n\
+             tcp         127.0.0.1:6432, [::1]:6432\n\
              config      wait for a restart: listen.port; log.format\n"
         );
     }

@@ -1,14 +1,16 @@
 //! What bb8 is told of the connection: how to open it, and when it has left.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bb8::ManageConnection;
 use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::config::ChannelBinding as Binding;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Client, Config, Error, NoTls};
 
-use crate::config::{self, Role, Secret, SessionAttrs, Target, Upstream};
-use crate::server::{Address, ConnectError, Password};
+use crate::config::{self, Role, Secret, Target, Upstream};
+use crate::server::search::objection;
+use crate::server::{Address, ConnectError, Password, Seeker, resolve, search};
 
 use super::error::Problem;
 use super::line::Line;
@@ -17,6 +19,21 @@ use super::{APPLICATION_NAME, Question};
 /// What a server is.
 const ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
     pg_catalog.current_setting('transaction_read_only') = 'on'";
+
+/// The question for it.
+struct WhatAreYou;
+
+impl Question for WhatAreYou {
+    type Answer = Role;
+
+    async fn put(&self, client: &Client, _: Option<SocketAddr>) -> Result<Role, Error> {
+        let row = client.query_typed_one(ROLE, &[]).await?;
+        Ok(Role {
+            is_standby: row.try_get(0)?,
+            is_read_only: row.try_get(1)?,
+        })
+    }
+}
 
 /// Opens the connection of one upstream.
 ///
@@ -97,58 +114,100 @@ impl Dialer {
         login
     }
 
-    /// Tries one host after the other, each for its share of the time. A server that has
+    /// Tries one machine after the other, each for its share of the time. A server that has
     /// heard us and says no ends the search, as in libpq; one that is starting does not.
     async fn dial_any(&self, password: Option<&Secret>) -> Result<Slot, Problem> {
-        let login = self.login(password);
-        let attrs = self.target.session_attrs;
-        let mut found = Vec::new();
-        let mut last = Problem::Ended(None);
-        for round in attrs.rounds() {
-            match self.dial(&login, *round, &mut found).await {
-                Ok(line) => return Ok(Slot(Some(line))),
-                Err(problem) if problem.may_be_the_hosts() => last = problem,
-                Err(problem) => return Err(problem),
-            }
-        }
-        if found.is_empty() {
-            return Err(last);
-        }
-        let wanted = attrs.as_str();
-        Err(Problem::Connect(ConnectError::NoneSuits { wanted, found }))
+        let dial = Dial {
+            dialer: self,
+            login: self.login(password),
+        };
+        let addresses: Vec<Address> = self.target.hosts.iter().map(Address::from).collect();
+        let line = search(&dial, &addresses, self.target.session_attrs).await?;
+        Ok(Slot(Some(line)))
     }
 
-    /// The first host that suits; what speaks against those that were reached goes to `found`.
+    /// One machine's part of the time, of so many that a host's name means.
+    fn share(&self, machines: usize) -> Duration {
+        let all = self.target.hosts.len().max(1) * machines.max(1);
+        // A process has not as many as an u32 has numbers.
+        self.connect_timeout / u32::try_from(all).unwrap_or(u32::MAX)
+    }
+
+    /// Whether an open connection leads to where one would be dialled: its machine is still one
+    /// of those that its name means, and the machine's role still suits. One that does not is given up.
+    ///
+    /// Cancel safe: the connection is closed when the answer is not awaited.
+    pub(super) async fn still_leads_well(&self, slot: &mut Slot) -> bool {
+        let Some(mut line) = slot.0.take() else {
+            return false;
+        };
+        // A resolver that does not answer must leave time for the question.
+        let moved = match resolve(line.address(), self.share(1) / 4).await {
+            Ok(machines) => !machines.contains(&line.machine()),
+            // The machine may be well all the same.
+            Err(_) => false,
+        };
+        // In the last round whoever is taken is asked for least.
+        let wanted = self.target.session_attrs.rounds().last();
+        let wanted = wanted.copied().unwrap_or_default();
+        let seeker = Dial {
+            dialer: self,
+            login: Config::new(),
+        };
+        if moved || objection(&seeker, wanted, &mut line).await.is_some() {
+            return false;
+        }
+        slot.0 = Some(line);
+        true
+    }
+}
+
+/// A search for a server, with what is sent at start-up.
+struct Dial<'a> {
+    dialer: &'a Dialer,
+    login: Config,
+}
+
+impl Seeker for Dial<'_> {
+    type Connection = Line;
+    type Error = Problem;
+
+    fn patience(&self) -> Duration {
+        self.dialer.share(1)
+    }
+
     async fn dial(
         &self,
-        login: &Config,
-        attrs: SessionAttrs,
-        found: &mut Vec<(Address, String)>,
+        address: &Address,
+        machine: Option<SocketAddr>,
+        of: usize,
     ) -> Result<Line, Problem> {
-        let hosts = &self.target.hosts;
-        // A process has not as many hosts as an u32 has numbers.
-        let share = self.connect_timeout / u32::try_from(hosts.len().max(1)).unwrap_or(u32::MAX);
-        let mut last = Problem::Ended(None);
-        for host in hosts {
-            let address = Address::from(host);
-            let dial =
-                tokio::time::timeout(share, Line::connect(&address, &self.target.tls, login)).await;
-            let dialled = dial.unwrap_or_else(|_| {
-                Err(Problem::Connect(ConnectError::Timeout {
-                    address: address.clone(),
-                    after: share,
-                }))
-            });
-            match dialled {
-                Ok(mut line) => match objection(attrs, &mut line, share).await {
-                    None => return Ok(line),
-                    Some(why) => found.push((address, why)),
-                },
-                Err(problem) if problem.may_be_the_hosts() => last = problem,
-                Err(problem) => return Err(problem),
-            }
+        let share = self.dialer.share(of);
+        let tls = &self.dialer.target.tls;
+        let dial = Line::connect(address, machine, tls, &self.login);
+        let dialled = tokio::time::timeout(share, dial).await;
+        dialled.unwrap_or_else(|_| {
+            Err(Problem::Connect(ConnectError::Timeout {
+                address: address.clone(),
+                after: share,
+            }))
+        })
+    }
+
+    async fn role(&self, line: &mut Line) -> Result<Role, String> {
+        let asked = line.ask(&WhatAreYou);
+        match tokio::time::timeout(self.dialer.share(1), asked).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err("it did not say in time what it is".to_owned()),
         }
-        Err(last)
+    }
+
+    fn leave(&self, line: Line) {
+        drop(line);
+    }
+
+    fn told_of(&self, problem: &Problem) -> Option<String> {
+        problem.may_be_the_hosts().then(|| problem.to_string())
     }
 }
 
@@ -183,24 +242,5 @@ impl ManageConnection for Dialer {
     fn has_broken(&self, slot: &mut Slot) -> bool {
         let line = slot.0.as_mut();
         line.is_none_or(|line| self.judge.has_broken(line.client()))
-    }
-}
-
-/// What speaks against the server that was reached, if it is to be of a certain role.
-async fn objection(attrs: SessionAttrs, line: &mut Line, patience: Duration) -> Option<String> {
-    if attrs == SessionAttrs::Any {
-        return None;
-    }
-    let asked = line.client().query_typed_one(ROLE, &[]);
-    match tokio::time::timeout(patience, asked).await {
-        Ok(Ok(row)) => {
-            let role = Role {
-                is_standby: row.get(0),
-                is_read_only: row.get(1),
-            };
-            attrs.objection(role).map(str::to_owned)
-        }
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some("it did not say in time what it is".to_owned()),
     }
 }

@@ -20,23 +20,25 @@ use super::wary::{Secured, Wary};
 #[derive(Debug)]
 pub(super) struct Line {
     client: Client,
+    address: Address,
     /// The machine that it leads to; none over a Unix socket.
     machine: Option<SocketAddr>,
     driver: AbortHandle,
 }
 
 impl Line {
-    /// Reaches `address` and logs in, by one way and then the other, as libpq does.
+    /// Reaches a machine of `address` and logs in, by one way and then the other, as libpq does.
     ///
     /// Cancel safe: dropping the future closes the socket.
     pub(super) async fn connect(
         address: &Address,
+        machine: Option<SocketAddr>,
         tls: &Tls,
         login: &Config,
     ) -> Result<Self, Problem> {
         let mut last = Problem::Ended(None);
         for way in ways(address, tls) {
-            match Self::connect_by(address, tls, *way, login).await {
+            match Self::connect_by(address, machine, tls, *way, login).await {
                 Err(problem) if problem.is_the_other_way_worth_a_try() => last = problem,
                 other => return other,
             }
@@ -46,11 +48,12 @@ impl Line {
 
     async fn connect_by(
         address: &Address,
+        machine: Option<SocketAddr>,
         tls: &Tls,
         way: Way,
         login: &Config,
     ) -> Result<Self, Problem> {
-        let socket = open(address, None, tls, way, None).await?;
+        let socket = open(address, machine, tls, way, None).await?;
         let machine = socket.peer();
         let mut login = login.clone();
         let secured = Secured(socket.end_point());
@@ -71,9 +74,20 @@ impl Line {
         let driver = tokio::spawn(async { driver.await.unwrap_or_default() }).abort_handle();
         Ok(Self {
             client,
+            address: address.clone(),
             machine,
             driver,
         })
+    }
+
+    /// Where it was dialled.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The machine that it leads to; none over a Unix socket.
+    pub(super) fn machine(&self) -> Option<SocketAddr> {
+        self.machine
     }
 
     pub(super) fn client(&mut self) -> &mut Client {

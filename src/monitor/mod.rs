@@ -144,13 +144,24 @@ impl Monitor {
     async fn answer<Q: Question>(&self, question: &Q) -> Result<Q::Answer, Problem> {
         let _turn = self.turn.lock().await;
         let pool = self.pool.get_or_init(async || self.build()).await;
-        if let Some(mut open) = kept(pool).await {
+        if let Some(mut open) = self.kept(pool).await {
             match open.ask(question).await {
                 Err(Problem::Ended(_)) => {}
                 answer => return answer,
             }
         }
         dialled(pool).await?.ask(question).await
+    }
+
+    /// The connection, if it is open, not known to be dead, and leads where it should.
+    async fn kept<'a>(&self, pool: &'a bb8::Pool<Dialer>) -> Option<PooledConnection<'a, Dialer>> {
+        if pool.state().idle_connections == 0 {
+            return None;
+        }
+        let mut place = pool.get().await.ok()?;
+        // One that is not kept leaves bb8 as it is dropped.
+        let is_kept = !place.is_over() && self.dialer.still_leads_well(&mut place).await;
+        is_kept.then_some(place)
     }
 
     fn build(&self) -> bb8::Pool<Dialer> {
@@ -164,16 +175,6 @@ impl Monitor {
             .retry_connection(false)
             .build_unchecked(self.dialer.clone())
     }
-}
-
-/// The connection, if it is open and not known to be dead.
-async fn kept(pool: &bb8::Pool<Dialer>) -> Option<PooledConnection<'_, Dialer>> {
-    if pool.state().idle_connections == 0 {
-        return None;
-    }
-    let mut place = pool.get().await.ok()?;
-    // A dead one leaves bb8 as it is dropped.
-    (!place.is_over()).then_some(place)
 }
 
 /// A new connection. bb8 would hide why there is none, so it is dialled beside bb8 and then

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use bb8::ManageConnection;
 
-use crate::config::{Secret, SessionAttrs, Tls};
+use crate::config::{Role, Secret, SessionAttrs, Tls};
 use crate::protocol::startup::Parameters;
-use crate::server::{Address, ConnectError, Connection, Login, Password, resolve};
+use crate::server::{Address, ConnectError, Connection, Login, Password, Seeker, search};
 
 /// What the server connections of one key have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,56 +78,6 @@ impl Dialer {
         Self { target }
     }
 
-    /// The first server that suits; each machine that a name means has its own time.
-    async fn dial(
-        &self,
-        attrs: SessionAttrs,
-        refused: &mut Refusals,
-    ) -> Result<Option<Connection>, ConnectError> {
-        for address in &self.target.addresses {
-            let machines = match resolve(address, self.target.connect_timeout).await {
-                Ok(machines) => machines,
-                Err(error) => {
-                    refused.unreached(address, error);
-                    continue;
-                }
-            };
-            for machine in machines {
-                let mut connection = match self.dial_one(address, machine).await {
-                    Ok(connection) => connection,
-                    Err(error) if error.is_elsewhere_worth_a_try() => {
-                        refused.unreached(address, error);
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                };
-                match self.objection(attrs, &mut connection).await {
-                    None => return Ok(Some(connection)),
-                    Some(why) => {
-                        refused.unsuited(address, why);
-                        // Nobody waits for its end, and it gets no time without end.
-                        let goodbye = connection.terminate();
-                        tokio::spawn(tokio::time::timeout(self.target.connect_timeout, goodbye));
-                    }
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// What speaks against a server.
-    async fn objection(&self, attrs: SessionAttrs, connection: &mut Connection) -> Option<String> {
-        if attrs == SessionAttrs::Any {
-            return None;
-        }
-        let asked = tokio::time::timeout(self.target.connect_timeout, connection.role());
-        match asked.await {
-            Ok(Ok(role)) => attrs.objection(role).map(str::to_owned),
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("it did not say in time what it is".to_owned()),
-        }
-    }
-
     /// Logs in; with another password, if the place where it comes from has another by now than the
     /// one that was refused.
     async fn dial_one(
@@ -173,35 +123,41 @@ impl Dialer {
     }
 }
 
-/// Why no server was taken.
-#[derive(Debug, Default)]
-struct Refusals {
-    found: Vec<(Address, String)>,
-    /// Whether one was reached that does not suit.
-    is_by_role: bool,
-    last: Option<ConnectError>,
-}
+/// Each machine that a name means has its own time.
+impl Seeker for Dialer {
+    type Connection = Connection;
+    type Error = ConnectError;
 
-impl Refusals {
-    fn unreached(&mut self, address: &Address, error: ConnectError) {
-        self.found.push((address.clone(), error.for_others()));
-        self.last = Some(error);
+    fn patience(&self) -> Duration {
+        self.target.connect_timeout
     }
 
-    fn unsuited(&mut self, address: &Address, why: String) {
-        self.found.push((address.clone(), why));
-        self.is_by_role = true;
+    async fn dial(
+        &self,
+        address: &Address,
+        machine: Option<SocketAddr>,
+        _: usize,
+    ) -> Result<Connection, ConnectError> {
+        self.dial_one(address, machine).await
     }
 
-    fn error(self, attrs: SessionAttrs) -> ConnectError {
-        match self.last {
-            _ if self.is_by_role => ConnectError::NoneSuits {
-                wanted: attrs.as_str(),
-                found: self.found,
-            },
-            Some(error) => error,
-            None => ConnectError::NoAddress,
+    async fn role(&self, connection: &mut Connection) -> Result<Role, String> {
+        let asked = tokio::time::timeout(self.target.connect_timeout, connection.role());
+        match asked.await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err("it did not say in time what it is".to_owned()),
         }
+    }
+
+    fn leave(&self, connection: Connection) {
+        // Nobody waits for its end, and it gets no time without end.
+        let goodbye = connection.terminate();
+        tokio::spawn(tokio::time::timeout(self.target.connect_timeout, goodbye));
+    }
+
+    fn told_of(&self, error: &ConnectError) -> Option<String> {
+        let goes_on = error.is_elsewhere_worth_a_try();
+        goes_on.then(|| error.for_others())
     }
 }
 
@@ -247,14 +203,9 @@ impl ManageConnection for Dialer {
     type Error = ConnectError;
 
     async fn connect(&self) -> Result<Slot, ConnectError> {
-        let mut refused = Refusals::default();
-        for attrs in self.target.session_attrs.rounds() {
-            refused = Refusals::default();
-            if let Some(connection) = self.dial(*attrs, &mut refused).await? {
-                return Ok(Slot::new(connection, &self.target.upkeep));
-            }
-        }
-        Err(refused.error(self.target.session_attrs))
+        let target = &self.target;
+        let connection = search(self, &target.addresses, target.session_attrs).await?;
+        Ok(Slot::new(connection, &target.upkeep))
     }
 
     /// Liveness is looked at by the lender, which replaces a dead connection by itself.

@@ -9,6 +9,7 @@
 //! | [`auth`] | the answers to the server's authentication requests |
 //! | [`cancel`] | a cancel request seen through to its end |
 //! | `reach` | a socket to a server, in TLS or not |
+//! | [`search`] | which of several servers is taken |
 //! | [`tls`] | TLS to the server |
 //! | [`wire`] | such a socket for who wants a stream |
 //! | [`password`] | the password of an upstream, from a file or a command |
@@ -22,6 +23,7 @@ pub mod connection;
 pub mod error;
 pub mod password;
 mod reach;
+pub mod search;
 pub mod socket;
 pub mod tls;
 pub mod wire;
@@ -32,3 +34,4 @@ pub use connection::{Connection, Login};
 pub use error::ConnectError;
 pub use password::{Password, PasswordError};
 pub use reach::{Way, open, resolve, ways};
+pub use search::{Seeker, search};

@@ -118,6 +118,7 @@ impl Api {
             admin: options.admin,
             allow_uids: options.allow_uids,
             telemetry: None,
+            tcp: Vec::new(),
             life: Arc::default(),
         };
         let control = Control::new(Remote::new(Arc::clone(&executions)), vec![monitor], facts);

@@ -2,6 +2,7 @@
 //! everything it observes must be the same.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -37,22 +38,44 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// What a driver saw, by name, in the order in which it looked.
 pub(crate) type Observations = Vec<(String, Value)>;
 
-/// Two fresh databases for two runs of one program: the first is reached directly, the second
-/// through execpool. What a driver sees of both must be the same.
+/// The password of the TCP listener, which a URL writes otherwise.
+const TCP_PASSWORD: &str = "p:a/s@s%";
+
+/// Three fresh databases for three runs of one program: the first is reached directly, the others
+/// through execpool, over its socket and over TCP. What a driver sees of all must be the same.
 pub(crate) struct Places {
     pub(crate) first: Database,
     pub(crate) second: Database,
+    pub(crate) third: Database,
     pub(crate) sidecar: Sidecar,
+    tcp: SocketAddr,
 }
 
 impl Places {
     pub(crate) async fn fresh(name: &str) -> Self {
         let postgres = Postgres::shared();
         let second = postgres.database(&format!("{name}_proxied")).await;
+        let third = postgres.database(&format!("{name}_tcp")).await;
+        let yaml = format!(
+            "upstreams:\n- {{name: {}, url: '{}'}}\n- {{name: {}, url: '{}'}}\n\
+             listen: {{tcp: '127.0.0.1:0', tcp_password_file: '{{dir}}/password', dir: '{{dir}}'}}\n\
+             telemetry: {{listen: off}}\n",
+            second.name,
+            second.url(),
+            third.name,
+            third.url()
+        );
+        let sidecar = Sidecar::options()
+            .config(yaml)
+            .file("password", TCP_PASSWORD)
+            .start()
+            .await;
         Self {
             first: postgres.database(&format!("{name}_direct")).await,
-            sidecar: Sidecar::over(&second).await,
+            tcp: sidecar.tcp().await,
+            sidecar,
             second,
+            third,
         }
     }
 
@@ -65,15 +88,25 @@ impl Places {
         let url = self.sidecar.url(&self.second.name);
         format!("{url}&application_name=matrix")
     }
+
+    /// As an app that can't use the socket.
+    pub(crate) fn tcp_url(&self) -> String {
+        let name = &self.third.name;
+        let url = format!("postgresql://app:p%3Aa%2Fs%40s%25@{}/{name}", self.tcp);
+        format!("{url}?application_name=matrix")
+    }
 }
 
-/// Runs `tests/drivers/{name}.py` in both places and compares.
+/// Runs `tests/drivers/{name}.py` in all places at once and compares.
 pub(crate) async fn program_sees_the_same(name: &str) {
     let places = Places::fresh(name).await;
     let (direct, proxied) = (places.direct_url(), places.proxied_url());
-    let (direct, proxied) = tokio::join!(run(name, &direct), run(name, &proxied));
+    let tcp = places.tcp_url();
+    let (direct, proxied, tcp) =
+        tokio::join!(run(name, &direct), run(name, &proxied), run(name, &tcp));
     assert_complete(&direct, &[]);
     assert_same(&direct, &proxied);
+    assert_same(&direct, &tcp);
 }
 
 /// An observation for what a driver has no means for.

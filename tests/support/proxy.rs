@@ -1,6 +1,7 @@
 //! A faulty relay between execpool and PostgreSQL.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,7 +56,7 @@ pub(crate) struct Proxy {
 #[derive(Clone)]
 enum Address {
     Unix { directory: PathBuf, port: u16 },
-    Tcp { port: u16 },
+    Tcp { ip: Ipv4Addr, port: u16 },
 }
 
 enum Listener {
@@ -81,7 +82,19 @@ impl Proxy {
 
     /// On a port of 127.0.0.1.
     pub(crate) async fn tcp(postgres: &Postgres) -> Self {
-        Self::start(Address::Tcp { port: 0 }, postgres).await
+        Self::tcp_at(Ipv4Addr::LOCALHOST, 0, postgres).await
+    }
+
+    /// On a port of some address of the loopback.
+    pub(crate) async fn tcp_at(ip: Ipv4Addr, port: u16, postgres: &Postgres) -> Self {
+        Self::start(Address::Tcp { ip, port }, postgres).await
+    }
+
+    /// Its port, of TCP or in the socket's name.
+    pub(crate) fn port(&self) -> u16 {
+        match self.address {
+            Address::Unix { port, .. } | Address::Tcp { port, .. } => port,
+        }
     }
 
     /// Sets what happens from now on.
@@ -111,8 +124,8 @@ impl Proxy {
                 dir: directory.clone(),
                 port: *port,
             },
-            Address::Tcp { port } => execpool::server::Address::Tcp {
-                host: "127.0.0.1".to_owned(),
+            Address::Tcp { ip, port } => execpool::server::Address::Tcp {
+                host: ip.to_string(),
                 port: *port,
             },
         }
@@ -126,7 +139,7 @@ impl Proxy {
                 "postgresql://app@/{name}?host={}&port={port}",
                 directory.display()
             ),
-            Address::Tcp { port } => format!("postgresql://app@127.0.0.1:{port}/{name}"),
+            Address::Tcp { ip, port } => format!("postgresql://app@{ip}:{port}/{name}"),
         }
     }
 
@@ -165,8 +178,8 @@ impl Address {
                 let path = directory.join(format!(".s.PGSQL.{port}"));
                 UnixListener::bind(path).map(Listener::Unix)
             }
-            Self::Tcp { port } => {
-                let listener = TcpListener::bind(("127.0.0.1", *port)).await?;
+            Self::Tcp { ip, port } => {
+                let listener = TcpListener::bind((*ip, *port)).await?;
                 *port = listener.local_addr()?.port();
                 Ok(Listener::Tcp(listener))
             }

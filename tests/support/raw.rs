@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::process::{Child, Command};
 
 /// How long a message may be awaited: longer than execpool's own timeouts.
 const TIMEOUT: Duration = Duration::from_secs(45);
@@ -17,10 +19,25 @@ const TIMEOUT: Duration = Duration::from_secs(45);
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// Opens a socket as whoever runs this, and passes on what comes either way.
+const RELAY: &str = "
+import os, select, socket, sys
+line = socket.socket(socket.AF_UNIX)
+line.connect(sys.argv[1])
+while True:
+    for ready in select.select([0, line], [], [])[0]:
+        data = os.read(0, 65536) if ready == 0 else line.recv(65536)
+        if not data:
+            sys.exit()
+        line.sendall(data) if ready == 0 else os.write(1, data)
+";
+
 /// A connection on which nothing has been sent but what the test sends.
 pub(crate) struct Raw {
     stream: Box<dyn Stream>,
     received: BytesMut,
+    /// Whoever has opened the socket in our place; it ends with this.
+    relay: Option<Child>,
 }
 
 /// A message from the server: its type and what follows the length.
@@ -47,10 +64,33 @@ impl Raw {
         Self::over(stream)
     }
 
+    /// Over a Unix socket, as another user of the system. Only root can do that.
+    pub(crate) async fn connect_as(uid: u32, socket: &Path) -> Self {
+        let mut child = Command::new("/usr/bin/python3")
+            .args(["-c", RELAY])
+            .arg(socket)
+            .uid(uid)
+            .gid(uid)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("python3 can be run");
+        let pipes = (child.stdout.take(), child.stdin.take());
+        let (Some(from), Some(to)) = pipes else {
+            unreachable!("both are piped")
+        };
+        let mut raw = Self::over(tokio::io::join(from, to));
+        raw.relay = Some(child);
+        raw
+    }
+
     fn over(stream: impl Stream + 'static) -> Self {
         Self {
             stream: Box::new(stream),
             received: BytesMut::new(),
+            relay: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -28,6 +29,9 @@ pub(crate) struct SidecarOptions {
     config: Option<String>,
     environment: Vec<(String, String)>,
     flags: Vec<String>,
+    files: Vec<(String, String)>,
+    hosts: Option<PathBuf>,
+    is_apart: bool,
 }
 
 /// A running sidecar. Dropping it ends it, and prints its log if the test panics.
@@ -63,6 +67,24 @@ impl SidecarOptions {
     /// An environment variable. None is inherited that execpool reads.
     pub(crate) fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// A file in its directory, which the configuration names by `{dir}`.
+    pub(crate) fn file(mut self, name: &str, text: impl Into<String>) -> Self {
+        self.files.push((name.to_owned(), text.into()));
+        self
+    }
+
+    /// Another file in the place of `/etc/hosts`, for it alone. Only root can do that.
+    pub(crate) fn hosts(mut self, file: &Path) -> Self {
+        self.hosts = Some(file.to_owned());
+        self
+    }
+
+    /// On a loopback of its own. Only root can do that.
+    pub(crate) fn apart(mut self) -> Self {
+        self.is_apart = true;
         self
     }
 
@@ -105,8 +127,32 @@ impl SidecarOptions {
         }
     }
 
+    /// The program, in namespaces of its own where that is asked for: each step replaces the one
+    /// before it in the same process.
+    fn command(&self) -> Command {
+        const APART: &str = "[ -z \"$1\" ] || mount --bind \"$1\" /etc/hosts; \
+            [ -z \"$2\" ] || ip link set lo up; shift 2; exec \"$@\"";
+        let program = env!("CARGO_BIN_EXE_execpool");
+        if self.hosts.is_none() && !self.is_apart {
+            return Command::new(program);
+        }
+        let mut command = Command::new("unshare");
+        if self.is_apart {
+            command.arg("--net");
+        }
+        command
+            .args(["--mount", "sh", "-ec", APART, "apart"])
+            .arg(self.hosts.as_deref().unwrap_or("".as_ref()))
+            .arg(if self.is_apart { "net" } else { "" })
+            .arg(program);
+        command
+    }
+
     fn spawn(self, directory: TempDir) -> Sidecar {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_execpool"));
+        let mut command = self.command();
+        for (name, text) in &self.files {
+            fs::write(directory.path().join(name), text).expect("the directory was just made");
+        }
         for (name, _) in std::env::vars() {
             if is_read_by_execpool(&name) {
                 command.env_remove(name);
@@ -216,6 +262,13 @@ impl Sidecar {
     /// The path of the PostgreSQL socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir().join(".s.PGSQL.5432")
+    }
+
+    /// Where it listens on TCP: the first address, if there are several.
+    pub(crate) async fn tcp(&self) -> SocketAddr {
+        let status = self.get("/v1/status").await;
+        let address = status["tcp"][0].as_str().expect("it listens on TCP");
+        address.parse().expect("an address")
     }
 
     /// The path of the control socket.
