@@ -123,7 +123,8 @@ fn run_check(check: Check, env: Vec<(String, String)>) -> anyhow::Result<ExitCod
     };
     let mut out = std::io::stdout().lock();
     if check.json {
-        writeln!(out, "{:#}", config::render_json(&loaded))?;
+        serde_json::to_writer_pretty(&mut out, &config::show(&loaded))?;
+        writeln!(out)?;
     } else {
         write!(out, "{}", config::render(&loaded))?;
         for warning in &loaded.warnings {

@@ -110,7 +110,7 @@ impl Reloader {
             Err(errors) => Err(errors),
         };
         match applied {
-            Ok(plan) => Ok(plan.json()),
+            Ok(plan) => Ok(plan),
             Err(errors) => {
                 if trigger == Trigger::Asked || errors != before.refused {
                     let problems = errors.join("; ");

@@ -1,5 +1,8 @@
 //! The table of all knobs: the one source of defaults, names, checks and documentation.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// What a knob takes.
@@ -53,7 +56,36 @@ pub enum Reload {
     Restart,
 }
 
+impl Serialize for Reload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl JsonSchema for Reload {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Reload".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": Self::ALL.map(Self::as_str)})
+    }
+}
+
 impl Reload {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Live,
+        Self::NewConnections,
+        Self::NewSessions,
+        Self::NewExecutions,
+        Self::Restart,
+    ];
+
     /// The words for it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -2,16 +2,18 @@
 
 use super::knobs::{self, Reload};
 use super::{Effective, Loaded, Origin, PasswordSource, Upstream};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// What stands for a value that must not be seen.
 const SECRET: &str = "given, not shown";
 
 /// One knob that has another value. The values contain no secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Change {
     /// The knob, such as `budget.size`; an upstream's by its place in the new configuration, or
     /// `upstreams[1]` for one that is new or gone.
+    #[serde(rename = "knob")]
     pub path: String,
     /// The name of the upstream, where it is an upstream's.
     pub upstream: Option<String>,
@@ -23,21 +25,6 @@ pub struct Change {
     pub origin: Origin,
     /// How it takes effect.
     pub reload: Reload,
-}
-
-impl Change {
-    /// For answers and the log's readers: `{"knob", "upstream", "old", "new", "origin", "reload"}`.
-    #[must_use]
-    pub fn json(&self) -> Value {
-        json!({
-            "knob": self.path,
-            "upstream": self.upstream,
-            "old": self.old,
-            "new": self.new,
-            "origin": self.origin.to_string(),
-            "reload": self.reload.as_str(),
-        })
-    }
 }
 
 impl std::fmt::Display for Change {
@@ -52,11 +39,12 @@ impl std::fmt::Display for Change {
 }
 
 /// All that a new configuration changes, by whether it can be done while execpool runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Plan {
     /// What takes effect.
     pub applied: Vec<Change>,
     /// What waits for a restart.
+    #[serde(rename = "waiting_for_restart")]
     pub waiting: Vec<Change>,
 }
 

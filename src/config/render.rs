@@ -2,7 +2,10 @@
 
 use super::knobs::{self, Reload};
 use super::{Host, Loaded, Origin, Upstream};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// A table: knob, effective value, who said it; and which file was read. Without secrets.
 pub fn render(loaded: &Loaded) -> String {
@@ -21,18 +24,50 @@ pub fn render(loaded: &Loaded) -> String {
     format!("{table}\n{file}\n")
 }
 
-/// The same as one object: path → `{"value": …, "origin": …, "reload": …}`, the file and the
-/// warnings.
-pub fn render_json(loaded: &Loaded) -> Value {
-    let knobs: serde_json::Map<String, Value> = rows(loaded)
-        .into_iter()
-        .map(|row| {
-            let reload = row.reload.map(Reload::as_str);
-            let told = json!({"value": row.value, "origin": row.origin, "reload": reload});
-            (row.path, told)
-        })
-        .collect();
-    json!({"file": loaded.file, "knobs": knobs, "warnings": loaded.warnings})
+/// The configuration as programs read it, without secrets.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Shown {
+    /// The file that was read; null: there is none.
+    pub file: Option<PathBuf>,
+    /// Every knob by its path, such as `budget.size` or `upstreams[0].url`; and by
+    /// `upstreams[0] reaches` what an upstream comes to.
+    pub knobs: BTreeMap<String, ShownKnob>,
+    /// What is allowed and yet likely a mistake.
+    pub warnings: Vec<String>,
+}
+
+/// One knob as it came out.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ShownKnob {
+    /// Its value as one would write it; `–` where there is none.
+    pub value: String,
+    /// Who said it.
+    pub origin: String,
+    /// How a change takes effect; null for what is no knob.
+    pub reload: Option<Reload>,
+}
+
+/// The same for programs.
+pub fn show(loaded: &Loaded) -> Shown {
+    let knob = |row: Row| {
+        let Row {
+            path,
+            value,
+            origin,
+            reload,
+        } = row;
+        let knob = ShownKnob {
+            value,
+            origin,
+            reload,
+        };
+        (path, knob)
+    };
+    Shown {
+        file: loaded.file.clone(),
+        knobs: rows(loaded).into_iter().map(knob).collect(),
+        warnings: loaded.warnings.clone(),
+    }
 }
 
 struct Row {

@@ -1,7 +1,8 @@
 //! What runs, for whoever shows it.
 
-use super::{Change, Loaded, Plan, render_json};
-use serde_json::{Value, json};
+use super::{Change, Loaded, Shown, show};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// The configuration that runs, and what else is known of it.
 #[derive(Debug, Clone)]
@@ -10,6 +11,20 @@ pub struct Running {
     pub loaded: Loaded,
     /// What the sources say and only a restart will change.
     pub waiting: Vec<Change>,
+    /// Why the sources, as they were last seen, are refused; empty: they are what runs.
+    pub refused: Vec<String>,
+    /// How often something was changed since the start.
+    pub reloads: u64,
+}
+
+/// The configuration that runs, as it is shown, without secrets.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct RunningShown {
+    /// What runs.
+    #[serde(flatten)]
+    pub shown: Shown,
+    /// What the sources say and only a restart will change.
+    pub waiting_for_restart: Vec<Change>,
     /// Why the sources, as they were last seen, are refused; empty: they are what runs.
     pub refused: Vec<String>,
     /// How often something was changed since the start.
@@ -28,23 +43,14 @@ impl Running {
         }
     }
 
-    /// As one object, without secrets: what [`render_json`] says, and `waiting_for_restart`,
-    /// `refused` and `reloads`.
+    /// As it is shown.
     #[must_use]
-    pub fn json(&self) -> Value {
-        let mut value = render_json(&self.loaded);
-        value["waiting_for_restart"] = self.waiting.iter().map(Change::json).collect();
-        value["refused"] = json!(self.refused);
-        value["reloads"] = json!(self.reloads);
-        value
-    }
-}
-
-impl Plan {
-    /// As one object: `applied` and `waiting_for_restart`.
-    #[must_use]
-    pub fn json(&self) -> Value {
-        let list = |changes: &[Change]| -> Value { changes.iter().map(Change::json).collect() };
-        json!({"applied": list(&self.applied), "waiting_for_restart": list(&self.waiting)})
+    pub fn shown(&self) -> RunningShown {
+        RunningShown {
+            shown: show(&self.loaded),
+            waiting_for_restart: self.waiting.clone(),
+            refused: self.refused.clone(),
+            reloads: self.reloads,
+        }
     }
 }

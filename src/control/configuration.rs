@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::Running;
+use crate::config::{Plan, Running};
 
 use super::Control;
 use super::problem::{Kind, Problem};
@@ -15,8 +14,8 @@ use super::query::Query;
 use super::router::{Answer, Asked, json};
 use super::types::ConfigurationStatus;
 
-/// What a reload came to: what it changes, as JSON, or all that is wrong.
-pub type Outcome = Result<Value, Vec<String>>;
+/// What a reload came to: what it changes, or all that is wrong.
+pub type Outcome = Result<Plan, Vec<String>>;
 
 /// Who asks for a reload.
 pub type Asking = oneshot::Sender<Outcome>;
@@ -65,7 +64,7 @@ pub(super) fn get(control: &Control, asked: &Asked) -> Answer {
     Query::parse(asked.query.as_deref(), &[])?;
     let (running, _) = control.configuration.seen()?;
     let running = Arc::clone(&running.borrow());
-    json(StatusCode::OK, &running.json())
+    json(StatusCode::OK, &running.shown())
 }
 
 pub(super) async fn reload(control: &Control, asked: &Asked) -> Answer {

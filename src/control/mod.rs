@@ -21,6 +21,7 @@ mod health;
 mod heartbeat;
 mod hold;
 mod life;
+pub mod openapi;
 mod pause;
 pub mod problem;
 mod query;

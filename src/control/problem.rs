@@ -1,6 +1,7 @@
 //! Why a request is refused: one kind each, from which status, code and title derive.
 
 use http::{HeaderValue, Response, StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::distance;
@@ -149,15 +150,23 @@ pub struct Problem {
     errors: Vec<String>,
 }
 
-/// What is sent of it.
-#[derive(Serialize)]
-struct Sent<'a> {
+/// What is sent of it: a problem of RFC 9457.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(super) struct Sent<'a> {
+    /// A URN of its kind.
     r#type: String,
+    /// What it is, the same each time.
     title: &'a str,
+    /// The HTTP status.
     status: u16,
+    /// The word for programs.
     code: &'a str,
+    /// What happened.
     detail: &'a str,
+    /// What to do.
     hint: &'a str,
+    /// All that is wrong with a configuration; not there where it is about something else.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     errors: &'a [String],
 }

@@ -16,8 +16,8 @@ use crate::protocol::startup::{ExecutionId, InvalidExecutionId};
 use super::problem::{Kind, Problem, near, repeated};
 use super::server::Place;
 use super::{
-    Control, body, configuration, create, executions, health, heartbeat, hold, life, pause, seeds,
-    sessions, status,
+    Control, body, configuration, create, executions, health, heartbeat, hold, life, openapi,
+    pause, seeds, sessions, status,
 };
 
 /// The body of an answer.
@@ -43,6 +43,7 @@ enum Route {
     Reconnect,
     Drain,
     Quit,
+    OpenApi,
     SeedsStatus,
     SeedsCleanup,
 }
@@ -58,7 +59,7 @@ impl Route {
 }
 
 /// Where each is, and by which methods.
-const ROUTES: [(&str, Route, &[&str]); 16] = [
+const ROUTES: [(&str, Route, &[&str]); 17] = [
     ("/v1/status", Route::Status, &["GET", "HEAD"]),
     (
         "/v1/executions",
@@ -82,6 +83,7 @@ const ROUTES: [(&str, Route, &[&str]); 16] = [
     ("/v1/reconnect", Route::Reconnect, &["POST"]),
     ("/v1/drain", Route::Drain, &["POST"]),
     ("/quitquitquit", Route::Quit, &["POST"]),
+    ("/openapi.json", Route::OpenApi, &["GET", "HEAD"]),
     (
         "/api/memory/debug/connections/status",
         Route::SeedsStatus,
@@ -185,6 +187,7 @@ impl Control {
             (Route::Reconnect, _) => pause::reconnect(self, &asked).await,
             (Route::Drain, _) => life::drain(self, &asked).await,
             (Route::Quit, _) => life::quit(self, &asked).await,
+            (Route::OpenApi, _) => openapi::get(self, &asked).await,
             (Route::SeedsStatus, _) => seeds::status(self, &asked).await,
             (Route::SeedsCleanup, _) => seeds::cleanup(self, &asked).await,
         }
@@ -204,6 +207,13 @@ async fn guarded(route: impl Future<Output = Answer> + Send + 'static) -> Respon
             Problem::new(Kind::Internal, "the request panicked", hint).response()
         }
     }
+}
+
+/// Every path and method that is served.
+#[cfg(test)]
+pub(super) fn served() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let routes = ROUTES.iter();
+    routes.flat_map(|(path, _, methods)| methods.iter().map(move |method| (*path, *method)))
 }
 
 fn find(path: &str) -> Result<(Route, String), Problem> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::execution::View;
@@ -12,27 +13,41 @@ use super::Control;
 use super::query::Query;
 use super::router::{Answer, Asked, json};
 
-#[derive(Serialize)]
-struct Status {
+/// What both routes answer.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ConnectionStatus")]
+pub(super) struct Status {
+    /// Always true.
     success: bool,
+    /// The counts, and when they were taken.
     data: Data,
 }
 
-#[derive(Serialize)]
+/// The counts, and when they were taken.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ConnectionData")]
 struct Data {
+    /// The counts.
     connection_stats: Stats,
+    /// When, in UTC.
     timestamp: String,
 }
 
-#[derive(Serialize)]
+/// The counts.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ConnectionStats")]
 struct Stats {
+    /// Executions that are there, `shared` not among them.
     active_executions: usize,
+    /// The sum of all that is tracked of them.
     total_tracked_connections: usize,
+    /// What is tracked, by the name of the execution.
     executions: BTreeMap<String, Tracked>,
 }
 
 /// What is tracked of one execution.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, JsonSchema)]
+#[schemars(rename = "TrackedConnections")]
 struct Tracked {
     /// Its sessions.
     sql_engines: usize,

@@ -1,13 +1,16 @@
 //! What is answered. Durations are numbers of seconds.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Value, json};
 
 use crate::execution::{Kind, PoolView, Summary, View};
-use crate::session::Totals;
+use crate::session::{State, Totals};
 
 /// A duration, sent as a number of seconds down to the microsecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +23,22 @@ impl Serialize for Seconds {
     }
 }
 
+impl JsonSchema for Seconds {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Seconds".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "number", "minimum": 0})
+    }
+}
+
 /// `GET /v1/status`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Status {
     /// The version of execpool.
     pub version: &'static str,
@@ -40,9 +57,11 @@ pub struct Status {
     /// Why it is not ready; null if it is.
     pub not_ready: Option<String>,
     /// Where probes are answered; null: nowhere.
+    #[schemars(with = "Option<String>")]
     pub telemetry: Option<SocketAddr>,
     /// Where PostgreSQL clients come in over TCP; not there where that is off.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
     pub tcp: Vec<SocketAddr>,
     /// The pod's server connections.
     pub budget: Budget,
@@ -57,7 +76,7 @@ pub struct Status {
 }
 
 /// Whether what runs is what is configured.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ConfigurationStatus {
     /// How often something was changed since the start.
     pub reloads: u64,
@@ -68,7 +87,7 @@ pub struct ConfigurationStatus {
 }
 
 /// The pod's server connections.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Budget {
     /// How many may stay open idle.
     pub size: usize,
@@ -95,7 +114,7 @@ pub struct Budget {
 }
 
 /// A database as it was last seen.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct UpstreamStatus {
     /// The upstream's name.
     pub name: String,
@@ -110,7 +129,7 @@ pub struct UpstreamStatus {
 }
 
 /// How many executions there are and were.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ExecutionCounts {
     /// Sessions may join them.
     pub active: usize,
@@ -120,13 +139,22 @@ pub struct ExecutionCounts {
     pub ended: BTreeMap<&'static str, u64>,
 }
 
+/// A count for each state that is told.
+fn by_state(_: &mut SchemaGenerator) -> Schema {
+    let count = json!({"type": "integer", "minimum": 0, "description": "Those in this state."});
+    let words = State::ALL.map(State::as_str);
+    let properties: BTreeMap<&str, &Value> = words.iter().map(|word| (*word, &count)).collect();
+    json_schema!({"type": "object", "properties": properties, "required": words})
+}
+
 /// How many sessions there are and were.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct SessionCounts {
     /// All that are there.
     pub total: usize,
     /// Those in each state.
     #[serde(flatten)]
+    #[schemars(schema_with = "by_state")]
     pub by_state: BTreeMap<&'static str, usize>,
     /// Ever opened.
     pub opened: u64,
@@ -139,14 +167,14 @@ pub struct SessionCounts {
 }
 
 /// The process's memory.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Memory {
     /// What is resident; null where the system does not tell.
     pub resident_bytes: Option<u64>,
 }
 
 /// `POST /v1/executions`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Created {
     /// The execution's name.
     pub id: String,
@@ -162,8 +190,43 @@ pub struct Created {
     pub deadline_seconds: Option<Seconds>,
 }
 
+/// What `POST /v1/executions` takes. The body is read field by field, so that what is wrong with
+/// one can be told; this is what is described of it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRequest {
+    /// Its name; without it one is made up.
+    pub id: Option<String>,
+    /// The time until its deadline, such as `20m`; without it `execution.max_duration`.
+    pub deadline: Option<String>,
+    /// What the app wants to remember it by; without it nothing.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The limits of its pools; without it the upstream's.
+    pub pool: Option<PoolRequest>,
+    /// When a session returns its connection: `session`, also without it.
+    pub mode: Option<String>,
+}
+
+/// The limits of the pools of an execution.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolRequest {
+    /// How many may stay open idle; without it the upstream's.
+    pub size: Option<u32>,
+    /// How many more while in use; without it the upstream's.
+    pub overflow: Option<u32>,
+}
+
+/// What `POST /v1/executions/{id}/heartbeat` takes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeartbeatRequest {
+    /// How far from now on the deadline is to be, such as `10m`; without it as far as at first.
+    pub extend: Option<String>,
+}
+
 /// `POST /v1/executions/{id}/heartbeat`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Heartbeat {
     /// The execution's name.
     pub id: String,
@@ -174,7 +237,7 @@ pub struct Heartbeat {
 }
 
 /// What the sessions of an execution, or one session, have done.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Work {
     /// Queries.
     pub queries: u64,
@@ -201,7 +264,7 @@ impl From<Totals> for Work {
 }
 
 /// An execution that has not ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Execution {
     /// Its name.
     pub id: String,
@@ -233,7 +296,7 @@ pub struct Execution {
 }
 
 /// The server connections of an execution to one upstream.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Pool {
     /// The upstream's name.
     pub upstream: String,
@@ -262,7 +325,7 @@ pub struct Pool {
 }
 
 /// An execution that has ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Ended {
     /// Its name.
     pub id: String,
@@ -290,20 +353,20 @@ pub struct Ended {
 }
 
 /// `DELETE /v1/executions/{id}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Deleted {
     /// What is kept of it.
     #[serde(flatten)]
     pub summary: Ended,
     /// Whether nothing of it is left at the database.
     pub complete: bool,
-    /// The backends that remain, as far as they are known; absent if it is complete.
+    /// The backends that remain, as far as they are known; not there if it is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining_pids: Option<Vec<i32>>,
 }
 
 /// One of the list of executions.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Listed {
     /// It has not ended.
@@ -313,7 +376,7 @@ pub enum Listed {
 }
 
 /// A session.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Session {
     /// Its number.
     pub id: u64,
@@ -351,7 +414,7 @@ pub struct Session {
 }
 
 /// Who is at the other end of a client's connection.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Peer {
     /// A process at the Unix socket.
@@ -369,7 +432,7 @@ pub enum Peer {
 }
 
 /// `POST /v1/pause`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Pause {
     /// Whether it is in force; it may have been resumed meanwhile.
     pub paused: bool,
@@ -390,7 +453,7 @@ pub struct Pause {
 }
 
 /// `POST /v1/resume`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Resumed {
     /// Whether it is paused: never.
     pub paused: bool,
@@ -399,7 +462,7 @@ pub struct Resumed {
 }
 
 /// `POST /v1/reconnect`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Reconnected {
     /// Idle connections, which are being closed.
     pub closed: usize,
@@ -408,7 +471,7 @@ pub struct Reconnected {
 }
 
 /// `POST /v1/drain`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Draining {
     /// Whether the pod is about to end: always.
     pub draining: bool,
@@ -417,21 +480,21 @@ pub struct Draining {
 }
 
 /// `POST /quitquitquit`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Quitting {
     /// Whether the process is about to end: always.
     pub quitting: bool,
 }
 
 /// `GET /v1/database/health`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct DatabaseHealth {
     /// One for each upstream, in the order of the configuration.
     pub upstreams: Vec<UpstreamHealth>,
 }
 
 /// How a database is now.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct UpstreamHealth {
     /// The upstream's name.
     pub name: String,

@@ -30,7 +30,9 @@ pub(crate) async fn request(
             .await
             .map_err(|error| error.to_string())?
             .to_bytes();
-        Ok((status, value(&body)))
+        let body = value(&body);
+        super::schema::assert_described(method, path, status, &body);
+        Ok((status, body))
     };
     tokio::time::timeout(TIMEOUT, exchange)
         .await

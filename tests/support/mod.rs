@@ -9,6 +9,7 @@
 //! | [`api`] | the control API in this process, with sessions that are played |
 //! | [`raw`] | a client that sends any bytes and shows each message |
 //! | [`session`] | sessions over `raw`, and what they are told |
+//! | [`schema`] | the control API's description, against which every answer is held |
 //! | [`proxy`] | a relay that freezes, cuts, delays and refuses |
 //! | [`driver`] | the driver programs, and the comparison of two runs |
 //! | [`pgbouncer`] | PgBouncer in front of a database |
@@ -39,6 +40,7 @@ pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod sidecar;
 mod template;
