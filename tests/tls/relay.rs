@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
@@ -43,7 +43,7 @@ pub(crate) enum Behind {
 /// How a connection began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Opening {
-    /// Without TLS; it is not served.
+    /// Without TLS; it is passed on as it is.
     Plain,
     /// With TLS, after PostgreSQL's question.
     Asked,
@@ -162,7 +162,9 @@ impl Desk {
             client.read_exact(&mut request).await?;
             if request != SSL_REQUEST {
                 self.saw(Opening::Plain, None, &request);
-                return Ok(());
+                let mut server = self.behind.connect_plainly().await?;
+                server.write_all(&request).await?;
+                return copy_bidirectional(&mut client, &mut server).await.map(drop);
             }
             client.write_all(b"S").await?;
             opening = Opening::Asked;
@@ -259,6 +261,15 @@ fn without_binding(offer: Vec<u8>) -> Vec<u8> {
 }
 
 impl Behind {
+    async fn connect_plainly(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Socket(path) => Box::new(UnixStream::connect(path).await?),
+            Self::Tls(port) | Self::TlsUnbound(port) => {
+                Box::new(TcpStream::connect(("127.0.0.1", *port)).await?)
+            }
+        })
+    }
+
     async fn connect(&self) -> io::Result<Box<dyn Stream>> {
         let port = match self {
             Self::Socket(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
