@@ -5,114 +5,19 @@
     reason = "what fails here fails the test"
 )]
 
+#[path = "tls/certificates.rs"]
+#[allow(dead_code, reason = "each test program uses its own part of this")]
+mod certificates;
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 
-use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
-};
+use certificates::{Authority, Files, params};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use support::sidecar::upstream;
 use support::{Database, Postgres, PostgresOptions, Sidecar};
-use tempfile::TempDir;
 
 const SQL: &str = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
-
-/// One that signs others.
-struct Authority {
-    certificate: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-fn params(common_name: &str, hosts: &[&str]) -> CertificateParams {
-    let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
-    let mut params = CertificateParams::new(hosts).unwrap();
-    // With one name for two, OpenSSL takes the signed one for self-signed.
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
-    params
-}
-
-impl Authority {
-    fn root(name: &str) -> Self {
-        Self::new(name, |params, key| params.self_signed(key).unwrap())
-    }
-
-    /// One that another has signed.
-    fn between(&self, name: &str) -> Self {
-        Self::new(name, |params, key| {
-            params.signed_by(key, &self.issuer).unwrap()
-        })
-    }
-
-    fn new(name: &str, sign: impl FnOnce(&CertificateParams, &KeyPair) -> Certificate) -> Self {
-        let mut params = params(name, &[]);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = sign(&params, &key).pem();
-        let issuer = Issuer::new(params, key);
-        Self {
-            certificate,
-            issuer,
-        }
-    }
-
-    /// The certificate of these, and its key.
-    fn signed(&self, params: &CertificateParams) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-}
-
-/// A directory of files that a server may read.
-struct Files(TempDir);
-
-impl Files {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        Self(directory)
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// A file of ours, which nobody else may read if it is a key.
-    fn write(&self, name: &str, text: &str) -> String {
-        let path = self.at(name);
-        std::fs::write(&path, text).unwrap();
-        let mode = if name.ends_with("key") { 0o600 } else { 0o644 };
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    /// A server with this certificate, and its database.
-    async fn server(
-        &self,
-        name: &str,
-        (certificate, key): &(String, String),
-        more: PostgresOptions,
-    ) -> (Postgres, Database) {
-        let certificate = self.write(&format!("{name}.crt"), certificate);
-        let key = self.write(&format!("{name}.key"), key);
-        support::guard::give_away(key.as_ref());
-        let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let mut options = more;
-        options.settings.extend([
-            setting("ssl", "on"),
-            setting("ssl_cert_file", &certificate),
-            setting("ssl_key_file", &key),
-        ]);
-        let postgres = Postgres::start(options);
-        let database = postgres.database(name).await;
-        (postgres, database)
-    }
-}
 
 /// Asserts that execpool and its monitor come in where libpq does, and with TLS where it has it.
 /// Answers what libpq found, and why execpool did not come in.

@@ -100,17 +100,30 @@ impl ConnectError {
         match tls.cloned() {
             Some(error) => Self::Tls {
                 address,
-                problem: TlsProblem::Failed(error),
+                problem: error.into(),
             },
             None => Self::Broken { address, source },
         }
     }
 
+    /// A handshake that did not come to its end.
+    pub(super) fn unsecured(address: &Address, source: io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        match source.kind() {
+            Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe => Self::Tls {
+                address: address.clone(),
+                problem: TlsProblem::Closed,
+            },
+            _ => Self::broken(address, source),
+        }
+    }
+
     /// Whether the same server may let us in with TLS instead of without, or the other way around.
+    /// Not so where the answer to the request for TLS was none: who gave it is not the server.
     #[must_use]
     pub fn is_the_other_way_worth_a_try(&self) -> bool {
         match self {
-            Self::Tls { .. } => true,
+            Self::Tls { problem, .. } => !matches!(problem, TlsProblem::Answer),
             _ => self.sqlstate().as_str() == "28000" && matches!(self, Self::Refused(_)),
         }
     }
@@ -185,7 +198,13 @@ impl ConnectError {
     pub fn is_elsewhere_worth_a_try(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Broken { .. }
+            Self::Unreachable { .. }
+                | Self::Timeout { .. }
+                | Self::Broken { .. }
+                | Self::Tls {
+                    problem: TlsProblem::Closed,
+                    ..
+                }
         ) || self.sqlstate() == SqlState::CANNOT_CONNECT_NOW
     }
 

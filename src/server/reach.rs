@@ -105,7 +105,8 @@ pub async fn open(
             _ => return Err(problem(TlsProblem::Answer)),
         }
     }
-    let socket = socket.secured(session).await.map_err(broken)?;
+    let secured = socket.secured(session).await;
+    let socket = secured.map_err(|source| ConnectError::unsecured(address, source))?;
     if tls.direct && !socket.speaks_postgresql() {
         return Err(problem(TlsProblem::Alpn));
     }

@@ -107,6 +107,12 @@ impl Raw {
         self.stream.flush().await
     }
 
+    /// Sends as many of the bytes as are taken at once; waits until some are. Cancel safe.
+    pub(crate) async fn send_some(&mut self, bytes: &[u8]) -> usize {
+        let sent = self.stream.write(bytes).await;
+        sent.unwrap_or_else(|error| panic!("sending {} bytes: {error}", bytes.len()))
+    }
+
     /// Sends what `encode` writes, such as `frontend::sync`.
     pub(crate) async fn send_with(&mut self, encode: impl FnOnce(&mut BytesMut)) {
         let mut buffer = BytesMut::new();

@@ -367,13 +367,22 @@ impl Sidecar {
 
     /// Resident memory, in bytes.
     pub(crate) fn rss(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that was ever resident, in bytes.
+    pub(crate) fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, what: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let kilobytes = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+            .find_map(|line| line.strip_prefix(what)?.trim().strip_suffix(" kB"))
             .and_then(|number| number.parse::<u64>().ok());
-        kilobytes.unwrap_or_else(|| panic!("{path} has no VmRSS")) * 1024
+        kilobytes.unwrap_or_else(|| panic!("{path} has no {what}")) * 1024
     }
 
     /// Open file descriptors.

@@ -13,9 +13,12 @@ pub enum TlsProblem {
     /// The answer to the request is none, or more than that.
     #[error("it gave no proper answer to the request for TLS")]
     Answer,
-    /// TLS was begun directly, and the other side did not choose PostgreSQL's protocol.
+    /// The other side did not choose PostgreSQL's protocol.
     #[error("it did not choose the protocol postgresql (ALPN)")]
     Alpn,
+    /// The other side ended the connection before the handshake was over.
+    #[error("it closed the connection amid the handshake")]
+    Closed,
     /// A file can't be used.
     #[error("the file {} of {parameter} {why}", file.display())]
     File {
@@ -37,6 +40,15 @@ pub enum TlsProblem {
     Failed(rustls::Error),
 }
 
+impl From<rustls::Error> for TlsProblem {
+    fn from(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::AlertReceived(Alert::NoApplicationProtocol) => Self::Alpn,
+            error => Self::Failed(error),
+        }
+    }
+}
+
 impl TlsProblem {
     /// What to do.
     pub(in crate::server) fn hint(&self) -> &'static str {
@@ -46,7 +58,12 @@ impl TlsProblem {
                 "Set ssl = on at the server; only sslmode=prefer or less does without TLS."
             }
             Self::Answer => "Check that PostgreSQL listens at the upstream's host and port.",
-            Self::Alpn => "Use sslnegotiation=postgres: the server is older than PostgreSQL 17.",
+            Self::Alpn => {
+                "Check that PostgreSQL listens there; before version 17 use sslnegotiation=postgres."
+            }
+            Self::Closed => {
+                "Look into the server's log; before version 17 use sslnegotiation=postgres."
+            }
             Self::File { .. } => {
                 "Check the file that the upstream's URL names, and its permissions."
             }
@@ -60,6 +77,9 @@ impl TlsProblem {
             )) => "Renew the server's certificate.",
             Self::Failed(E::InvalidCertificate(Certificate::NotValidForNameContext { .. })) => {
                 "Dial a name that the certificate has, or use sslmode=verify-ca."
+            }
+            Self::Failed(E::AlertReceived(Alert::HandshakeFailure | Alert::ProtocolVersion)) => {
+                "Check the versions of TLS that the server speaks; its log says more."
             }
             Self::Failed(E::AlertReceived(_)) => {
                 "Check sslcert and sslkey against what the server asks for; its log says more."

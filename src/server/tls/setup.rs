@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    ClientConfig, ClientConnection, Error, RootCertStore, SupportedProtocolVersion, version,
+};
 
 use crate::config::{Identity, Roots, SslMode, Tls};
 
@@ -51,10 +55,8 @@ pub(in crate::server) fn begin(tls: &Tls, host: &str) -> Result<ClientConnection
     let mut config = match &tls.identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {
-            let (chain, key) = own(identity)?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| file("sslkey", &identity.key, format!("can't be used: {error}")))?
+            let own = own(identity, builder.crypto_provider())?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
         }
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -111,7 +113,32 @@ fn system() -> Option<PathBuf> {
     BUNDLES.iter().map(PathBuf::from).find(|path| path.exists())
 }
 
-fn own(
+/// The certificate and its key. Where they don't belong together they are read once more: both may
+/// have been replaced between the two.
+fn own(identity: &Identity, provider: &CryptoProvider) -> Result<CertifiedKey, TlsProblem> {
+    for _ in 0..2 {
+        let (chain, key) = read_own(identity)?;
+        match CertifiedKey::from_der(chain, key, provider) {
+            Err(Error::InconsistentKeys(_)) => {}
+            own => return own.map_err(|error| unfit(identity, &error)),
+        }
+    }
+    let certificate = identity.certificate.display();
+    let why = format!("does not belong to the certificate in {certificate} of sslcert");
+    Err(file("sslkey", &identity.key, why))
+}
+
+fn unfit(identity: &Identity, error: &Error) -> TlsProblem {
+    match error {
+        Error::InvalidCertificate(_) => {
+            let why = "holds a certificate that can't be read";
+            file("sslcert", &identity.certificate, why)
+        }
+        _ => file("sslkey", &identity.key, format!("can't be used: {error}")),
+    }
+}
+
+fn read_own(
     identity: &Identity,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsProblem> {
     let chain = certificates("sslcert", &identity.certificate)?;
@@ -148,7 +175,12 @@ fn certificates(
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(file(parameter, path, "holds no certificate as PEM")),
+        Ok(_) => Err(file(parameter, path, "holds no certificate as PEM")),
+        Err(_) => Err(file(
+            parameter,
+            path,
+            "is no PEM from its beginning to its end",
+        )),
     }
 }
 
