@@ -35,7 +35,7 @@ impl Client {
         Self { path }
     }
 
-    /// The answer to one request.
+    /// The answer to one request; that of one which says that not all is well (503) as well.
     ///
     /// # Errors
     /// See [`CtlError`].
@@ -56,6 +56,7 @@ impl Client {
         match json {
             Some(json) if status.is_success() => Ok(json),
             Some(json) if json["code"].is_string() => Err(CtlError::Refused(Problem { json })),
+            Some(json) if json.is_object() && status == StatusCode::SERVICE_UNAVAILABLE => Ok(json),
             _ => Err(self.stranger(format!("it answered {status}"))),
         }
     }

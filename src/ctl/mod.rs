@@ -7,8 +7,10 @@
 //! | [`error`] | why there is no answer, and what to do |
 //! | `page` | what is printed: tables, words, colours on a terminal |
 //! | `status` `executions` `sessions` `end` `reload` `pause` | what each command prints |
+//! | `doctor` | an examination |
 
 mod client;
+mod doctor;
 mod end;
 pub mod error;
 mod executions;
@@ -159,6 +161,20 @@ pub enum Command {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Go through a running execpool as an app would, and say what is wrong and what to do
+    #[command(after_help = "Examples:\n  execpool doctor\n  \
+        execpool doctor --upstream app --json\n\n\
+        It begins an execution of its own, queries, leaves a transaction open on purpose, ends it, and\n\
+        looks whether anything is left. It touches nothing of others, and takes one connection.\n\
+        Exit status: 0 all is well, 1 a check has failed, 2 wrong usage.")]
+    Doctor {
+        /// Over this upstream; over the first without
+        #[arg(long, value_name = "NAME")]
+        upstream: Option<String>,
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Mark that the pod is about to end (preStop): not ready, no reserve; it ends nothing
     #[command(after_help = "Examples:\n  execpool drain\n\n\
         Exit status: 0 marked, 1 failed, 2 wrong usage.")]
@@ -194,25 +210,15 @@ struct Question {
 /// # Errors
 /// Standard output can't be written.
 pub fn run(command: Command, env: &[(String, String)]) -> anyhow::Result<ExitCode> {
-    let (question, ask) = question(command);
-    let socket = ask.socket.unwrap_or_else(|| default_socket(env));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let answer = runtime.block_on(Client::new(socket).ask(
-        question.method,
-        &question.path,
-        question.patience,
-    ));
-    let printed = match &answer {
-        Ok(answer) if ask.json => print(&format!("{answer:#}\n")).map(|()| is_done(answer)),
-        Ok(answer) => {
-            let mut page = Page::new(colours(env));
-            let well = (question.show)(answer, &mut page);
-            print(&page.finish()).map(|()| well)
+    let printed = runtime.block_on(async {
+        match plan(command) {
+            Plan::Ask(question, ask) => answer(question, ask, env).await,
+            Plan::Examine { upstream, ask } => examine(upstream, ask, env).await,
         }
-        Err(error) => complain(error, ask.json).map(|()| false),
-    };
+    });
     match printed {
         Ok(true) => Ok(ExitCode::SUCCESS),
         Ok(false) => Ok(ExitCode::FAILURE),
@@ -222,7 +228,52 @@ pub fn run(command: Command, env: &[(String, String)]) -> anyhow::Result<ExitCod
     }
 }
 
-fn question(command: Command) -> (Question, Ask) {
+/// Puts one question, and prints the answer. Whether all is well.
+async fn answer(question: Question, ask: Ask, env: &[(String, String)]) -> io::Result<bool> {
+    let client = ask.client(env);
+    let answer = client.ask(question.method, &question.path, question.patience);
+    match &answer.await {
+        Ok(answer) if ask.json => print(&format!("{answer:#}\n")).map(|()| is_done(answer)),
+        Ok(answer) => {
+            let mut page = Page::new(colours(env));
+            let well = (question.show)(answer, &mut page);
+            print(&page.finish()).map(|()| well)
+        }
+        Err(error) => complain(error, ask.json).map(|()| false),
+    }
+}
+
+/// Examines, and prints what was found. Whether nothing has failed.
+async fn examine(upstream: Option<String>, ask: Ask, env: &[(String, String)]) -> io::Result<bool> {
+    let findings = doctor::examine(&ask.client(env), upstream).await;
+    if ask.json {
+        let json = serde_json::to_string_pretty(&findings)?;
+        print(&format!("{json}\n"))?;
+    } else {
+        let mut page = Page::new(colours(env));
+        doctor::show(&findings, &mut page);
+        print(&page.finish())?;
+    }
+    Ok(!findings.iter().any(doctor::Finding::is_failed))
+}
+
+impl Ask {
+    /// Who is asked.
+    fn client(&self, env: &[(String, String)]) -> Client {
+        let socket = self.socket.clone();
+        Client::new(socket.unwrap_or_else(|| default_socket(env)))
+    }
+}
+
+/// What a command comes to.
+enum Plan {
+    /// One question.
+    Ask(Question, Ask),
+    /// Many of them.
+    Examine { upstream: Option<String>, ask: Ask },
+}
+
+fn plan(command: Command) -> Plan {
     let get = |path: String, show| Question {
         method: "GET",
         path,
@@ -235,7 +286,8 @@ fn question(command: Command) -> (Question, Ask) {
         patience: PATIENCE,
         show,
     };
-    match command {
+    let (question, ask) = match command {
+        Command::Doctor { upstream, ask } => return Plan::Examine { upstream, ask },
         Command::Reload { ask } => (post("/v1/reload", reload::show), ask),
         Command::Pause { timeout, time, ask } => {
             let (timeout, wait) = timeout.unzip();
@@ -288,7 +340,8 @@ fn question(command: Command) -> (Question, Ask) {
             };
             (question, ask)
         }
-    }
+    };
+    Plan::Ask(question, ask)
 }
 
 /// Whether an answer says of itself that something is left to do.
@@ -345,8 +398,10 @@ mod tests {
 
     fn asked(line: &str) -> (&'static str, String) {
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        let (question, _) = question(cli.command);
-        (question.method, question.path)
+        match plan(cli.command) {
+            Plan::Ask(question, _) => (question.method, question.path),
+            Plan::Examine { .. } => panic!("{line} asks more than one question"),
+        }
     }
 
     #[test]
