@@ -27,9 +27,13 @@ use std::time::Duration;
 
 use conversation::{Conversation, Cut, assert_same};
 use endings::{Ending, assert_ends_alike};
-use support::session::assert_in;
+use support::session::{assert_in, told_pid};
+use support::sidecar::upstream;
 use support::{Database, Fault, Message, Postgres, Proxy, Raw, Sidecar, eventually};
 use tokio_postgres::Client;
+
+/// Above every process id that a server gives.
+const SYNTHETIC: i32 = 4_194_304;
 
 async fn enter(mut raw: Raw, database: &Database) -> Raw {
     assert_in(
@@ -140,4 +144,31 @@ async fn left_behind(other: &Client, rows: i64, what: &str) {
     })
     .await;
     other.batch_execute("TRUNCATE kept").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_is_bound_at_its_first_query_answers_as_the_server_does() {
+    let postgres = Postgres::shared();
+    let database = postgres.database("late").await;
+    let yaml = upstream("late", &database.url()) + "budget: {size: 1, overflow: 0}\n";
+    let sidecar = Sidecar::start(yaml).await;
+    let other = database.client().await;
+    let mut direct = enter(Raw::connect(&postgres.socket()).await, &database).await;
+    let mut holder = enter(sidecar.raw().await, &database).await;
+    holder.query("SELECT 1").await;
+    for conversation in conversations() {
+        let expected = replay(&mut direct, &conversation, Cut::Nowhere, &other).await;
+        for cut in [Cut::Nowhere, Cut::EVERYWHERE, Cut::Each(7), Cut::Each(40)] {
+            let (mut late, told) = sidecar.started("late", &[]).await;
+            assert!(told_pid(&told) > SYNTHETIC, "bound early: {told:?}");
+            // It waits with its first message until there is a server connection.
+            let lets_go = async {
+                sidecar.session_is("shared", "waiting").await;
+                drop(holder);
+            };
+            let (told, ()) = tokio::join!(conversation.play(&mut late, cut, &other), lets_go);
+            assert_same(&expected, &told, &format!("{} {cut:?}", conversation.name));
+            holder = late;
+        }
+    }
 }
