@@ -10,6 +10,7 @@
 //! | [`raw`] | a client that sends any bytes and shows each message |
 //! | [`session`] | sessions over `raw`, and what they are told |
 //! | [`proxy`] | a relay that freezes, cuts, delays and refuses |
+//! | [`recorder`] | a relay that writes down what a driver and the server say |
 //! | [`driver`] | the driver programs, and the comparison of two runs |
 //! | [`load`] | pgbench and psycopg, whose every failed query is told |
 //! | [`wait`] | polling for something to become true |
@@ -37,6 +38,7 @@ pub(crate) mod load;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod recorder;
 pub(crate) mod session;
 pub(crate) mod sidecar;
 mod template;
