@@ -130,8 +130,9 @@ async fn what_comes_before_garbage_is_answered_first() {
     frontend::query("CREATE TABLE t (x int)", &mut bytes).unwrap();
     bytes.extend_from_slice(&message(b'A', 4, b""));
     raw.send(&bytes).await;
-    let fields = raw.expect_error().await;
-    assert_eq!(fields[&'C'], "08P01", "{fields:?}");
+    let told = raw.read_until(b'E').await;
+    assert_eq!(kinds(&told), "CZE", "{told:?}");
+    assert_eq!(error(&told)[&'C'], "08P01", "{told:?}");
     sidecar.settles().await;
     let mut next = sidecar.session("app", "a").await;
     assert_eq!(next.ask("SELECT count(*) FROM t").await, "0");

@@ -21,6 +21,18 @@ pub(super) struct Replacement {
     pub(super) by: Vec<u8>,
 }
 
+/// What becomes of what is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Fate {
+    /// It is written. Left for the others when the relay is over.
+    #[default]
+    Written,
+    /// It is written while the other side is there. Left for `Dropped` when that has gone.
+    Tried,
+    /// It is dropped. Never left.
+    Dropped,
+}
+
 /// One direction.
 #[derive(Default)]
 pub(super) struct Lane {
@@ -31,8 +43,7 @@ pub(super) struct Lane {
     sent: usize,
     /// Bytes of a replaced message that are still to come, and are dropped.
     skip: usize,
-    /// Where nothing is written any more: what comes is dropped.
-    is_sink: bool,
+    fate: Fate,
     /// Whether TLS has bytes that the socket did not take.
     is_behind: bool,
     writable: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send>>>,
@@ -50,11 +61,18 @@ impl fmt::Debug for Lane {
 impl Lane {
     /// From now on, what comes is dropped.
     pub(super) fn sink(&mut self) {
-        self.is_sink = true;
+        self.fate = Fate::Dropped;
         self.unsent = Vec::new();
         self.sent = 0;
         self.is_behind = false;
         self.writable = None;
+    }
+
+    /// From now on, the other side may go: what comes then is dropped.
+    pub(super) fn try_only(&mut self) {
+        if self.fate == Fate::Written {
+            self.fate = Fate::Tried;
+        }
     }
 
     /// Whether all that was forwarded has been taken.
@@ -105,9 +123,14 @@ impl Lane {
 
     /// Sends bytes behind all that was sent before.
     pub(super) fn send(&mut self, bytes: &[u8], to: &Socket) -> io::Result<()> {
-        if self.is_sink || bytes.is_empty() {
+        if self.fate == Fate::Dropped || bytes.is_empty() {
             return Ok(());
         }
+        let written = self.write(bytes, to);
+        self.pardon(written)
+    }
+
+    fn write(&mut self, bytes: &[u8], to: &Socket) -> io::Result<()> {
         let taken = if self.is_flushed() {
             taken(to.try_write(bytes))?
         } else {
@@ -122,6 +145,15 @@ impl Lane {
         Ok(())
     }
 
+    /// An error is none where the other side may go.
+    fn pardon(&mut self, written: io::Result<()>) -> io::Result<()> {
+        if written.is_err() && self.fate == Fate::Tried {
+            self.sink();
+            return Ok(());
+        }
+        written
+    }
+
     /// Sends what is left, and waits until the socket takes it. Ready when nothing is left, which is
     /// nearly always so.
     #[inline]
@@ -129,7 +161,8 @@ impl Lane {
         if self.unsent.is_empty() && !self.is_behind {
             return Poll::Ready(Ok(()));
         }
-        self.poll_send(cx, to)
+        let sent = std::task::ready!(self.poll_send(cx, to));
+        Poll::Ready(self.pardon(sent))
     }
 
     #[cold]

@@ -35,12 +35,18 @@ pub(super) async fn part(
     upstream: &str,
 ) -> bool {
     let is_clean = match over {
-        Over::Terminated => drain(relay, mail).await,
+        // What came before is answered first, as the server would have.
+        Over::Terminated => {
+            let is_clean = drain(relay, mail).await;
+            relay.flush(GOODBYE).await;
+            is_clean
+        }
         Over::Violated(violation) => {
+            let is_clean = drain(relay, mail).await;
             relay
                 .say_goodbye(&words::violated(violation), GOODBYE)
                 .await;
-            drain(relay, mail).await
+            is_clean
         }
         Over::Vanished if relay.is_idle() => true,
         Over::Vanished => false,
@@ -76,6 +82,7 @@ pub(super) async fn part(
 /// Stops what the server does: a backend that is left at work would outlive its permit. Answers
 /// whether the connection can be given back.
 async fn stop(relay: &mut Relay<'_>, canceller: Option<&Canceller>) -> bool {
+    relay.hush();
     for patience in STOPS {
         cancel(canceller).await;
         let begun = Instant::now();

@@ -175,8 +175,13 @@ impl<'a> Relay<'a> {
         }
     }
 
+    /// Tells the client nothing more.
+    pub(super) fn hush(&mut self) {
+        self.down.sink();
+    }
+
     /// Waits until the server has answered all that the client has asked, for at most `patience`;
-    /// the client is told nothing more. Answers whether the connection can be given back.
+    /// the client is told it while it is there. Answers whether the connection can be given back.
     pub(super) async fn drain(&mut self, patience: Duration) -> bool {
         // A COPY that is cut off is not repaired, as its server waits for rows; nor is a batch that
         // no Sync has ended, which the server would give up with its connection.
@@ -184,7 +189,7 @@ impl<'a> Relay<'a> {
         if self.expectations.in_copy() || is_cut_off {
             return false;
         }
-        self.down.sink();
+        self.down.try_only();
         let work = std::future::poll_fn(|cx| {
             loop {
                 if self.is_idle() {
@@ -216,10 +221,15 @@ impl<'a> Relay<'a> {
         let mut out = Vec::new();
         report.encode(&mut out);
         if self.tell(&out).is_ok() {
-            let flush = std::future::poll_fn(|cx| self.down.poll_flush(cx, &self.line.socket));
-            let _ = tokio::time::timeout(patience, flush).await;
+            self.flush(patience).await;
         }
         self.line.socket.finish_writing();
+    }
+
+    /// Waits, for at most `patience`, until the client has taken what it was told.
+    pub(super) async fn flush(&mut self, patience: Duration) {
+        let flush = std::future::poll_fn(|cx| self.down.poll_flush(cx, &self.line.socket));
+        let _ = tokio::time::timeout(patience, flush).await;
     }
 
     /// Whether the server has answered all that was asked, and said nothing else.

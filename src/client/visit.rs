@@ -194,9 +194,10 @@ impl Visit {
             if self.held.starts_with(TERMINATE) {
                 return Next::Leave;
             }
-            // What can't be a message needs no server connection.
-            let scanned = Scanner::default().feed(&self.held, &mut |_| ());
-            if let Err(violation) = scanned {
+            // What can't be a message needs no server connection, but what came before it does.
+            let mut asks = false;
+            let scanned = Scanner::default().feed(&self.held, &mut |_| asks = true);
+            if let (Err(violation), false) = (scanned, asks) {
                 self.line.say_goodbye(&words::violated(violation));
                 return Next::Leave;
             }

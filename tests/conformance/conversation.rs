@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Client;
+
 use super::support::{Message, Raw};
 
 /// Long enough that the other side reads what was sent before.
@@ -18,6 +20,8 @@ pub(crate) struct Conversation {
 #[derive(Clone)]
 pub(crate) struct Turn {
     pub(crate) sent: Vec<u8>,
+    /// What another session of the database does once it is sent.
+    pub(crate) meanwhile: Option<&'static str>,
     pub(crate) awaits: Await,
 }
 
@@ -28,6 +32,10 @@ pub(crate) enum Await {
     Ready(usize),
     /// A message of a type.
     Kind(u8),
+    /// So many messages.
+    Messages(usize),
+    /// The end of the session.
+    End,
 }
 
 /// Where the client's bytes are cut: what comes behind a cut is sent a moment later.
@@ -35,7 +43,12 @@ pub(crate) enum Await {
 pub(crate) enum Cut {
     Nowhere,
     At(usize),
-    Everywhere,
+    /// Behind each so many bytes of a turn.
+    Each(usize),
+}
+
+impl Cut {
+    pub(crate) const EVERYWHERE: Self = Self::Each(1);
 }
 
 impl Conversation {
@@ -52,10 +65,13 @@ impl Conversation {
     }
 
     /// Says the client's part, cut somewhere, and hears what it is told.
-    pub(crate) async fn play(&self, raw: &mut Raw, cut: Cut) -> Vec<Message> {
+    pub(crate) async fn play(&self, raw: &mut Raw, cut: Cut, other: &Client) -> Vec<Message> {
         let (mut told, mut before) = (Vec::new(), 0);
         for turn in &self.turns {
             turn.send(raw, cut, before).await;
+            if let Some(sql) = turn.meanwhile {
+                other.batch_execute(sql).await.expect("another session can");
+            }
             turn.hear(raw, &mut told).await;
             before += turn.sent.len();
         }
@@ -73,23 +89,22 @@ impl Turn {
                 vec![first, second]
             }
             Cut::At(_) => vec![&self.sent],
-            Cut::Everywhere => self.sent.chunks(1).collect(),
+            Cut::Each(size) => self.sent.chunks(size).collect(),
         };
-        let last = pieces.len() - 1;
         for (place, piece) in pieces.into_iter().enumerate() {
-            // A server that has closed already says so in what is read.
-            let _ = raw.try_send(piece).await;
-            if place < last {
+            if place > 0 {
                 tokio::time::sleep(MOMENT).await;
             }
+            // A server that has closed already says so in what is read.
+            let _ = raw.try_send(piece).await;
         }
     }
 
     /// Hears what it waits for.
     pub(crate) async fn hear(&self, raw: &mut Raw, told: &mut Vec<Message>) {
         let mut left = match self.awaits {
-            Await::Ready(count) => count,
-            Await::Kind(_) => 1,
+            Await::Ready(count) | Await::Messages(count) => count,
+            Await::Kind(_) | Await::End => 1,
         };
         while left > 0 {
             let Some(message) = raw.read().await else {
@@ -98,6 +113,8 @@ impl Turn {
             left -= usize::from(match self.awaits {
                 Await::Ready(_) => message.kind == b'Z',
                 Await::Kind(kind) => message.kind == kind,
+                Await::Messages(_) => true,
+                Await::End => false,
             });
             told.push(message);
         }

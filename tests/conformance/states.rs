@@ -1,48 +1,8 @@
-//! Conversations for the states of the protocol, written by hand.
+//! Conversations for the states of the protocol, written by hand. Those of the extended protocol
+//! alone are in [`super::extended`].
 
-use super::conversation::{Await, Conversation, Turn};
-
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len() + 4).expect("it is short");
-    [&[kind][..], &length.to_be_bytes(), body].concat()
-}
-
-fn query(sql: &str) -> Vec<u8> {
-    message(b'Q', format!("{sql}\0").as_bytes())
-}
-
-fn parse(name: &str, sql: &str) -> Vec<u8> {
-    message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes())
-}
-
-fn bind(portal: &str, name: &str) -> Vec<u8> {
-    message(b'B', format!("{portal}\0{name}\0\0\0\0\0\0\0").as_bytes())
-}
-
-fn execute(portal: &str, rows: u8) -> Vec<u8> {
-    message(b'E', &[portal.as_bytes(), &[0, 0, 0, 0, rows]].concat())
-}
-
-fn sync() -> Vec<u8> {
-    message(b'S', b"")
-}
-
-fn batch(sql: &str) -> Vec<u8> {
-    [
-        parse("", sql),
-        bind("", ""),
-        message(b'D', b"P\0"),
-        execute("", 0),
-    ]
-    .concat()
-}
-
-fn turn(sent: &[Vec<u8>], awaits: Await) -> Turn {
-    Turn {
-        sent: sent.concat(),
-        awaits,
-    }
-}
+use super::conversation::{Await, Conversation};
+use super::messages::{batch, bind, execute, message, parse, query, sync, turn};
 
 /// All of them; each leaves the session idle.
 pub(crate) fn all() -> Vec<Conversation> {

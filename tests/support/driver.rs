@@ -174,7 +174,8 @@ fn describe(path: &str, first: &Value, second: &Value, out: &mut String) {
     }
 }
 
-async fn run(name: &str, url: &str) -> Observations {
+/// Runs `tests/drivers/{name}.py`; answers what it observed.
+pub(crate) async fn run(name: &str, url: &str) -> Observations {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/drivers/{name}.py"));
     let output = tokio::process::Command::new(tools::python())
         .arg(&program)

@@ -11,6 +11,7 @@
 //! | [`session`] | sessions over `raw`, and what they are told |
 //! | [`schema`] | the control API's description, against which every answer is held |
 //! | [`proxy`] | a relay that freezes, cuts, delays and refuses |
+//! | [`recorder`] | a relay that writes down what a driver and the server say |
 //! | [`driver`] | the driver programs, and the comparison of two runs |
 //! | [`pgbouncer`] | PgBouncer in front of a database |
 //! | [`load`] | pgbench and psycopg, whose every failed query is told |
@@ -40,6 +41,7 @@ pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod recorder;
 pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod sidecar;

@@ -49,6 +49,7 @@ pub(crate) struct Proxy {
     address: Address,
     fault: watch::Sender<Fault>,
     connections: Arc<AtomicUsize>,
+    held: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
     directory: Option<TempDir>,
 }
@@ -117,6 +118,11 @@ impl Proxy {
         self.connections.load(Ordering::SeqCst)
     }
 
+    /// How many connections have passed on as much as [`Fault::HoldAfter`] lets them.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::SeqCst)
+    }
+
     /// Where it listens, for a dial.
     pub(crate) fn address(&self) -> execpool::server::Address {
         match &self.address {
@@ -147,16 +153,19 @@ impl Proxy {
         let listener = address.listen().await.expect("the address is free");
         let (fault, receiver) = watch::channel(Fault::None);
         let connections = Arc::new(AtomicUsize::new(0));
+        let held = Arc::new(AtomicUsize::new(0));
         let lines = Lines {
             target: postgres.socket(),
             fault: receiver,
             connections: Arc::clone(&connections),
+            held: Arc::clone(&held),
         };
         let accepting = tokio::spawn(accept(listener, address.clone(), lines));
         Self {
             address,
             fault,
             connections,
+            held,
             accepting,
             directory: None,
         }
@@ -208,6 +217,7 @@ struct Lines {
     target: PathBuf,
     fault: watch::Receiver<Fault>,
     connections: Arc<AtomicUsize>,
+    held: Arc<AtomicUsize>,
 }
 
 /// Accepts for ever; without a listener while connections are to be refused.
@@ -247,8 +257,8 @@ async fn relay(client: Box<dyn Stream>, lines: Lines) {
     let mut watched = lines.fault.clone();
     let is_new = matches!(*watched.borrow(), Fault::FreezeOld | Fault::CutOld);
     tokio::select! {
-        () = copy(from_client, to_server, lines.fault.clone(), false, is_new) => {}
-        () = copy(from_server, to_client, lines.fault.clone(), true, is_new) => {}
+        () = copy(from_client, to_server, &lines, false, is_new) => {}
+        () = copy(from_server, to_client, &lines, true, is_new) => {}
         // A direction may be stuck in writing.
         () = async { while watched.changed().await.is_ok() {} } => {}
     }
@@ -260,10 +270,11 @@ async fn relay(client: Box<dyn Stream>, lines: Lines) {
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut fault: watch::Receiver<Fault>,
+    lines: &Lines,
     from_server: bool,
     is_new: bool,
 ) {
+    let mut fault = lines.fault.clone();
     let mut buffer = vec![0; 16 * 1024];
     let mut passed = 0;
     loop {
@@ -283,7 +294,10 @@ async fn copy(
             Fault::SplitAt(_) => {}
             Fault::HoldAfter(count) if from_server => {
                 if passed >= count {
-                    if fault.changed().await.is_err() {
+                    lines.held.fetch_add(1, Ordering::SeqCst);
+                    let changed = fault.changed().await;
+                    lines.held.fetch_sub(1, Ordering::SeqCst);
+                    if changed.is_err() {
                         return;
                     }
                     passed = 0;

@@ -16,6 +16,9 @@ use tokio::process::{Child, Command};
 /// How long a message may be awaited: longer than execpool's own timeouts.
 const TIMEOUT: Duration = Duration::from_secs(45);
 
+/// How much of a message that is not kept is read at once, in bytes.
+const SKIMMED: usize = 256 * 1024;
+
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
@@ -138,6 +141,32 @@ impl Raw {
                 return None;
             }
         }
+    }
+
+    /// The type and length of the next message, whose body is told piece by piece and not kept;
+    /// `None` at the end of the stream.
+    pub(crate) async fn skim(&mut self, mut on: impl FnMut(&[u8])) -> Option<(u8, usize)> {
+        while self.received.len() < 5 {
+            if !self.fill().await {
+                return None;
+            }
+        }
+        let kind = self.received.get_u8();
+        let length = usize::try_from(self.received.get_u32()).expect("it fits") - 4;
+        let mut left = length;
+        while left > 0 {
+            if self.received.is_empty() {
+                self.received.reserve(SKIMMED);
+                if !self.fill().await {
+                    return None;
+                }
+            }
+            let piece = self.received.len().min(left);
+            on(&self.received[..piece]);
+            self.received.advance(piece);
+            left -= piece;
+        }
+        Some((kind, length))
     }
 
     /// Messages up to and with the first of a type; fewer at the end of the stream.

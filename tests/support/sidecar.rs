@@ -370,19 +370,31 @@ impl Sidecar {
         self.memory("VmRSS:")
     }
 
-    /// The most memory that was ever resident, in bytes.
+    /// The most that was ever resident, in bytes.
     pub(crate) fn peak(&self) -> u64 {
         self.memory("VmHWM:")
     }
 
-    fn memory(&self, what: &str) -> u64 {
+    fn memory(&self, line: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
         let kilobytes = status
             .lines()
-            .find_map(|line| line.strip_prefix(what)?.trim().strip_suffix(" kB"))
+            .find_map(|found| found.strip_prefix(line)?.trim().strip_suffix(" kB"))
             .and_then(|number| number.parse::<u64>().ok());
-        kilobytes.unwrap_or_else(|| panic!("{path} has no {what}")) * 1024
+        kilobytes.unwrap_or_else(|| panic!("{path} has no {line}")) * 1024
+    }
+
+    /// The processor time that it has used, in ticks of 10 ms.
+    pub(crate) fn ticks(&self) -> u64 {
+        let path = format!("/proc/{}/stat", self.pid());
+        let stat = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        // The second field, the name, may have spaces; user and system time are the 14th and 15th.
+        let (_, behind) = stat.rsplit_once(')').expect("a name");
+        let times = behind.split_whitespace().skip(11).take(2);
+        times
+            .map(|time| time.parse::<u64>().expect("a number"))
+            .sum()
     }
 
     /// Open file descriptors.
