@@ -58,6 +58,11 @@ async fn all_is_well_and_nothing_is_left_of_the_examination() {
         "telemetry: {listen: \"127.0.0.1:0\"}\nlisten: {dir: \"{dir}\"}\n",
     )
     .await;
+    eventually(SOON, "it is ready", async || {
+        let status = sidecar.get("/v1/status").await;
+        (status["not_ready"].is_null()).then_some(()).ok_or(status)
+    })
+    .await;
     let (status, found) = examined(&sidecar, &[]).await;
     assert_eq!(status, 0, "{found:#?}");
     let checks: Vec<&str> = found.iter().map(|(check, ..)| check.as_str()).collect();
@@ -241,18 +246,26 @@ async fn an_unknown_upstream_and_a_socket_that_is_barred_are_told() {
 }
 
 #[tokio::test]
-async fn a_backend_that_a_pooler_keeps_is_told() {
+async fn a_pooler_is_known_by_its_numbers() {
     let database = Postgres::shared().database("kept").await;
     let pgbouncer = PgBouncer::start(&database, &["pool_mode = transaction"]);
     let url = pgbouncer.url();
     let sidecar = Sidecar::start(format!("{}    kind: pooler\n", upstream("app", &url))).await;
     finds(&sidecar, &[], "tracker", "ok", "behind a pooler").await;
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_tell_who_is_there_is_told() {
+    let (database, sidecar) = place("untold", "").await;
+    let admin = database.client_as("postgres").await;
+    let revoke = "REVOKE SELECT ON pg_catalog.pg_stat_activity FROM PUBLIC";
+    admin.batch_execute(revoke).await.unwrap();
     finds(
         &sidecar,
         &[],
         "pg_stat_activity",
-        "warning",
-        "is still there",
+        "failed",
+        "permission denied",
     )
     .await;
 }
