@@ -10,7 +10,7 @@
 //! | [`router`] | from a request to its answer |
 //! | [`problem`] | what is said when something is refused (RFC 9457) |
 //! | [`types`] | what is answered otherwise |
-//! | `status` `executions` `create` `hold` `sessions` `health` `seeds` `pause` `life` [`configuration`] | the routes |
+//! | `status` `executions` `create` `hold` `resources` `sessions` `health` `seeds` `pause` `life` [`configuration`] | the routes |
 //! | `body` `query` `url` | what is read of requests, and the URL that is answered |
 
 mod body;
@@ -24,6 +24,7 @@ mod life;
 mod pause;
 pub mod problem;
 mod query;
+mod resources;
 pub mod router;
 mod seeds;
 mod server;

@@ -31,8 +31,12 @@ pub enum Kind {
     MethodNotAllowed,
     /// There is no execution of that name.
     NoSuchExecution,
+    /// The execution has no such resource.
+    NoSuchResource,
     /// An explicit execution of that name is active.
     ExecutionExists,
+    /// The execution has as many resources as it may have.
+    TooManyResources,
     /// The user of the process may not connect.
     UserNotAllowed,
     /// It takes administrative rights.
@@ -53,7 +57,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::InvalidBody,
         Self::InvalidField,
         Self::InvalidParameter,
@@ -61,7 +65,9 @@ impl Kind {
         Self::NoSuchRoute,
         Self::MethodNotAllowed,
         Self::NoSuchExecution,
+        Self::NoSuchResource,
         Self::ExecutionExists,
+        Self::TooManyResources,
         Self::UserNotAllowed,
         Self::AdminOff,
         Self::BodyTooLarge,
@@ -80,9 +86,11 @@ impl Kind {
             Self::InvalidField | Self::InvalidExecutionId | Self::InvalidConfiguration => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            Self::NoSuchRoute | Self::NoSuchExecution => StatusCode::NOT_FOUND,
+            Self::NoSuchRoute | Self::NoSuchExecution | Self::NoSuchResource => {
+                StatusCode::NOT_FOUND
+            }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::ExecutionExists => StatusCode::CONFLICT,
+            Self::ExecutionExists | Self::TooManyResources => StatusCode::CONFLICT,
             Self::UserNotAllowed | Self::AdminOff => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -102,7 +110,9 @@ impl Kind {
             Self::NoSuchRoute => "no_such_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NoSuchExecution => "no_such_execution",
+            Self::NoSuchResource => "no_such_resource",
             Self::ExecutionExists => "execution_exists",
+            Self::TooManyResources => "too_many_resources",
             Self::UserNotAllowed => "user_not_allowed",
             Self::AdminOff => "admin_off",
             Self::BodyTooLarge => "body_too_large",
@@ -125,7 +135,9 @@ impl Kind {
             Self::NoSuchRoute => "No such route",
             Self::MethodNotAllowed => "Method not allowed",
             Self::NoSuchExecution => "No such execution",
+            Self::NoSuchResource => "No such resource",
             Self::ExecutionExists => "The execution is active already",
+            Self::TooManyResources => "Too many resources",
             Self::UserNotAllowed => "User not allowed",
             Self::AdminOff => "Administrative routes are off",
             Self::BodyTooLarge => "The body is too large",
@@ -263,7 +275,7 @@ mod tests {
     fn every_kind_has_a_code_and_a_title_of_its_own_and_is_an_error() {
         let codes: HashSet<_> = Kind::ALL.map(Kind::code).into_iter().collect();
         let titles: HashSet<_> = Kind::ALL.map(Kind::title).into_iter().collect();
-        assert_eq!((codes.len(), titles.len()), (16, 16));
+        assert_eq!((codes.len(), titles.len()), (18, 18));
         assert!(Kind::ALL.iter().all(|kind| kind.status().as_u16() >= 400));
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::execution::{Kind, PoolView, Summary, View};
+use crate::execution::{self, Kind, PoolView, ResourceKind, Summary, View};
 use crate::session::Totals;
 
 /// A duration, sent as a number of seconds down to the microsecond.
@@ -52,6 +52,8 @@ pub struct Status {
     pub executions: ExecutionCounts,
     /// How many sessions there are and were.
     pub sessions: SessionCounts,
+    /// What apps have registered.
+    pub resources: ResourceTotals,
     /// The process's memory.
     pub memory: Memory,
 }
@@ -136,6 +138,86 @@ pub struct SessionCounts {
     pub refused: BTreeMap<&'static str, u64>,
     /// Ended by a fault of execpool's.
     pub panics: u64,
+}
+
+/// What apps have registered with all executions.
+#[derive(Debug, Serialize)]
+pub struct ResourceTotals {
+    /// What is registered now.
+    pub registered: ResourceCounts,
+    /// Those that were not released within their ttl, since the start.
+    pub expired: u64,
+}
+
+/// How many resources there are of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ResourceCounts {
+    /// Connections that are none of execpool's.
+    pub connection: usize,
+    /// Browsers, or pages of them.
+    pub browser: usize,
+    /// HTTP clients.
+    pub http: usize,
+    /// Open or temporary files.
+    pub file: usize,
+    /// Anything else.
+    pub other: usize,
+}
+
+impl From<execution::ResourceCounts> for ResourceCounts {
+    fn from(counts: execution::ResourceCounts) -> Self {
+        Self {
+            connection: counts.of(ResourceKind::Connection),
+            browser: counts.of(ResourceKind::Browser),
+            http: counts.of(ResourceKind::Http),
+            file: counts.of(ResourceKind::File),
+            other: counts.of(ResourceKind::Other),
+        }
+    }
+}
+
+/// A resource that an app has registered with an execution: the answer of
+/// `POST /v1/executions/{id}/resources`, and one of those of `GET /v1/executions/{id}`.
+#[derive(Debug, Serialize)]
+pub struct Resource {
+    /// Its number, by which it is released; none is given twice.
+    pub id: u64,
+    /// What it is: connection, browser, http, file or other.
+    pub kind: &'static str,
+    /// What the app calls it.
+    pub name: String,
+    /// How long it has been registered.
+    pub age_seconds: Seconds,
+    /// The time until it is forgotten; null without a ttl.
+    pub expires_in_seconds: Option<Seconds>,
+}
+
+impl From<execution::Registered> for Resource {
+    fn from(one: execution::Registered) -> Self {
+        Self {
+            id: one.id.0,
+            kind: one.kind.as_str(),
+            name: one.name,
+            age_seconds: Seconds(one.age),
+            expires_in_seconds: one.expires_in.map(Seconds),
+        }
+    }
+}
+
+/// A line of `GET /v1/executions/{id}/hold`, at the end of the execution; all others are empty.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum HoldLine {
+    /// What is still registered: for the app to close. Only where there is something.
+    ResourcesLeft {
+        /// The oldest first.
+        resources: Vec<Resource>,
+    },
+    /// The last line.
+    Ended {
+        /// Why; null where that is not known any more.
+        reason: Option<&'static str>,
+    },
 }
 
 /// The process's memory.
@@ -228,8 +310,30 @@ pub struct Execution {
     /// What its sessions have done.
     #[serde(flatten)]
     pub work: Work,
+    /// How many resources the app has registered with it.
+    pub resources: ResourceCounts,
     /// Its pools that have been used.
     pub pools: Vec<Pool>,
+}
+
+/// `GET /v1/executions/{id}` of one that has not ended.
+#[derive(Debug, Serialize)]
+pub struct ExecutionDetails {
+    /// What the list says of it.
+    #[serde(flatten)]
+    pub execution: Execution,
+    /// Its resources, the oldest first.
+    pub registered: Vec<Resource>,
+}
+
+/// `GET /v1/executions/{id}`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Found {
+    /// It has not ended.
+    Alive(Box<ExecutionDetails>),
+    /// It has ended.
+    Ended(Box<Ended>),
 }
 
 /// The server connections of an execution to one upstream.
@@ -285,8 +389,10 @@ pub struct Ended {
     pub work: Work,
     /// The most server connections that it had at once, over its pools.
     pub peak_connections: usize,
-    /// What was still there when it ended.
+    /// Server connections that were still there when it ended.
     pub leftovers: usize,
+    /// Resources that were still registered when it ended: the app's to close.
+    pub resources_left: ResourceCounts,
 }
 
 /// `DELETE /v1/executions/{id}`.
@@ -483,6 +589,7 @@ impl From<View> for Execution {
             sessions: view.sessions,
             sessions_joined: view.joined,
             work: view.totals.into(),
+            resources: view.resources.into(),
             pools: view.pools.into_iter().map(Pool::from).collect(),
         }
     }
@@ -522,6 +629,7 @@ impl From<&Summary> for Ended {
             work: summary.remains.totals.into(),
             peak_connections: summary.remains.peak,
             leftovers: summary.remains.leftovers,
+            resources_left: summary.remains.resources.into(),
         }
     }
 }

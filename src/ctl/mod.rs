@@ -61,7 +61,7 @@ pub enum Command {
     /// List executions, with what they hold
     #[command(after_help = "Examples:\n  execpool executions\n  \
         execpool executions --ended\n\n\
-        WAIT: checkouts that wait; HELD: how long server connections were held;\n\
+        RES: registered resources, or those that were left; WAIT: checkouts that wait; HELD: how long server connections were held;\n\
         BUSY: the share of that in which they worked.\n\
         Exit status: 0 answered, 1 not answered, 2 wrong usage.")]
     Executions {

@@ -196,6 +196,12 @@ pub(super) fn count_of(value: &Value, name: &str) -> String {
         .unwrap_or_default()
 }
 
+/// The sum of a field that holds counts by kind; none where it is null.
+pub(super) fn sum_of(value: &Value, name: &str) -> Option<u64> {
+    let counts = value[name].as_object()?.values();
+    Some(counts.filter_map(Value::as_u64).sum())
+}
+
 /// A field that is a text; nothing where it is null.
 pub(super) fn text_of<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()
