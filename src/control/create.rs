@@ -66,8 +66,8 @@ fn answer(view: &View, url: String) -> Created {
     }
 }
 
-/// The upstream whose URL is answered, and its database.
-fn upstream<'a>(
+/// The upstream of that name, the first without one, and the database that a client names for it.
+pub(super) fn upstream<'a>(
     facts: &'a Facts,
     name: Option<&'a str>,
 ) -> Result<(&'a UpstreamFacts, &'a str), Problem> {

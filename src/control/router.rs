@@ -18,7 +18,7 @@ use super::problem::{Kind, Problem, near, repeated};
 use super::server::Place;
 use super::{
     Control, body, configuration, create, executions, health, heartbeat, hold, life, pause,
-    resources, seeds, sessions, status,
+    resources, seeds, sessions, sql, status,
 };
 
 /// The body of an answer.
@@ -37,6 +37,7 @@ enum Route {
     Hold,
     Resources,
     Resource,
+    Query,
     Sessions,
     Health,
     Config,
@@ -61,7 +62,7 @@ impl Route {
 }
 
 /// Where each is, and by which methods.
-const ROUTES: [(&str, Route, &[&str]); 18] = [
+const ROUTES: [(&str, Route, &[&str]); 19] = [
     ("/v1/status", Route::Status, &["GET", "HEAD"]),
     (
         "/v1/executions",
@@ -82,6 +83,7 @@ const ROUTES: [(&str, Route, &[&str]); 18] = [
         Route::Resource,
         &["DELETE"],
     ),
+    ("/v1/executions/{id}/query", Route::Query, &["POST"]),
     ("/v1/sessions", Route::Sessions, &["GET", "HEAD"]),
     ("/v1/database/health", Route::Health, &["GET", "HEAD"]),
     ("/v1/config", Route::Config, &["GET", "HEAD"]),
@@ -201,6 +203,7 @@ impl Control {
             (Route::Hold, _) => hold::get(self, &asked, place).await,
             (Route::Resources, _) => resources::post(self, &asked).await,
             (Route::Resource, _) => resources::delete(self, &asked).await,
+            (Route::Query, _) => sql::post(self, &asked, place).await,
             (Route::Sessions, _) => sessions::get(self, &asked).await,
             (Route::Health, _) => health::get(self, &asked).await,
             (Route::Config, _) => configuration::get(self, &asked),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::execution::{self, Kind, PoolView, ResourceKind, Summary, View};
 use crate::session::Totals;
@@ -472,6 +473,31 @@ pub enum Peer {
         /// Where it comes from: address and port.
         address: String,
     },
+}
+
+/// `POST /v1/executions/{id}/query`.
+#[derive(Debug, Serialize)]
+pub struct Queried {
+    /// The columns; none where the statement gives no rows.
+    pub columns: Vec<Column>,
+    /// The rows, each an array with a value for each column: null, true and false, numbers of the types
+    /// int2, int4, int8, float4 and float8 (their infinities and NaN are strings), json and jsonb as
+    /// they are, everything else as the text that PostgreSQL has for it.
+    pub rows: Box<RawValue>,
+    /// The command tag, such as `SELECT 3`; null where rows were left out before the end, and for an
+    /// empty statement.
+    pub command: Option<String>,
+    /// Whether rows were left out, by `max_rows` or by the bound of 1 MiB.
+    pub truncated: bool,
+}
+
+/// A column of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// The name of its type, as in `pg_type`; its number where that could not be asked.
+    pub r#type: String,
 }
 
 /// `POST /v1/pause`.

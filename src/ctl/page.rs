@@ -76,6 +76,8 @@ impl Cell {
 pub(super) struct Page {
     out: String,
     colours: bool,
+    /// How wide a line may be; none: as wide as it is.
+    width: Option<usize>,
 }
 
 impl Page {
@@ -83,7 +85,18 @@ impl Page {
         Self {
             out: String::new(),
             colours,
+            width: None,
         }
+    }
+
+    /// For a terminal that is so wide.
+    pub(super) fn within(self, width: Option<usize>) -> Self {
+        Self { width, ..self }
+    }
+
+    /// How wide a line may be; none: as wide as it is.
+    pub(super) fn width(&self) -> Option<usize> {
+        self.width
     }
 
     /// All of it.
@@ -105,7 +118,7 @@ impl Page {
             cell.is_some_and(|cell| cell.right)
         });
         let head = heads.iter().zip(rights).map(|(head, right)| Cell {
-            text: (*head).to_owned(),
+            text: tame(head),
             colour: Colour::Faint,
             right,
         });
