@@ -36,7 +36,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Config, Loaded, Roots, Running};
-use crate::control::{Configuration, Control, Facts, UpstreamFacts};
+use crate::control::{Configuration, Control, Facts, UpstreamFacts, Within};
 use crate::execution::Remote;
 use crate::listener::{BoundSocket, Directory, bind_tcp};
 use crate::monitor::Monitor;
@@ -169,7 +169,9 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
     let (ask, asked) = mpsc::channel(ASKING);
     let configuration = Configuration::new(running.clone(), ask);
     let facts = facts(config, started, &addresses, Arc::clone(&life));
-    let control = Control::over(remote.clone(), monitors, facts, configuration);
+    let service = Arc::clone(data.service());
+    let within = Within::new(move |connection, peer| service.welcome(connection, peer));
+    let control = Control::over(remote.clone(), monitors, facts, configuration, within);
     let stage = Stage {
         remote: remote.clone(),
         service: Arc::clone(data.service()),

@@ -46,10 +46,12 @@ pub(super) async fn run(
                     executions.counts(),
                     executions.sessions().counts(),
                     holders.into_iter().next(),
+                    executions.resources(),
                 )
             })
             .await;
-        let Ok(((budget, queue), executions, sessions, holder)) = asked else {
+        let Ok(((budget, queue), executions, sessions, holder, (resources, expired))) = asked
+        else {
             return;
         };
         let minutes = last.elapsed().as_secs_f64() / 60.0;
@@ -73,6 +75,8 @@ pub(super) async fn run(
                 .and_then(|holder| holder.bound_age)
                 .map(|age| age.as_secs_f64()),
             oldest_holder = holder.map(|holder| holder.identity.execution.to_string()),
+            resources = resources.total(),
+            resources_expired = expired,
             resident_bytes = resident_bytes(),
             uptime_seconds = started.elapsed().as_secs(),
             "status"

@@ -169,7 +169,7 @@ impl Service {
             tokio::spawn(async move {
                 let _counted = CountsPanic(Arc::clone(&service));
                 if let Ok((connection, peer)) = opened {
-                    service.receive(connection, peer, place).await;
+                    service.receive(connection, peer, Some(place)).await;
                 }
             });
         }
@@ -211,8 +211,18 @@ impl Service {
         &self.forbidden
     }
 
+    /// Serves a connection that comes from within, of somebody who is known: one like any other,
+    /// but that it need not wait at the door. Must be called on the data plane's runtime.
+    pub fn welcome(self: &Arc<Self>, connection: OwnedFd, peer: Peer) {
+        let service = Arc::clone(self);
+        tokio::spawn(async move {
+            let _counted = CountsPanic(Arc::clone(&service));
+            service.receive(connection, peer, None).await;
+        });
+    }
+
     /// One connection, from its first packet to its end.
-    async fn receive(self: Arc<Self>, connection: OwnedFd, peer: Peer, mut place: Place) {
+    async fn receive(self: Arc<Self>, connection: OwnedFd, peer: Peer, mut place: Option<Place>) {
         let Ok(line) = Line::new(connection, self.scratch.clone()) else {
             return;
         };
@@ -220,7 +230,7 @@ impl Service {
         let arrived = Box::pin(async {
             tokio::select! {
                 arrived = self.arrive(&line, peer) => arrived,
-                () = place.sent_away() => {
+                () = sent_away(&mut place) => {
                     Err(NoLogin::Refused(Box::new(words::crowded(FAIR)), "crowded"))
                 }
             }
@@ -293,6 +303,14 @@ impl Service {
         let sqlstate = report.sqlstate.as_str();
         tracing::info!(kind, sqlstate, %peer, "{}", report.message);
         line.say_goodbye(report);
+    }
+}
+
+/// Waits until the place is needed for another one; who has none is never sent away. Cancel safe.
+async fn sent_away(place: &mut Option<Place>) {
+    match place {
+        Some(place) => place.sent_away().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -57,7 +57,7 @@ fn too_large() -> Problem {
     Problem::new(
         Kind::BodyTooLarge,
         format!("the body is over {MAX_BODY} bytes"),
-        "Send less: no route takes more than a short JSON object.",
+        "Send less: only a query is ever long, and a longer one needs a driver.",
     )
 }
 

@@ -66,8 +66,8 @@ fn answer(view: &View, url: String) -> Created {
     }
 }
 
-/// The upstream whose URL is answered, and its database.
-fn upstream<'a>(
+/// The upstream of that name, the first without one, and the database that a client names for it.
+pub(super) fn upstream<'a>(
     facts: &'a Facts,
     name: Option<&'a str>,
 ) -> Result<(&'a UpstreamFacts, &'a str), Problem> {
@@ -118,7 +118,8 @@ pub(super) fn invalid(error: &serde_json::Error, example: &str) -> Problem {
     Problem::new(Kind::InvalidBody, detail, hint)
 }
 
-fn field(detail: String, hint: impl Into<String>) -> Problem {
+/// A field that is wrong.
+pub(super) fn field(detail: String, hint: impl Into<String>) -> Problem {
     Problem::new(Kind::InvalidField, detail, hint)
 }
 

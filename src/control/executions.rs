@@ -12,7 +12,7 @@ use super::Control;
 use super::problem::{Kind, Problem};
 use super::query::{Query, wrong};
 use super::router::{Answer, Asked, json};
-use super::types::{Deleted, Ended, Execution, Listed, Seconds};
+use super::types::{Deleted, Ended, Execution, ExecutionDetails, Found, Listed, Seconds};
 
 /// How long the end of an execution is waited for, beyond its grace.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,12 +38,20 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
     Query::parse(asked.query.as_deref(), &[])?;
     let id = asked.execution()?;
     let known = id.clone();
-    let (view, summary) = control
-        .remote
-        .ask(move |executions| (executions.view(&known), latest(executions, &known)))
-        .await?;
-    let found = view.map(alive);
-    let found = found.or_else(|| summary.as_ref().map(gone));
+    let look = control.remote.ask(move |executions| {
+        let view = executions.view(&known);
+        let view = view.map(|view| (view, executions.resources_of(&known)));
+        (view, latest(executions, &known))
+    });
+    let (view, summary) = look.await?;
+    let found = view.map(|(view, resources)| {
+        Found::Alive(Box::new(ExecutionDetails {
+            execution: Execution::from(view),
+            registered: resources.into_iter().map(Into::into).collect(),
+        }))
+    });
+    let ended = |summary| Found::Ended(Box::new(Ended::from(summary)));
+    let found = found.or_else(|| summary.as_ref().map(ended));
     json(StatusCode::OK, &found.ok_or_else(|| none(&id))?)
 }
 
@@ -139,6 +147,7 @@ fn unfinished(view: &View, leftovers: usize) -> Ended {
         work: view.totals.into(),
         peak_connections: view.pools.iter().map(|pool| pool.peak).sum(),
         leftovers,
+        resources_left: view.resources.into(),
     }
 }
 

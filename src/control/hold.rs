@@ -14,6 +14,7 @@ use hyper::body::{Body, Frame};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, interval};
 
+use crate::execution;
 use crate::protocol::startup::ExecutionId;
 
 use super::Control;
@@ -22,6 +23,7 @@ use super::problem::{Kind, Problem};
 use super::query::Query;
 use super::router::{Answer, Asked};
 use super::server::Place;
+use super::types::HoldLine;
 
 /// How often a byte comes.
 const BEAT: Duration = Duration::from_secs(2);
@@ -51,13 +53,14 @@ pub(super) async fn get(control: &Arc<Control>, asked: &Asked, place: &Place) ->
     // The hold lives in this future, and so in the answer's body.
     let ended = async move {
         match hold.ended().await {
-            Some(ended) => Some(ended.summary.reason.as_str()),
-            // It ended before it could be asked.
-            None => control
-                .summary(&id)
-                .await
-                .ok()?
-                .map(|it| it.reason.as_str()),
+            Some(ended) => lines(&ended),
+            // The process ends, and nobody tells any more.
+            None => {
+                let summary = control.summary(&id).await.ok().flatten();
+                vec![HoldLine::Ended {
+                    reason: summary.map(|it| it.reason.as_str()),
+                }]
+            }
         }
     };
     let stream = Stream {
@@ -88,8 +91,8 @@ pub(super) async fn not_active(control: &Control, id: &ExecutionId) -> Problem {
     }
 }
 
-/// Tells why the execution has ended.
-type Ended = Pin<Box<dyn Future<Output = Option<&'static str>> + Send>>;
+/// Tells what there is to say once the execution has ended.
+type Ended = Pin<Box<dyn Future<Output = Vec<HoldLine>> + Send>>;
 
 /// The answer's body. Dropping it, as hyper does when the client goes, drops the hold.
 struct Stream {
@@ -110,9 +113,9 @@ impl Body for Stream {
         let Some(ended) = &mut self.ended else {
             return Poll::Ready(None);
         };
-        if let Poll::Ready(reason) = ended.as_mut().poll(cx) {
+        if let Poll::Ready(lines) = ended.as_mut().poll(cx) {
             self.ended = None;
-            return Poll::Ready(Some(Ok(Frame::data(farewell(reason)))));
+            return Poll::Ready(Some(Ok(Frame::data(farewell(&lines)))));
         }
         match self.beat.poll_tick(cx) {
             Poll::Ready(_) => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(BYTE))))),
@@ -121,10 +124,28 @@ impl Body for Stream {
     }
 }
 
-/// The last line; without a reason where that is not known any more.
-fn farewell(reason: Option<&str>) -> Bytes {
-    let line = serde_json::json!({"event": "ended", "reason": reason});
-    format!("{line}\n").into()
+/// What is told at the end: what the app has left registered, if anything, and why it has ended.
+fn lines(ended: &execution::Ended) -> Vec<HoldLine> {
+    let left = ended.resources.iter().cloned().map(Into::into);
+    let left = HoldLine::ResourcesLeft {
+        resources: left.collect(),
+    };
+    let reason = Some(ended.summary.reason.as_str());
+    let last = HoldLine::Ended { reason };
+    match ended.resources.is_empty() {
+        true => vec![last],
+        false => vec![left, last],
+    }
+}
+
+fn farewell(lines: &[HoldLine]) -> Bytes {
+    let mut out = Vec::new();
+    for line in lines {
+        // Texts and numbers: JSON can say them.
+        out.extend(serde_json::to_vec(line).unwrap_or_default());
+        out.push(b'\n');
+    }
+    out.into()
 }
 
 #[cfg(test)]
@@ -133,7 +154,9 @@ mod tests {
 
     #[test]
     fn the_last_line_is_json() {
-        let line = farewell(Some("deadline"));
+        let line = farewell(&[HoldLine::Ended {
+            reason: Some("deadline"),
+        }]);
         assert_eq!(line, "{\"event\":\"ended\",\"reason\":\"deadline\"}\n");
     }
 }

@@ -10,7 +10,9 @@
 //! | [`router`] | from a request to its answer |
 //! | [`problem`] | what is said when something is refused (RFC 9457) |
 //! | [`types`] | what is answered otherwise |
-//! | `status` `executions` `create` `hold` `sessions` `health` `seeds` `pause` `life` [`configuration`] | the routes |
+//! | `status` `executions` `create` `hold` `resources` `sessions` `health` `seeds` `pause` `life` [`configuration`] | the routes |
+//! | `sql` | `POST /v1/executions/{id}/query`, over a session of our own |
+//! | [`within`] | how control gets such a session |
 //! | `body` `query` `url` | what is read of requests, and the URL that is answered |
 
 mod body;
@@ -25,14 +27,17 @@ pub mod openapi;
 mod pause;
 pub mod problem;
 mod query;
+mod resources;
 pub mod router;
 mod seeds;
 mod server;
 mod sessions;
+mod sql;
 mod stall;
 mod status;
 pub mod types;
 mod url;
+pub mod within;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,9 +54,14 @@ use crate::shutdown::Life;
 
 pub use configuration::Configuration;
 use health::Watched;
+pub use within::Within;
 
 /// How many `hold` streams may be open at once.
 const HOLDS: usize = 4096;
+
+/// How many queries may be under way at once: each may wait for long, and hold some megabytes. Far
+/// fewer than the connections that may ask, so that who asks something else is answered.
+const QUERIES: usize = 32;
 
 /// What the API tells of the process and its configuration.
 #[derive(Debug, Clone)]
@@ -102,6 +112,9 @@ pub struct Control {
     changed: Notify,
     /// The places of `hold` streams.
     holds: Arc<Semaphore>,
+    /// The places of queries.
+    queries: Arc<Semaphore>,
+    within: Within,
 }
 
 /// What is configured of the API, at one moment.
@@ -114,19 +127,22 @@ struct Outlook {
 
 impl Control {
     /// The API over these executions; `monitors` has one for each upstream, in the order of the
-    /// configuration, which is that of their numbers. The configuration is nobody's to see.
+    /// configuration, which is that of their numbers. The configuration is nobody's to see, and queries
+    /// are not served.
     #[must_use]
     pub fn new(remote: Remote, monitors: Vec<Arc<Monitor>>, facts: Facts) -> Arc<Self> {
-        Self::over(remote, monitors, facts, Configuration::unseen())
+        let (unseen, closed) = (Configuration::unseen(), Within::closed());
+        Self::over(remote, monitors, facts, unseen, closed)
     }
 
-    /// The same, with routes for the configuration.
+    /// The same, with routes for the configuration, and with queries over sessions of our own.
     #[must_use]
     pub fn over(
         remote: Remote,
         monitors: Vec<Arc<Monitor>>,
         facts: Facts,
         configuration: Configuration,
+        within: Within,
     ) -> Arc<Self> {
         let numbered = (0..).map(UpstreamNumber).zip(monitors);
         let watched = numbered.map(|(number, monitor)| Arc::new(Watched::new(number, monitor)));
@@ -137,6 +153,8 @@ impl Control {
             })),
             changed: Notify::new(),
             holds: Arc::new(Semaphore::new(HOLDS)),
+            queries: Arc::new(Semaphore::new(QUERIES)),
+            within,
             remote,
             configuration,
         })

@@ -77,8 +77,9 @@ fn described(
     let mut responses: Map<String, Value> = Map::new();
     for (status, description, content) in operation.answers {
         let mut response = json!({"description": description});
-        let (kind, schema) = content.described(sent);
-        response["content"] = json!({kind: {"schema": schema}});
+        if let Some((kind, schema)) = content.described(sent) {
+            response["content"] = json!({kind: {"schema": schema}});
+        }
         responses.insert(status.to_string(), response);
     }
     for kind in ALWAYS.iter().chain(operation.problems) {
@@ -94,7 +95,11 @@ fn described(
         json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string"},
             "description": "the name of an execution"})
     });
-    let all: Vec<Value> = id.into_iter().chain(parameters).collect();
+    let rid = operation.path.contains("{rid}").then(|| {
+        json!({"name": "rid", "in": "path", "required": true, "schema": {"type": "integer"},
+            "description": "the number of a resource"})
+    });
+    let all: Vec<Value> = id.into_iter().chain(rid).chain(parameters).collect();
     if !all.is_empty() {
         described["parameters"] = all.into();
     }
@@ -151,14 +156,15 @@ fn closed(schema: &mut Schema) {
 
 impl Content {
     /// The media type and what is in it.
-    fn described(&self, generator: &mut SchemaGenerator) -> (&'static str, Schema) {
+    fn described(&self, generator: &mut SchemaGenerator) -> Option<(&'static str, Schema)> {
         match self {
+            Self::Nothing => None,
             Self::Json(schema) => {
                 let mut schema = schema(generator);
                 closed(&mut schema);
-                ("application/json", schema)
+                Some(("application/json", schema))
             }
-            Self::Stream(kind) => (kind, schemars::json_schema!({"type": "string"})),
+            Self::Stream(kind) => Some((kind, schemars::json_schema!({"type": "string"}))),
         }
     }
 }
@@ -218,7 +224,8 @@ mod tests {
                 let told = property["description"].as_str();
                 let told = told.unwrap_or_else(|| panic!("{at}: {name} is not described"));
                 let is_required = required.as_array().unwrap().contains(&json!(name));
-                let is_request = at.contains("requestBody") || told.contains("without it");
+                let is_request =
+                    at.contains("requestBody") || told.to_lowercase().contains("without it");
                 assert!(
                     is_required || is_request || told.contains("not there"),
                     "{at}: {name} may be missing and does not say when: {told}"

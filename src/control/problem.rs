@@ -32,8 +32,24 @@ pub enum Kind {
     MethodNotAllowed,
     /// There is no execution of that name.
     NoSuchExecution,
+    /// The execution has no such resource.
+    NoSuchResource,
     /// An explicit execution of that name is active.
     ExecutionExists,
+    /// The execution has as many resources as it may have.
+    TooManyResources,
+    /// The execution has ended.
+    ExecutionEnded,
+    /// The database refuses the query.
+    QueryFailed,
+    /// The query took too long, and was cancelled.
+    QueryTimeout,
+    /// No server connection was free in time.
+    NoConnection,
+    /// As many queries are under way as may be.
+    TooManyQueries,
+    /// The database can't be reached, or has gone.
+    DatabaseUnavailable,
     /// The user of the process may not connect.
     UserNotAllowed,
     /// It takes administrative rights.
@@ -54,7 +70,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidBody,
         Self::InvalidField,
         Self::InvalidParameter,
@@ -62,7 +78,15 @@ impl Kind {
         Self::NoSuchRoute,
         Self::MethodNotAllowed,
         Self::NoSuchExecution,
+        Self::NoSuchResource,
         Self::ExecutionExists,
+        Self::TooManyResources,
+        Self::ExecutionEnded,
+        Self::QueryFailed,
+        Self::QueryTimeout,
+        Self::NoConnection,
+        Self::TooManyQueries,
+        Self::DatabaseUnavailable,
         Self::UserNotAllowed,
         Self::AdminOff,
         Self::BodyTooLarge,
@@ -78,16 +102,26 @@ impl Kind {
     pub fn status(self) -> StatusCode {
         match self {
             Self::InvalidBody | Self::InvalidParameter => StatusCode::BAD_REQUEST,
-            Self::InvalidField | Self::InvalidExecutionId | Self::InvalidConfiguration => {
-                StatusCode::UNPROCESSABLE_ENTITY
+            Self::InvalidField
+            | Self::InvalidExecutionId
+            | Self::InvalidConfiguration
+            | Self::QueryFailed => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoSuchRoute | Self::NoSuchExecution | Self::NoSuchResource => {
+                StatusCode::NOT_FOUND
             }
-            Self::NoSuchRoute | Self::NoSuchExecution => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::ExecutionExists => StatusCode::CONFLICT,
+            Self::ExecutionExists | Self::TooManyResources | Self::ExecutionEnded => {
+                StatusCode::CONFLICT
+            }
             Self::UserNotAllowed | Self::AdminOff => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::TooManyHolds | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::QueryTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::TooManyHolds
+            | Self::ShuttingDown
+            | Self::NoConnection
+            | Self::TooManyQueries
+            | Self::DatabaseUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -103,7 +137,15 @@ impl Kind {
             Self::NoSuchRoute => "no_such_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NoSuchExecution => "no_such_execution",
+            Self::NoSuchResource => "no_such_resource",
             Self::ExecutionExists => "execution_exists",
+            Self::TooManyResources => "too_many_resources",
+            Self::ExecutionEnded => "execution_ended",
+            Self::QueryFailed => "query_failed",
+            Self::QueryTimeout => "query_timeout",
+            Self::NoConnection => "no_connection",
+            Self::TooManyQueries => "too_many_queries",
+            Self::DatabaseUnavailable => "database_unavailable",
             Self::UserNotAllowed => "user_not_allowed",
             Self::AdminOff => "admin_off",
             Self::BodyTooLarge => "body_too_large",
@@ -113,6 +155,16 @@ impl Kind {
             Self::InvalidConfiguration => "invalid_configuration",
             Self::Internal => "internal",
         }
+    }
+
+    /// After how many seconds it may be tried again; none where that would not help.
+    #[must_use]
+    pub fn retry_after(self) -> Option<u32> {
+        let is_passing = matches!(
+            self,
+            Self::NoConnection | Self::TooManyQueries | Self::DatabaseUnavailable
+        );
+        is_passing.then_some(1)
     }
 
     /// What it is, the same each time.
@@ -126,7 +178,15 @@ impl Kind {
             Self::NoSuchRoute => "No such route",
             Self::MethodNotAllowed => "Method not allowed",
             Self::NoSuchExecution => "No such execution",
+            Self::NoSuchResource => "No such resource",
             Self::ExecutionExists => "The execution is active already",
+            Self::TooManyResources => "Too many resources",
+            Self::ExecutionEnded => "The execution has ended",
+            Self::QueryFailed => "The query failed",
+            Self::QueryTimeout => "The query took too long",
+            Self::NoConnection => "No server connection was free in time",
+            Self::TooManyQueries => "Too many queries at once",
+            Self::DatabaseUnavailable => "The database is unavailable",
             Self::UserNotAllowed => "User not allowed",
             Self::AdminOff => "Administrative routes are off",
             Self::BodyTooLarge => "The body is too large",
@@ -148,6 +208,34 @@ pub struct Problem {
     hint: String,
     allow: Option<String>,
     errors: Vec<String>,
+    sql: Option<Box<SqlError>>,
+}
+
+/// What PostgreSQL says of a query, or execpool in its place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SqlError {
+    /// The SQLSTATE.
+    pub sqlstate: String,
+    /// The message.
+    pub message: String,
+    /// More about it.
+    pub detail: Option<String>,
+    /// What to do.
+    pub hint: Option<String>,
+    /// Where in the query, in characters from 1.
+    pub position: Option<u32>,
+}
+
+/// What is sent of an error of a query.
+#[derive(Serialize, JsonSchema)]
+struct SentSql<'a> {
+    /// The SQLSTATE; not there where it is about something else.
+    sqlstate: &'a str,
+    /// PostgreSQL's message; not there where it is about something else.
+    message: &'a str,
+    /// Where in the query, in characters from 1; null where that is not known, not there where it is
+    /// about something else.
+    position: Option<u32>,
 }
 
 /// What is sent of it: a problem of RFC 9457.
@@ -169,6 +257,9 @@ pub(super) struct Sent<'a> {
     /// All that is wrong with a configuration; not there where it is about something else.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     errors: &'a [String],
+    /// Only where a query has failed.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    sql: Option<SentSql<'a>>,
 }
 
 impl Problem {
@@ -181,6 +272,18 @@ impl Problem {
             hint: hint.into(),
             allow: None,
             errors: Vec::new(),
+            sql: None,
+        }
+    }
+
+    /// A query that has failed; `hint` is for where the error has none.
+    #[must_use]
+    pub fn of_sql(kind: Kind, error: Box<SqlError>, hint: &str) -> Self {
+        let detail = error.detail.as_ref().unwrap_or(&error.message).clone();
+        let hint = error.hint.as_deref().unwrap_or(hint).to_owned();
+        Self {
+            sql: Some(error),
+            ..Self::new(kind, detail, hint)
         }
     }
 
@@ -223,6 +326,11 @@ impl Problem {
             detail: &self.detail,
             hint: &self.hint,
             errors: &self.errors,
+            sql: self.sql.as_ref().map(|error| SentSql {
+                sqlstate: &error.sqlstate,
+                message: &error.message,
+                position: error.position,
+            }),
         };
         // Plain texts and a number: JSON can say them.
         let body = serde_json::to_vec(&sent).unwrap_or_default();
@@ -230,6 +338,9 @@ impl Problem {
         *response.status_mut() = self.kind.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if let Some(seconds) = self.kind.retry_after() {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
         if let Some(Ok(allow)) = self.allow.as_deref().map(HeaderValue::from_str) {
             headers.insert(header::ALLOW, allow);
         }
@@ -272,7 +383,7 @@ mod tests {
     fn every_kind_has_a_code_and_a_title_of_its_own_and_is_an_error() {
         let codes: HashSet<_> = Kind::ALL.map(Kind::code).into_iter().collect();
         let titles: HashSet<_> = Kind::ALL.map(Kind::title).into_iter().collect();
-        assert_eq!((codes.len(), titles.len()), (16, 16));
+        assert_eq!((codes.len(), titles.len()), (24, 24));
         assert!(Kind::ALL.iter().all(|kind| kind.status().as_u16() >= 400));
     }
 

@@ -11,13 +11,14 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
+use crate::execution::ResourceId;
 use crate::protocol::startup::{ExecutionId, InvalidExecutionId};
 
 use super::problem::{Kind, Problem, near, repeated};
 use super::server::Place;
 use super::{
     Control, body, configuration, create, executions, health, heartbeat, hold, life, openapi,
-    pause, seeds, sessions, status,
+    pause, resources, seeds, sessions, sql, status,
 };
 
 /// The body of an answer.
@@ -34,6 +35,9 @@ enum Route {
     Execution,
     Heartbeat,
     Hold,
+    Resources,
+    Resource,
+    Query,
     Sessions,
     Health,
     Config,
@@ -59,7 +63,7 @@ impl Route {
 }
 
 /// Where each is, and by which methods.
-const ROUTES: [(&str, Route, &[&str]); 17] = [
+const ROUTES: [(&str, Route, &[&str]); 20] = [
     ("/v1/status", Route::Status, &["GET", "HEAD"]),
     (
         "/v1/executions",
@@ -74,6 +78,13 @@ const ROUTES: [(&str, Route, &[&str]); 17] = [
     ("/v1/executions/{id}/heartbeat", Route::Heartbeat, &["POST"]),
     // No HEAD: its end would end the execution.
     ("/v1/executions/{id}/hold", Route::Hold, &["GET"]),
+    ("/v1/executions/{id}/resources", Route::Resources, &["POST"]),
+    (
+        "/v1/executions/{id}/resources/{rid}",
+        Route::Resource,
+        &["DELETE"],
+    ),
+    ("/v1/executions/{id}/query", Route::Query, &["POST"]),
     ("/v1/sessions", Route::Sessions, &["GET", "HEAD"]),
     ("/v1/database/health", Route::Health, &["GET", "HEAD"]),
     ("/v1/config", Route::Config, &["GET", "HEAD"]),
@@ -99,24 +110,38 @@ const ROUTES: [(&str, Route, &[&str]); 17] = [
 /// A request that has found its route.
 #[derive(Debug)]
 pub(super) struct Asked {
-    /// What stands in the path for `{id}`; empty where the route has none.
-    id: String,
+    /// What stands in the path for `{id}` and `{rid}`.
+    named: Named,
     /// The query string.
     pub(super) query: Option<String>,
     /// The body.
     pub(super) body: Bytes,
 }
 
+/// What a path names, decoded; empty where the route names nothing.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Named {
+    /// The execution.
+    id: String,
+    /// The resource of it.
+    rid: String,
+}
+
 impl Asked {
+    /// The resource that the path names; none if it is no number.
+    pub(super) fn resource(&self) -> Option<ResourceId> {
+        self.named.rid.parse().ok().map(ResourceId)
+    }
+
     /// The execution that the path names. Other than clients, who may not choose such a name,
     /// a path may name an execution that belongs to one session.
     pub(super) fn execution(&self) -> Result<ExecutionId, Problem> {
-        let number = self.id.strip_prefix("session-");
+        let name = &self.named.id;
+        let number = name.strip_prefix("session-");
         let number = number.and_then(|number| number.parse().ok());
         match number.map(ExecutionId::session) {
-            Some(id) if id.as_str() == self.id => Ok(id),
-            _ => self
-                .id
+            Some(id) if id.as_str() == name => Ok(id),
+            _ => name
                 .parse()
                 .map_err(|error| invalid_id(Kind::InvalidExecutionId, &error)),
         }
@@ -153,7 +178,7 @@ impl Control {
         // Read whatever comes of it: an answer before the end of a body may be lost on its way.
         let body = body::read(body).await?;
         place.may_ask(self.outlook().facts.allow_uids.as_deref())?;
-        let (route, id) = find(head.uri.path())?;
+        let (route, named) = find(head.uri.path())?;
         allowed(route, &head.method, head.uri.path())?;
         if route.is_administrative() && !self.outlook().facts.admin {
             return Err(Problem::new(
@@ -166,7 +191,7 @@ impl Control {
             ));
         }
         let asked = Asked {
-            id,
+            named,
             query: head.uri.query().map(str::to_owned),
             body,
         };
@@ -178,6 +203,9 @@ impl Control {
             (Route::Execution, _) => executions::get(self, &asked).await,
             (Route::Heartbeat, _) => heartbeat::post(self, &asked).await,
             (Route::Hold, _) => hold::get(self, &asked, place).await,
+            (Route::Resources, _) => resources::post(self, &asked).await,
+            (Route::Resource, _) => resources::delete(self, &asked).await,
+            (Route::Query, _) => sql::post(self, &asked, place).await,
             (Route::Sessions, _) => sessions::get(self, &asked).await,
             (Route::Health, _) => health::get(self, &asked).await,
             (Route::Config, _) => configuration::get(self, &asked),
@@ -216,7 +244,7 @@ pub(super) fn served() -> impl Iterator<Item = (&'static str, &'static str)> {
     routes.flat_map(|(path, _, methods)| methods.iter().map(move |method| (*path, *method)))
 }
 
-fn find(path: &str) -> Result<(Route, String), Problem> {
+fn find(path: &str) -> Result<(Route, Named), Problem> {
     let found = ROUTES
         .iter()
         .find_map(|(pattern, route, _)| Some((*route, matched(pattern, path)?)));
@@ -230,16 +258,16 @@ fn find(path: &str) -> Result<(Route, String), Problem> {
     })
 }
 
-/// What stands for `{id}` in a path that has this pattern, decoded.
-fn matched(pattern: &str, path: &str) -> Option<String> {
-    let mut id = String::new();
+/// What a path names that has this pattern.
+fn matched(pattern: &str, path: &str) -> Option<Named> {
+    let mut named = Named::default();
+    let decoded = |part| percent_decode_str(part).decode_utf8_lossy().into_owned();
     let (mut left, mut right) = (pattern.split('/'), path.split('/'));
     loop {
         match (left.next(), right.next()) {
-            (None, None) => return Some(id),
-            (Some("{id}"), Some(part)) if !part.is_empty() => {
-                id = percent_decode_str(part).decode_utf8_lossy().into_owned();
-            }
+            (None, None) => return Some(named),
+            (Some("{id}"), Some(part)) if !part.is_empty() => named.id = decoded(part),
+            (Some("{rid}"), Some(part)) if !part.is_empty() => named.rid = decoded(part),
             (Some(a), Some(b)) if a == b => {}
             _ => return None,
         }
@@ -288,9 +316,12 @@ mod tests {
     #[test]
     fn every_route_is_found_by_its_path_with_the_id_decoded() {
         for (pattern, route, _) in ROUTES {
-            let (found, id) = find(&pattern.replace("{id}", "a%40b")).unwrap();
+            let path = pattern.replace("{id}", "a%40b").replace("{rid}", "%37");
+            let (found, named) = find(&path).unwrap();
             assert_eq!(found, route);
-            assert_eq!(id, if pattern.contains("{id}") { "a@b" } else { "" });
+            let has = |part, decoded| if pattern.contains(part) { decoded } else { "" };
+            assert_eq!(named.id, has("{id}", "a@b"));
+            assert_eq!(named.rid, has("{rid}", "7"));
         }
     }
 
@@ -330,7 +361,10 @@ mod tests {
     fn executions_of_one_session_can_be_named_by_a_path_and_nonsense_cannot() {
         let of = |id: &str| {
             let asked = Asked {
-                id: id.to_owned(),
+                named: Named {
+                    id: id.to_owned(),
+                    ..Named::default()
+                },
                 query: None,
                 body: Bytes::new(),
             };

@@ -97,6 +97,7 @@ fn stats(views: &[View]) -> Stats {
         tracked.sql_engines += view.sessions;
         let open = view.pools.iter().map(|pool| pool.counts.open());
         tracked.sql_databases += open.sum::<usize>();
+        tracked.custom_connections += view.resources.total();
     }
     let tracked = executions.values();
     let total = tracked.map(|it| it.sql_engines + it.sql_databases + it.custom_connections);

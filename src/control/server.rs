@@ -15,6 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::listener;
+use crate::session::Peer;
 
 use super::Control;
 use super::problem::{Kind, Problem};
@@ -41,8 +42,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A connection's place among those that may ask, and who is at its other end.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// The user of the process; none where the system does not tell.
-    uid: Option<u32>,
+    /// The process; none where the system does not tell.
+    peer: Option<Peer>,
     /// None for one that has left.
     permit: Mutex<Option<OwnedSemaphorePermit>>,
     since: Instant,
@@ -53,14 +54,19 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn new(uid: Option<u32>, permit: Option<OwnedSemaphorePermit>) -> Self {
+    fn new(peer: Option<Peer>, permit: Option<OwnedSemaphorePermit>) -> Self {
         Self {
-            uid,
+            peer,
             permit: Mutex::new(permit),
             since: Instant::now(),
             heard: AtomicBool::new(false),
             evicted: Notify::new(),
         }
+    }
+
+    /// The process at the other end; none where the system does not tell.
+    pub(super) fn peer(&self) -> Option<Peer> {
+        self.peer
     }
 
     /// The connection asks nothing more: somebody else may.
@@ -74,12 +80,11 @@ impl Place {
         let Some(allowed) = allowed else {
             return Ok(());
         };
-        if self.uid.is_some_and(|uid| allowed.contains(&uid)) {
+        let uid = self.peer.and_then(Peer::uid);
+        if uid.is_some_and(|uid| allowed.contains(&uid)) {
             return Ok(());
         }
-        let who = self
-            .uid
-            .map_or("an unknown user".to_owned(), |uid| format!("user {uid}"));
+        let who = uid.map_or("an unknown user".to_owned(), |uid| format!("user {uid}"));
         Err(Problem::new(
             Kind::UserNotAllowed,
             format!("{who} may not use the control socket"),
@@ -180,8 +185,7 @@ impl Doors {
             }
             let permit = self.permit().await;
             if let Some(stream) = self.newcomer.take() {
-                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-                let place = Arc::new(Place::new(uid, Some(permit)));
+                let place = Arc::new(Place::new(peer(&stream), Some(permit)));
                 self.silent.push_back(Arc::downgrade(&place));
                 return (stream, place);
             }
@@ -217,6 +221,15 @@ impl Doors {
     }
 }
 
+/// Who has opened a connection.
+fn peer(stream: &UnixStream) -> Option<Peer> {
+    let credentials = stream.peer_cred().ok()?;
+    Some(Peer::Unix {
+        uid: credentials.uid(),
+        pid: credentials.pid().filter(|pid| *pid > 0),
+    })
+}
+
 /// The place, if its connection is still there and has sent no head.
 fn is_silent(place: &Weak<Place>) -> Option<Arc<Place>> {
     place.upgrade().filter(|place| !place.heard.load(Relaxed))
@@ -228,7 +241,8 @@ mod tests {
 
     #[test]
     fn only_listed_users_may_ask_where_there_is_a_list() {
-        let place = |uid| Place::new(uid, None);
+        let peer = |uid: Option<u32>| uid.map(|uid| Peer::Unix { uid, pid: None });
+        let place = |uid| Place::new(peer(uid), None);
         assert_eq!(place(None).may_ask(None), Ok(()));
         assert_eq!(place(Some(7)).may_ask(Some(&[5, 7])), Ok(()));
         for uid in [Some(8), None] {

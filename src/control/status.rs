@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::StatusCode;
 
 use crate::budget::Budget;
-use crate::execution::{Counts, Executions, Reason};
+use crate::execution::{Counts, Executions, Reason, ResourceCounts};
 use crate::metrics::resident_bytes;
 use crate::pool::{Counts as PoolCounts, Paused, Queue};
 use crate::session::{Counts as SessionCounts, State};
@@ -25,6 +25,8 @@ struct Look {
     executions: Counts,
     sessions: SessionCounts,
     refused: BTreeMap<&'static str, u64>,
+    /// What is registered, and how many have expired.
+    resources: (ResourceCounts, u64),
     paused: Option<Paused>,
 }
 
@@ -43,6 +45,7 @@ impl Look {
             executions: executions.counts(),
             sessions: executions.sessions().counts(),
             refused: executions.sessions().refusals(),
+            resources: executions.resources(),
             paused: executions.lender().paused(),
         }
     }
@@ -70,6 +73,10 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         upstreams: control.last_seen(Instant::now()),
         executions: execution_counts(&look.executions),
         sessions: session_counts(&look.sessions, look.refused),
+        resources: types::ResourceTotals {
+            registered: look.resources.0.into(),
+            expired: look.resources.1,
+        },
         memory: Memory {
             resident_bytes: resident_bytes(),
         },

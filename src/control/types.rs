@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::execution::{Kind, PoolView, Summary, View};
+use crate::execution::{self, Kind, PoolView, ResourceKind, Summary, View};
 use crate::session::{State, Totals};
 
 /// A duration, sent as a number of seconds down to the microsecond.
@@ -71,6 +72,8 @@ pub struct Status {
     pub executions: ExecutionCounts,
     /// How many sessions there are and were.
     pub sessions: SessionCounts,
+    /// What apps have registered.
+    pub resources: ResourceTotals,
     /// The process's memory.
     pub memory: Memory,
 }
@@ -166,6 +169,86 @@ pub struct SessionCounts {
     pub panics: u64,
 }
 
+/// What apps have registered with all executions.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ResourceTotals {
+    /// What is registered now.
+    pub registered: ResourceCounts,
+    /// Those that were not released within their ttl, since the start.
+    pub expired: u64,
+}
+
+/// How many resources there are of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ResourceCounts {
+    /// Connections that are none of execpool's.
+    pub connection: usize,
+    /// Browsers, or pages of them.
+    pub browser: usize,
+    /// HTTP clients.
+    pub http: usize,
+    /// Open or temporary files.
+    pub file: usize,
+    /// Anything else.
+    pub other: usize,
+}
+
+impl From<execution::ResourceCounts> for ResourceCounts {
+    fn from(counts: execution::ResourceCounts) -> Self {
+        Self {
+            connection: counts.of(ResourceKind::Connection),
+            browser: counts.of(ResourceKind::Browser),
+            http: counts.of(ResourceKind::Http),
+            file: counts.of(ResourceKind::File),
+            other: counts.of(ResourceKind::Other),
+        }
+    }
+}
+
+/// A resource that an app has registered with an execution: the answer of
+/// `POST /v1/executions/{id}/resources`, and one of those of `GET /v1/executions/{id}`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Resource {
+    /// Its number, by which it is released; none is given twice.
+    pub id: u64,
+    /// What it is: connection, browser, http, file or other.
+    pub kind: &'static str,
+    /// What the app calls it.
+    pub name: String,
+    /// How long it has been registered.
+    pub age_seconds: Seconds,
+    /// The time until it is forgotten; null without a ttl.
+    pub expires_in_seconds: Option<Seconds>,
+}
+
+impl From<execution::Registered> for Resource {
+    fn from(one: execution::Registered) -> Self {
+        Self {
+            id: one.id.0,
+            kind: one.kind.as_str(),
+            name: one.name,
+            age_seconds: Seconds(one.age),
+            expires_in_seconds: one.expires_in.map(Seconds),
+        }
+    }
+}
+
+/// A line of `GET /v1/executions/{id}/hold`, at the end of the execution; all others are empty.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum HoldLine {
+    /// What is still registered: for the app to close. Only where there is something.
+    ResourcesLeft {
+        /// The oldest first.
+        resources: Vec<Resource>,
+    },
+    /// The last line.
+    Ended {
+        /// Why; null where that is not known any more.
+        reason: Option<&'static str>,
+    },
+}
+
 /// The process's memory.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Memory {
@@ -223,6 +306,35 @@ pub struct PoolRequest {
 pub struct HeartbeatRequest {
     /// How far from now on the deadline is to be, such as `10m`; without it as far as at first.
     pub extend: Option<String>,
+}
+
+/// What `POST /v1/executions/{id}/resources` takes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceRequest {
+    /// What it is: connection, browser, http, file or other.
+    pub kind: String,
+    /// What the app calls it: 1 to 256 bytes without control characters.
+    pub name: String,
+    /// After how long it is forgotten, such as `10m`; without it never.
+    pub ttl: Option<String>,
+}
+
+/// What `POST /v1/executions/{id}/query` takes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QueryRequest {
+    /// One statement.
+    pub sql: String,
+    /// The values of `$1`, `$2` and so on: null, strings, numbers, booleans; arrays for array types;
+    /// objects and arrays for json and jsonb. Without it there are none.
+    pub params: Option<Vec<Value>>,
+    /// How long it may take, waits included, an hour at most; without it 30 s.
+    pub timeout: Option<String>,
+    /// How many rows are answered, 10,000 at most; without it 1,000.
+    pub max_rows: Option<u32>,
+    /// The upstream's name; without it the first.
+    pub upstream: Option<String>,
 }
 
 /// `POST /v1/executions/{id}/heartbeat`.
@@ -291,8 +403,30 @@ pub struct Execution {
     /// What its sessions have done.
     #[serde(flatten)]
     pub work: Work,
+    /// How many resources the app has registered with it.
+    pub resources: ResourceCounts,
     /// Its pools that have been used.
     pub pools: Vec<Pool>,
+}
+
+/// `GET /v1/executions/{id}` of one that has not ended.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ExecutionDetails {
+    /// What the list says of it.
+    #[serde(flatten)]
+    pub execution: Execution,
+    /// Its resources, the oldest first.
+    pub registered: Vec<Resource>,
+}
+
+/// `GET /v1/executions/{id}`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Found {
+    /// It has not ended.
+    Alive(Box<ExecutionDetails>),
+    /// It has ended.
+    Ended(Box<Ended>),
 }
 
 /// The server connections of an execution to one upstream.
@@ -348,8 +482,10 @@ pub struct Ended {
     pub work: Work,
     /// The most server connections that it had at once, over its pools.
     pub peak_connections: usize,
-    /// What was still there when it ended.
+    /// Server connections that were still there when it ended.
     pub leftovers: usize,
+    /// Resources that were still registered when it ended: the app's to close.
+    pub resources_left: ResourceCounts,
 }
 
 /// `DELETE /v1/executions/{id}`.
@@ -429,6 +565,32 @@ pub enum Peer {
         /// Where it comes from: address and port.
         address: String,
     },
+}
+
+/// `POST /v1/executions/{id}/query`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Queried {
+    /// The columns; none where the statement gives no rows.
+    pub columns: Vec<Column>,
+    /// The rows, each an array with a value for each column: null, true and false, numbers of the types
+    /// int2, int4, int8, float4 and float8 (their infinities and NaN are strings), json and jsonb as
+    /// they are, everything else as the text that PostgreSQL has for it.
+    #[schemars(with = "Vec<Vec<Value>>")]
+    pub rows: Box<RawValue>,
+    /// The command tag, such as `SELECT 3`; null where rows were left out before the end, and for an
+    /// empty statement.
+    pub command: Option<String>,
+    /// Whether rows were left out, by `max_rows` or by the bound of 1 MiB.
+    pub truncated: bool,
+}
+
+/// A column of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// The name of its type, as in `pg_type`; its number where that could not be asked.
+    pub r#type: String,
 }
 
 /// `POST /v1/pause`.
@@ -546,6 +708,7 @@ impl From<View> for Execution {
             sessions: view.sessions,
             sessions_joined: view.joined,
             work: view.totals.into(),
+            resources: view.resources.into(),
             pools: view.pools.into_iter().map(Pool::from).collect(),
         }
     }
@@ -585,6 +748,7 @@ impl From<&Summary> for Ended {
             work: summary.remains.totals.into(),
             peak_connections: summary.remains.peak,
             leftovers: summary.remains.leftovers,
+            resources_left: summary.remains.resources.into(),
         }
     }
 }

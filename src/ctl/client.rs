@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -35,7 +35,8 @@ impl Client {
         Self { path }
     }
 
-    /// The answer to one request; that of one which says that not all is well (503) as well.
+    /// The answer to one request, with a body of JSON where there is one; that of one which says that
+    /// not all is well (503) as well.
     ///
     /// # Errors
     /// See [`CtlError`].
@@ -43,9 +44,10 @@ impl Client {
         &self,
         method: &str,
         target: &str,
+        body: Option<&Value>,
         patience: Duration,
     ) -> Result<Value, CtlError> {
-        let exchange = tokio::time::timeout(patience, self.exchange(method, target));
+        let exchange = tokio::time::timeout(patience, self.exchange(method, target, body));
         let (status, body) = exchange.await.unwrap_or_else(|_| {
             Err(CtlError::Timeout {
                 path: self.path.clone(),
@@ -61,7 +63,12 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, method: &str, target: &str) -> Result<(StatusCode, Bytes), CtlError> {
+    async fn exchange(
+        &self,
+        method: &str,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes), CtlError> {
         let stream = UnixStream::connect(&self.path)
             .await
             .map_err(|source| self.unconnected(source))?;
@@ -74,7 +81,9 @@ impl Client {
             .method(method)
             .uri(target)
             .header(header::HOST, "execpool")
-            .body(Empty::<Bytes>::new())
+            .body(Full::<Bytes>::new(
+                body.map(Value::to_string).unwrap_or_default().into(),
+            ))
             .map_err(|error| broken(&error))?;
         let answer = sender
             .send_request(request)
@@ -140,13 +149,13 @@ mod tests {
             // Not closed with unread bytes in it: the answer would be lost.
             tokio::time::sleep(PATIENCE / 10).await;
         });
-        Client::new(path).ask("GET", "/", PATIENCE).await
+        Client::new(path).ask("GET", "/", None, PATIENCE).await
     }
 
     #[tokio::test]
     async fn a_socket_that_is_not_there_is_told_apart_from_a_stranger() {
         let nowhere = Client::new("/nonexistent/control.sock".into());
-        let error = nowhere.ask("GET", "/", PATIENCE).await.unwrap_err();
+        let error = nowhere.ask("GET", "/", None, PATIENCE).await.unwrap_err();
         assert!(matches!(error, CtlError::NotRunning { .. }), "{error}");
         assert!(error.to_string().contains("/nonexistent/control.sock"));
         for stranger in [

@@ -68,7 +68,7 @@ impl Doctor<'_> {
     /// Whether it answers, and at once, as it should whatever is exhausted.
     async fn control(&mut self) -> Option<Value> {
         let start = Instant::now();
-        let answer = self.client.ask("GET", "/v1/status", PATIENCE).await;
+        let answer = self.client.ask("GET", "/v1/status", None, PATIENCE).await;
         let status = self.answered("control", answer)?;
         let took = start.elapsed();
         let detail = format!(
@@ -188,7 +188,7 @@ impl Doctor<'_> {
     async fn database(&mut self) {
         let answer = self
             .client
-            .ask("GET", "/v1/database/health", PATIENCE)
+            .ask("GET", "/v1/database/health", None, PATIENCE)
             .await;
         let Some(health) = self.answered("database", answer) else {
             return;
@@ -227,7 +227,7 @@ impl Doctor<'_> {
     /// An execution from its beginning to its end, with a leak on purpose.
     async fn execution(&mut self, upstream: Option<String>) {
         let path = client::path("/v1/executions", [("upstream", upstream)]);
-        let answer = self.client.ask("POST", &path, PATIENCE).await;
+        let answer = self.client.ask("POST", &path, None, PATIENCE).await;
         let Some(created) = self.answered("execution", answer) else {
             return;
         };
@@ -272,7 +272,7 @@ impl Doctor<'_> {
     /// Whether the forgotten transaction is seen for what it is.
     async fn tracker(&mut self, id: &str, pid: i64) {
         let path = client::path("/v1/sessions", [("execution", Some(id.to_owned()))]);
-        let answer = self.client.ask("GET", &path, PATIENCE).await;
+        let answer = self.client.ask("GET", &path, None, PATIENCE).await;
         let Some(sessions) = self.answered("tracker", answer) else {
             return;
         };
@@ -309,7 +309,7 @@ impl Doctor<'_> {
             &path,
             [("reason", Some("execpool doctor is done".to_owned()))],
         );
-        let answer = self.client.ask("DELETE", &path, WAIT).await;
+        let answer = self.client.ask("DELETE", &path, None, WAIT).await;
         let Some(ended) = self.answered("end", answer) else {
             return;
         };

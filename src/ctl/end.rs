@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::page::{Page, count_of, text_of, time_of};
+use super::page::{Page, count_of, sum_of, text_of, time_of};
 
 /// Writes the answer of `DELETE /v1/executions/{id}`; whether nothing of it is left.
 pub(super) fn show(ended: &Value, page: &mut Page) -> bool {
@@ -33,7 +33,23 @@ pub(super) fn show(ended: &Value, page: &mut Page) -> bool {
             },
         ));
     }
+    if let Some(left @ 1..) = sum_of(ended, "resources_left") {
+        page.line(&format!(
+            "Resources that the app has not released: {left} ({}).",
+            by_kind(&ended["resources_left"]),
+        ));
+    }
     complete
+}
+
+/// Counts by kind, without the kinds of which there are none.
+fn by_kind(counts: &Value) -> String {
+    let counts = counts.as_object().into_iter().flatten();
+    let counts = counts.filter(|(_, count)| count.as_u64() > Some(0));
+    let counts: Vec<String> = counts
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    counts.join(", ")
 }
 
 #[cfg(test)]
@@ -50,6 +66,10 @@ mod tests {
         assert!(show(&ended, &mut page));
         let told = "run ended (deleted) after 1m01s: 4 queries, held 3s, at most 2 connections\n";
         assert_eq!(page.finish(), told);
+        ended["resources_left"] = json!({"http": 2, "file": 0, "browser": 1});
+        let mut page = Page::new(false);
+        assert!(show(&ended, &mut page), "they are not the database's");
+        assert!(page.finish().contains("3 (1 browser, 2 http)"));
         ended["complete"] = json!(false);
         ended["remaining_pids"] = json!([7, 8]);
         let mut page = Page::new(false);

@@ -48,10 +48,20 @@ pub enum CtlError {
 
 /// What execpool says when it refuses.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{}", text(.json, "detail"))]
+#[error("{}", told(.json))]
 pub struct Problem {
     /// The problem as it came.
     pub json: Value,
+}
+
+/// What has happened. PostgreSQL's errors have a message, which may be all of the detail.
+fn told(problem: &Value) -> String {
+    let detail = text(problem, "detail");
+    match (problem["sqlstate"].as_str(), problem["message"].as_str()) {
+        (Some(state), Some(message)) if message == detail => format!("{message} ({state})"),
+        (Some(state), Some(message)) => format!("{message} ({state})\n{detail}"),
+        _ => detail.to_owned(),
+    }
 }
 
 fn text<'a>(json: &'a Value, name: &str) -> &'a str {

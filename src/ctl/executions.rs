@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use super::page::{Cell, Colour, Page, count_of, share_of, text_of, time_of};
+use super::page::{Cell, Colour, Page, count_of, share_of, sum_of, text_of, time_of};
 
-const HEADS: [&str; 12] = [
-    "ID", "GEN", "STATE", "KIND", "AGE", "LEFT", "SESSIONS", "LENT", "OPEN", "WAIT", "HELD", "BUSY",
+const HEADS: [&str; 13] = [
+    "ID", "GEN", "STATE", "KIND", "AGE", "LEFT", "SESSIONS", "RES", "LENT", "OPEN", "WAIT", "HELD",
+    "BUSY",
 ];
 
 /// Writes `GET /v1/executions`.
@@ -29,6 +30,9 @@ fn row(execution: &Value) -> Vec<Cell> {
         let sum: Option<u64> = pools.map(counts);
         Cell::number(sum.map(|sum| sum.to_string()).unwrap_or_default())
     };
+    // Of one that has ended, those that were left.
+    let resources = ["resources", "resources_left"];
+    let resources = resources.iter().find_map(|name| sum_of(execution, name));
     vec![
         Cell::text(text_of(execution, "id")),
         Cell::number(count_of(execution, "generation")),
@@ -37,6 +41,7 @@ fn row(execution: &Value) -> Vec<Cell> {
         Cell::number(age.concat()),
         Cell::number(time_of(execution, "deadline_seconds")),
         Cell::number(count_of(execution, "sessions")),
+        Cell::number(resources.map(|sum| sum.to_string()).unwrap_or_default()),
         sum("lent"),
         sum("open"),
         sum("waiting"),
@@ -55,7 +60,7 @@ mod tests {
         let list = json!([
             {"id": "shared", "generation": 1, "state": "active", "kind": "shared",
                 "reason": null, "age_seconds": 123, "deadline_seconds": null, "sessions": 2,
-                "held_seconds": 10, "hold_efficiency": 0.256,
+                "resources": {"browser": 2, "http": 1}, "held_seconds": 10, "hold_efficiency": 0.256,
                 "pools": [{"lent": 1, "open": 2, "waiting": 0}, {"lent": 1, "open": 1,
                     "waiting": 4}]},
             {"id": "run", "generation": 2, "state": "ended", "reason": "deadline",
@@ -71,7 +76,7 @@ mod tests {
         assert_eq!(
             lines[1],
             [
-                "shared", "1", "active", "shared", "2m03s", "2", "2", "3", "4", "10s", "26%"
+                "shared", "1", "active", "shared", "2m03s", "2", "3", "2", "3", "4", "10s", "26%"
             ]
         );
         assert_eq!(

@@ -6,7 +6,7 @@
 //! | `client` | one request over the control socket |
 //! | [`error`] | why there is no answer, and what to do |
 //! | `page` | what is printed: tables, words, colours on a terminal |
-//! | `status` `executions` `sessions` `end` `reload` `pause` | what each command prints |
+//! | `status` `executions` `sessions` `query` `end` `reload` `pause` | what each command prints |
 //! | `doctor` | an examination |
 
 mod client;
@@ -16,6 +16,7 @@ pub mod error;
 mod executions;
 mod page;
 mod pause;
+mod query;
 mod reload;
 mod sessions;
 mod status;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use client::Client;
 use error::CtlError;
@@ -47,6 +48,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a pause waits for running transactions unless something else is said.
 const PAUSE: Duration = Duration::from_secs(30);
 
+/// How long a query may take unless something else is said.
+const QUERY: Duration = Duration::from_secs(30);
+
 /// The commands that ask a running execpool.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -63,7 +67,7 @@ pub enum Command {
     /// List executions, with what they hold
     #[command(after_help = "Examples:\n  execpool executions\n  \
         execpool executions --ended\n\n\
-        WAIT: checkouts that wait; HELD: how long server connections were held;\n\
+        RES: registered resources, or those that were left; WAIT: checkouts that wait; HELD: how long server connections were held;\n\
         BUSY: the share of that in which they worked.\n\
         Exit status: 0 answered, 1 not answered, 2 wrong usage.")]
     Executions {
@@ -91,6 +95,37 @@ pub enum Command {
         /// At least that old, such as 30s or 5m
         #[arg(long, value_name = "DURATION")]
         older_than: Option<String>,
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Run one statement in an execution, as a session like any other
+    #[command(after_help = "Examples:\n  \
+        execpool query --execution run-1 'SELECT count(*) FROM jobs'\n  \
+        execpool query --execution run-1 'SELECT * FROM jobs WHERE id = $1' --param 7\n  \
+        execpool query --execution run-1 --json 'SELECT now()' | jq '.rows[0][0]'\n\n\
+        An unknown execution is begun, as by any session. The session ends with the statement: what it\n\
+        has not committed is rolled back. Cells are cut where the table is wider than the terminal.\n\
+        Exit status: 0 answered, 1 failed, 2 wrong usage.")]
+    Query {
+        /// The execution
+        #[arg(long, value_name = "ID")]
+        execution: String,
+        /// One statement
+        #[arg(value_name = "SQL")]
+        sql: String,
+        /// The value of $1, $2 and so on, as text; may be repeated
+        #[arg(long = "param", value_name = "VALUE", allow_hyphen_values = true)]
+        params: Vec<String>,
+        /// The upstream; the first without
+        #[arg(long, value_name = "NAME")]
+        upstream: Option<String>,
+        /// How long it may take, waits included, such as 2m; 30s without
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        timeout: Option<(String, Duration)>,
+        /// How many rows are shown at most; 1000 without
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        max_rows: Option<u32>,
         /// How to ask.
         #[command(flatten)]
         ask: Ask,
@@ -200,6 +235,8 @@ pub struct Ask {
 struct Question {
     method: &'static str,
     path: String,
+    /// What is sent with it.
+    body: Option<Value>,
     patience: Duration,
     /// Writes the answer for people; whether all is well.
     show: fn(&Value, &mut Page) -> bool,
@@ -231,11 +268,16 @@ pub fn run(command: Command, env: &[(String, String)]) -> anyhow::Result<ExitCod
 /// Puts one question, and prints the answer. Whether all is well.
 async fn answer(question: Question, ask: Ask, env: &[(String, String)]) -> io::Result<bool> {
     let client = ask.client(env);
-    let answer = client.ask(question.method, &question.path, question.patience);
+    let answer = client.ask(
+        question.method,
+        &question.path,
+        question.body.as_ref(),
+        question.patience,
+    );
     match &answer.await {
         Ok(answer) if ask.json => print(&format!("{answer:#}\n")).map(|()| is_done(answer)),
         Ok(answer) => {
-            let mut page = Page::new(colours(env));
+            let mut page = Page::new(colours(env)).within(width());
             let well = (question.show)(answer, &mut page);
             print(&page.finish()).map(|()| well)
         }
@@ -277,12 +319,14 @@ fn plan(command: Command) -> Plan {
     let get = |path: String, show| Question {
         method: "GET",
         path,
+        body: None,
         patience: PATIENCE,
         show,
     };
     let post = |path: &str, show| Question {
         method: "POST",
         path: path.to_owned(),
+        body: None,
         patience: PATIENCE,
         show,
     };
@@ -322,6 +366,30 @@ fn plan(command: Command) -> Plan {
                 ask,
             )
         }
+        Command::Query {
+            execution,
+            sql,
+            params,
+            upstream,
+            timeout,
+            max_rows,
+            ask,
+        } => {
+            let (timeout, wait) = timeout.unzip();
+            let path = format!("/v1/executions/{}/query", client::encoded(&execution));
+            let question = Question {
+                body: Some(json!({
+                    "sql": sql,
+                    "params": params,
+                    "upstream": upstream,
+                    "timeout": timeout,
+                    "max_rows": max_rows,
+                })),
+                patience: wait.unwrap_or(QUERY) + PATIENCE,
+                ..post(&path, query::show)
+            };
+            (question, ask)
+        }
         Command::End {
             id,
             reason,
@@ -333,6 +401,7 @@ fn plan(command: Command) -> Plan {
             let question = Question {
                 method: "DELETE",
                 path: client::path(&path, [("reason", reason), ("grace", grace)]),
+                body: None,
                 // It answers after 5 s and the grace at the latest; a grace of the
                 // configuration's may be longer than we know.
                 patience: wait.map_or(Duration::from_secs(3600), |grace| grace + PATIENCE),
@@ -361,6 +430,15 @@ fn colours(env: &[(String, String)]) -> bool {
         (name == "NO_COLOR" && !value.is_empty()) || (name == "TERM" && value == "dumb")
     };
     io::stdout().is_terminal() && !env.iter().any(declined)
+}
+
+/// How wide a line may be; none where it is not for a terminal.
+fn width() -> Option<usize> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let (width, _) = terminal_size::terminal_size()?;
+    Some(width.0.into())
 }
 
 fn print(text: &str) -> io::Result<()> {
@@ -442,10 +520,39 @@ mod tests {
     }
 
     #[test]
+    fn a_query_is_sent_with_its_parameters_as_texts() {
+        let line = [
+            "execpool",
+            "query",
+            "--execution",
+            "a/b",
+            "SELECT $1",
+            "--param",
+            "-7",
+            "--max-rows",
+            "5",
+            "--timeout",
+            "2m",
+        ];
+        let cli = Cli::try_parse_from(line).unwrap();
+        let Plan::Ask(question, _) = plan(cli.command) else {
+            panic!("it asks more than one question");
+        };
+        assert_eq!(question.method, "POST");
+        assert_eq!(question.path, "/v1/executions/a%2Fb/query");
+        assert!(question.patience > Duration::from_secs(120));
+        let body = json!({"sql": "SELECT $1", "params": ["-7"], "upstream": null, "timeout": "2m",
+            "max_rows": 5});
+        assert_eq!(question.body, Some(body));
+    }
+
+    #[test]
     fn wrong_usage_is_refused_before_anything_is_asked() {
         for line in [
             "execpool end",
             "execpool end a --grace 2",
+            "execpool query 1",
+            "execpool query --execution a 1 --max-rows 0",
             "execpool status x",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

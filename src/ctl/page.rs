@@ -76,6 +76,8 @@ impl Cell {
 pub(super) struct Page {
     out: String,
     colours: bool,
+    /// How wide a line may be; none: as wide as it is.
+    width: Option<usize>,
 }
 
 impl Page {
@@ -83,7 +85,18 @@ impl Page {
         Self {
             out: String::new(),
             colours,
+            width: None,
         }
+    }
+
+    /// For a terminal that is so wide.
+    pub(super) fn within(self, width: Option<usize>) -> Self {
+        Self { width, ..self }
+    }
+
+    /// How wide a line may be; none: as wide as it is.
+    pub(super) fn width(&self) -> Option<usize> {
+        self.width
     }
 
     /// All of it.
@@ -105,7 +118,7 @@ impl Page {
             cell.is_some_and(|cell| cell.right)
         });
         let head = heads.iter().zip(rights).map(|(head, right)| Cell {
-            text: (*head).to_owned(),
+            text: tame(head),
             colour: Colour::Faint,
             right,
         });
@@ -194,6 +207,12 @@ pub(super) fn count_of(value: &Value, name: &str) -> String {
         .as_i64()
         .map(|count| count.to_string())
         .unwrap_or_default()
+}
+
+/// The sum of a field that holds counts by kind; none where it is null.
+pub(super) fn sum_of(value: &Value, name: &str) -> Option<u64> {
+    let counts = value[name].as_object()?.values();
+    Some(counts.filter_map(Value::as_u64).sum())
 }
 
 /// A field that is a text; nothing where it is null.

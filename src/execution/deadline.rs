@@ -15,10 +15,12 @@ use super::{Executions, View};
 const EVENT: &str = "execution.deadline_near";
 
 impl Executions {
-    /// Ends whatever time alone ends by now, and warns whose deadline is near. Answers when it should
+    /// Ends whatever time alone ends by now, warns whose deadline is near, and forgets resources whose
+    /// time is over. Answers when it should
     /// be asked again at the latest; that it is to be asked earlier is told by
     /// [`Executions::sooner`].
     pub fn end_due(self: &Arc<Self>, now: Instant) -> Option<Instant> {
+        self.expire_resources(now);
         let (near, due) = {
             let mut inner = self.inner.lock();
             (inner.registry.nearing(now), inner.registry.due(now))
@@ -30,7 +32,7 @@ impl Executions {
             self.end_number(number, reason, None, None);
         }
         let mut inner = self.inner.lock();
-        inner.looks_at = inner.registry.next_turn();
+        inner.looks_at = inner.next_turn();
         inner.looks_at
     }
 
@@ -55,7 +57,7 @@ impl Executions {
 
     /// The schedule has changed: wakes who keeps the time, where that looks too late.
     pub(super) fn rescheduled(&self, inner: &mut Inner) {
-        let next = inner.registry.next_turn();
+        let next = inner.next_turn();
         let looks_at = inner.looks_at;
         if next.is_some_and(|next| looks_at.is_none_or(|at| next < at)) {
             inner.looks_at = next;

@@ -15,6 +15,7 @@ use crate::session::{GraceGiver, Session, SessionId, Table, Totals};
 
 use super::maintenance::Leftover;
 use super::membership::{Hold, Membership};
+use super::resources::Resources;
 use super::teardown::Ended;
 use super::{Conflict, Created, Kind, Reason, ReasonText, Refused, Registry, Rules};
 
@@ -61,6 +62,8 @@ pub struct Executions {
 pub(super) struct Inner {
     pub(super) registry: Registry,
     pub(super) rooms: HashMap<ExecutionNumber, Room>,
+    /// What apps have registered.
+    pub(super) resources: Resources,
     /// By their numbers.
     pub(super) upstreams: Vec<Upstream>,
     /// How long running queries may go on at an end that says nothing about it.
@@ -122,6 +125,7 @@ impl Executions {
             inner: Mutex::new(Inner {
                 registry: Registry::new(rules, Instant::now()),
                 rooms: HashMap::new(),
+                resources: Resources::default(),
                 upstreams,
                 grace,
                 looks_at: None,
@@ -224,7 +228,8 @@ impl Executions {
         let mut inner = self.inner.lock();
         let number = inner.registry.find(id)?;
         let held = inner.registry.hold_opened(number);
-        held.then(|| Hold::new(Arc::clone(self), number))
+        let told = inner.rooms.entry(number).or_default().ended.subscribe();
+        held.then(|| Hold::new(Arc::clone(self), number, told))
     }
 
     /// Ends an execution: see [`teardown`](super::teardown). Answers where its end will be told,

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::watch;
+
 use crate::pool::{ExecutionNumber, PoolId, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
 use crate::session::{Grace, Session};
@@ -82,23 +84,27 @@ impl Drop for Membership {
 pub struct Hold {
     executions: Arc<Executions>,
     number: ExecutionNumber,
+    /// Tells how the execution has ended.
+    told: watch::Receiver<Option<Arc<Ended>>>,
 }
 
 impl Hold {
     /// One that the registry has counted.
-    pub(super) fn new(executions: Arc<Executions>, number: ExecutionNumber) -> Self {
-        Self { executions, number }
+    pub(super) fn new(
+        executions: Arc<Executions>,
+        number: ExecutionNumber,
+        told: watch::Receiver<Option<Arc<Ended>>>,
+    ) -> Self {
+        Self {
+            executions,
+            number,
+            told,
+        }
     }
 
     /// Waits until the execution that is held has ended. Cancel safe.
     pub async fn ended(&self) -> Option<Arc<Ended>> {
-        let executions = Arc::clone(&self.executions);
-        let number = self.number;
-        let asked = self.executions.runtime.spawn(async move {
-            let inner = executions.inner.lock();
-            inner.rooms.get(&number).map(|room| room.ended.subscribe())
-        });
-        let mut told = asked.await.ok().flatten()?;
+        let mut told = self.told.clone();
         let ended = told.wait_for(Option::is_some).await.ok()?;
         ended.clone()
     }

@@ -5,6 +5,8 @@
 //! | [`registry`] | who may join which, and when each ends: values alone, without clock or socket |
 //! | [`executions`] | the same with their sessions and pools |
 //! | [`deadline`] | what time alone does to them: ends, and the warning before |
+//! | `registering` | those registered and released, by the names of executions |
+//! | [`resources`] | what apps have registered with theirs |
 //! | [`membership`] | a session's part in one, and a hold |
 //! | [`teardown`] | how one ends |
 //! | [`maintenance`] | what is done about what an end has left behind |
@@ -19,8 +21,10 @@ pub mod maintenance;
 pub mod membership;
 pub mod memory;
 pub mod reason;
+mod registering;
 pub mod registry;
 pub mod remote;
+pub mod resources;
 pub mod rules;
 pub mod run;
 pub mod teardown;
@@ -34,6 +38,7 @@ pub use membership::{Hold, Membership};
 pub use reason::{Reason, ReasonText};
 pub use registry::{Created, Registry};
 pub use remote::{Gone, Remote};
+pub use resources::{Registered, ResourceCounts, ResourceId, ResourceKind};
 pub use rules::{Rules, Untagged};
 pub use run::{Kind, Remains, Run, State, Summary};
 pub use teardown::Ended;

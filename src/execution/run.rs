@@ -1,6 +1,6 @@
 //! One generation of an execution.
 
-use super::{Reason, ReasonText, Rules};
+use super::{Reason, ReasonText, ResourceCounts, Rules};
 use crate::protocol::startup::ExecutionId;
 use crate::session::Totals;
 use std::time::{Duration, Instant};
@@ -126,6 +126,8 @@ pub struct Remains {
     pub totals: Totals,
     /// The most server connections that it had at once, over its pools.
     pub peak: usize,
-    /// Registered resources, and server connections, that were still there.
+    /// Server connections that were still there.
     pub leftovers: usize,
+    /// Resources that were still registered.
+    pub resources: ResourceCounts,
 }

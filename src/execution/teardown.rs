@@ -9,7 +9,7 @@ use crate::protocol::startup::ExecutionId;
 use crate::server::Backend;
 use crate::session::{Ending, Grace};
 
-use super::{Executions, Reason, Remains, Summary};
+use super::{Executions, Reason, Registered, Remains, Summary};
 
 /// When backends are ended by force that have not gone by themselves: one that is blocked in
 /// sending to its client looks at no cancel request.
@@ -29,6 +29,8 @@ pub struct Ended {
     pub summary: Summary,
     /// The backends that were still there when it was no longer waited for.
     pub remaining: Vec<i32>,
+    /// What was still registered, the oldest first.
+    pub resources: Vec<Registered>,
 }
 
 impl Ended {
@@ -165,7 +167,9 @@ impl Executions {
             totals: room.totals(now),
             peak,
             leftovers: remaining.len(),
+            resources: inner.resources.counts_of(number),
         };
+        let resources = inner.resources.take(number, now);
         let Some(summary) = inner.registry.closed(number, remains, now) else {
             return;
         };
@@ -175,8 +179,13 @@ impl Executions {
             .into_iter()
             .map(|(_, backend)| backend.pid)
             .collect();
-        let ended = Ended { summary, remaining };
+        let ended = Ended {
+            summary,
+            remaining,
+            resources,
+        };
         log(&ended, now.saturating_duration_since(begun));
+        log_resources(&ended);
         room.ended.send_replace(Some(Arc::new(ended)));
     }
 }
@@ -216,4 +225,24 @@ fn log(ended: &Ended, took: Duration) {
             "execution ended, but backends of it are still there; the maintenance pass ends them"
         );
     }
+}
+
+/// How many resources are named that were left.
+const NAMED: usize = 20;
+
+/// Says what the app has left registered.
+fn log_resources(ended: &Ended) {
+    if ended.resources.is_empty() {
+        return;
+    }
+    let named = ended.resources.iter().take(NAMED);
+    let names = named.map(|one| format!("{} {}", one.kind.as_str(), one.name));
+    tracing::warn!(
+        event = "execution.resources_left",
+        execution_id = %ended.summary.id,
+        generation = ended.summary.generation,
+        count = ended.resources.len(),
+        resources = names.collect::<Vec<_>>().join(", "),
+        "execution ended with resources that were not released: the app is to close them"
+    );
 }

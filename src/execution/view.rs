@@ -11,7 +11,7 @@ use crate::protocol::startup::ExecutionId;
 use crate::session::Totals;
 
 use super::executions::{Executions, Inner};
-use super::{Counts, Kind, Reason, State, Summary};
+use super::{Counts, Kind, Reason, ResourceCounts, State, Summary};
 
 /// An execution that has not ended, as it is at one moment.
 #[derive(Debug, Clone)]
@@ -36,6 +36,8 @@ pub struct View {
     pub sessions: usize,
     /// Sessions that ever joined.
     pub joined: u64,
+    /// What the app has registered with it.
+    pub resources: ResourceCounts,
     /// What its sessions have done.
     pub totals: Totals,
     /// Its pools that have been used.
@@ -148,6 +150,7 @@ impl Executions {
             labels: room.map(|room| room.labels.clone()).unwrap_or_default(),
             sessions: run.sessions,
             joined: run.joined,
+            resources: inner.resources.counts_of(number),
             totals: room.map(|room| room.totals(now)).unwrap_or_default(),
             pools: pools.into_iter().flatten().collect(),
         })

@@ -6,8 +6,9 @@ use crate::config::{Plan, RunningShown};
 use crate::control::problem::Kind;
 use crate::control::seeds;
 use crate::control::types::{
-    CreateRequest, Created, DatabaseHealth, Deleted, Draining, Heartbeat, HeartbeatRequest, Listed,
-    Pause, Quitting, Reconnected, Resumed, Session, Status,
+    CreateRequest, Created, DatabaseHealth, Deleted, Draining, Found, Heartbeat, HeartbeatRequest,
+    Listed, Pause, Queried, QueryRequest, Quitting, Reconnected, Resource, ResourceRequest,
+    Resumed, Session, Status,
 };
 
 /// A route by one method.
@@ -39,6 +40,8 @@ pub(super) type Make = fn(&mut SchemaGenerator) -> Schema;
 
 /// The body of an answer.
 pub(super) enum Content {
+    /// None.
+    Nothing,
     /// One JSON document.
     Json(Make),
     /// A stream of this media type.
@@ -124,7 +127,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/v1/executions/{id}",
         id: "getExecution",
         summary: "The active execution of that name, or the one that is ending, or what is kept of the last",
-        answers: &[(200, "the execution", Content::Json(of::<Listed>))],
+        answers: &[(200, "the execution", Content::Json(of::<Found>))],
         problems: &[Kind::InvalidExecutionId, Kind::NoSuchExecution],
         ..GET
     },
@@ -172,6 +175,52 @@ pub(super) const OPERATIONS: &[Operation] = &[
             Kind::TooManyHolds,
         ],
         ..GET
+    },
+    Operation {
+        path: "/v1/executions/{id}/resources",
+        id: "registerResource",
+        summary: "Registers what the app has beside its sessions, for execpool to count and to remind of",
+        body: Some(of::<ResourceRequest>),
+        answers: &[(201, "the resource", Content::Json(of::<Resource>))],
+        problems: &[
+            Kind::InvalidField,
+            Kind::InvalidExecutionId,
+            Kind::NoSuchExecution,
+            Kind::TooManyResources,
+        ],
+        ..POST
+    },
+    Operation {
+        method: "DELETE",
+        path: "/v1/executions/{id}/resources/{rid}",
+        id: "releaseResource",
+        summary: "Releases a resource",
+        answers: &[(204, "it is released", Content::Nothing)],
+        problems: &[
+            Kind::InvalidExecutionId,
+            Kind::NoSuchExecution,
+            Kind::NoSuchResource,
+        ],
+        ..GET
+    },
+    Operation {
+        path: "/v1/executions/{id}/query",
+        id: "query",
+        summary: "Runs one statement, as a session like any other",
+        parameters: &[text("upstream", "the upstream's name, as in the body")],
+        body: Some(of::<QueryRequest>),
+        answers: &[(200, "its rows", Content::Json(of::<Queried>))],
+        problems: &[
+            Kind::InvalidField,
+            Kind::InvalidExecutionId,
+            Kind::ExecutionEnded,
+            Kind::QueryFailed,
+            Kind::QueryTimeout,
+            Kind::NoConnection,
+            Kind::TooManyQueries,
+            Kind::DatabaseUnavailable,
+        ],
+        ..POST
     },
     Operation {
         path: "/v1/sessions",
