@@ -10,12 +10,13 @@
 //! | [`router`] | from a request to its answer |
 //! | [`problem`] | what is said when something is refused (RFC 9457) |
 //! | [`types`] | what is answered otherwise |
-//! | `status` `executions` `create` `hold` `sessions` `health` `seeds` `pause` `life` [`configuration`] | the routes |
+//! | `status` `executions` `create` `hold` `events` `sessions` `health` `seeds` `pause` `life` [`configuration`] | the routes |
 //! | `body` `query` `url` | what is read of requests, and the URL that is answered |
 
 mod body;
 pub mod configuration;
 mod create;
+mod events;
 mod executions;
 mod health;
 mod heartbeat;
@@ -51,6 +52,9 @@ use health::Watched;
 
 /// How many `hold` streams may be open at once.
 const HOLDS: usize = 4096;
+
+/// How many streams of events may be open at once.
+const READERS: usize = 4096;
 
 /// What the API tells of the process and its configuration.
 #[derive(Debug, Clone)]
@@ -101,6 +105,8 @@ pub struct Control {
     changed: Notify,
     /// The places of `hold` streams.
     holds: Arc<Semaphore>,
+    /// The places of readers of events.
+    readers: Arc<Semaphore>,
 }
 
 /// What is configured of the API, at one moment.
@@ -136,6 +142,7 @@ impl Control {
             })),
             changed: Notify::new(),
             holds: Arc::new(Semaphore::new(HOLDS)),
+            readers: Arc::new(Semaphore::new(READERS)),
             remote,
             configuration,
         })

@@ -43,6 +43,8 @@ pub enum Kind {
     BodyTimeout,
     /// There are as many `hold` streams as there may be.
     TooManyHolds,
+    /// There are as many readers of events as there may be.
+    TooManyReaders,
     /// The process is about to end.
     ShuttingDown,
     /// The configuration is wrong, and not what runs.
@@ -53,7 +55,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::InvalidBody,
         Self::InvalidField,
         Self::InvalidParameter,
@@ -67,6 +69,7 @@ impl Kind {
         Self::BodyTooLarge,
         Self::BodyTimeout,
         Self::TooManyHolds,
+        Self::TooManyReaders,
         Self::ShuttingDown,
         Self::InvalidConfiguration,
         Self::Internal,
@@ -86,7 +89,9 @@ impl Kind {
             Self::UserNotAllowed | Self::AdminOff => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::TooManyHolds | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyHolds | Self::TooManyReaders | Self::ShuttingDown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -108,6 +113,7 @@ impl Kind {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::TooManyHolds => "too_many_holds",
+            Self::TooManyReaders => "too_many_readers",
             Self::ShuttingDown => "shutting_down",
             Self::InvalidConfiguration => "invalid_configuration",
             Self::Internal => "internal",
@@ -131,6 +137,7 @@ impl Kind {
             Self::BodyTooLarge => "The body is too large",
             Self::BodyTimeout => "The body did not come in time",
             Self::TooManyHolds => "Too many hold streams",
+            Self::TooManyReaders => "Too many readers of events",
             Self::ShuttingDown => "execpool is shutting down",
             Self::InvalidConfiguration => "The configuration is refused",
             Self::Internal => "A fault of execpool",
@@ -263,7 +270,7 @@ mod tests {
     fn every_kind_has_a_code_and_a_title_of_its_own_and_is_an_error() {
         let codes: HashSet<_> = Kind::ALL.map(Kind::code).into_iter().collect();
         let titles: HashSet<_> = Kind::ALL.map(Kind::title).into_iter().collect();
-        assert_eq!((codes.len(), titles.len()), (16, 16));
+        assert_eq!((codes.len(), titles.len()), (17, 17));
         assert!(Kind::ALL.iter().all(|kind| kind.status().as_u16() >= 400));
     }
 

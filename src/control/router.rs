@@ -16,8 +16,8 @@ use crate::protocol::startup::{ExecutionId, InvalidExecutionId};
 use super::problem::{Kind, Problem, near, repeated};
 use super::server::Place;
 use super::{
-    Control, body, configuration, create, executions, health, heartbeat, hold, life, pause, seeds,
-    sessions, status,
+    Control, body, configuration, create, events, executions, health, heartbeat, hold, life, pause,
+    seeds, sessions, status,
 };
 
 /// The body of an answer.
@@ -36,6 +36,7 @@ enum Route {
     Hold,
     Sessions,
     Health,
+    Events,
     Config,
     Reload,
     Pause,
@@ -58,7 +59,7 @@ impl Route {
 }
 
 /// Where each is, and by which methods.
-const ROUTES: [(&str, Route, &[&str]); 16] = [
+const ROUTES: [(&str, Route, &[&str]); 17] = [
     ("/v1/status", Route::Status, &["GET", "HEAD"]),
     (
         "/v1/executions",
@@ -75,6 +76,7 @@ const ROUTES: [(&str, Route, &[&str]); 16] = [
     ("/v1/executions/{id}/hold", Route::Hold, &["GET"]),
     ("/v1/sessions", Route::Sessions, &["GET", "HEAD"]),
     ("/v1/database/health", Route::Health, &["GET", "HEAD"]),
+    ("/v1/events", Route::Events, &["GET"]),
     ("/v1/config", Route::Config, &["GET", "HEAD"]),
     ("/v1/reload", Route::Reload, &["POST"]),
     ("/v1/pause", Route::Pause, &["POST"]),
@@ -103,6 +105,8 @@ pub(super) struct Asked {
     pub(super) query: Option<String>,
     /// The body.
     pub(super) body: Bytes,
+    /// The header `Last-Event-ID`.
+    pub(super) last_event_id: Option<String>,
 }
 
 impl Asked {
@@ -167,6 +171,10 @@ impl Control {
             id,
             query: head.uri.query().map(str::to_owned),
             body,
+            last_event_id: head
+                .headers
+                .get("last-event-id")
+                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
         };
         match (route, head.method) {
             (Route::Status, _) => status::get(self, &asked).await,
@@ -178,6 +186,7 @@ impl Control {
             (Route::Hold, _) => hold::get(self, &asked, place).await,
             (Route::Sessions, _) => sessions::get(self, &asked).await,
             (Route::Health, _) => health::get(self, &asked).await,
+            (Route::Events, _) => events::get(self, &asked, place),
             (Route::Config, _) => configuration::get(self, &asked),
             (Route::Reload, _) => configuration::reload(self, &asked).await,
             (Route::Pause, _) => pause::pause(self, &asked).await,
@@ -323,6 +332,7 @@ mod tests {
                 id: id.to_owned(),
                 query: None,
                 body: Bytes::new(),
+                last_event_id: None,
             };
             asked.execution().map(|id| id.to_string())
         };
