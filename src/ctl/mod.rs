@@ -7,10 +7,12 @@
 //! | [`error`] | why there is no answer, and what to do |
 //! | `page` | what is printed: tables, words, colours on a terminal |
 //! | `status` `executions` `sessions` `end` `reload` `pause` | what each command prints |
+//! | [`events`] | following what happens |
 
 mod client;
 mod end;
 pub mod error;
+pub mod events;
 mod executions;
 mod page;
 mod pause;
@@ -28,6 +30,7 @@ use serde_json::Value;
 
 use client::Client;
 use error::CtlError;
+pub use events::{Follow, follow};
 use page::Page;
 
 /// Where the sockets are unless something else is said.
