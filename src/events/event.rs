@@ -141,7 +141,7 @@ pub enum Event {
         waited_seconds: Seconds,
         /// What the client was told.
         message: Text,
-        /// How many of the same execution were refused since the event before, and not told.
+        /// How many were refused since the event before, and were not told.
         unsaid: u64,
     },
     /// The dial that was for a session has failed.
@@ -157,7 +157,7 @@ pub enum Event {
         sqlstate: Text,
         /// Why.
         error: Text,
-        /// How many of the same execution failed since the event before, and were not told.
+        /// How many failed since the event before, and were not told.
         unsaid: u64,
     },
     /// A session is over a limit in time.
@@ -175,6 +175,8 @@ pub enum Event {
         seconds: Seconds,
         /// What the client is told.
         message: Text,
+        /// How many sessions were over a limit since the event before, and were not told.
+        unsaid: u64,
     },
     /// The monitor's question was not answered.
     #[serde(rename = "monitor.no_answer")]
@@ -270,6 +272,17 @@ pub enum By {
     Time,
 }
 
+impl By {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Time => "time",
+        }
+    }
+}
+
 /// The names of all events.
 pub const NAMES: [&str; 23] = [
     "start",
@@ -347,11 +360,19 @@ impl Event {
     /// How many of its like were not told before it: of events that an app may cause at any rate.
     pub(super) fn unsaid(&mut self) -> Option<&mut u64> {
         match self {
-            Self::CheckoutRefused { unsaid, .. } | Self::CheckoutFailed { unsaid, .. } => {
-                Some(unsaid)
-            }
+            Self::CheckoutRefused { unsaid, .. }
+            | Self::CheckoutFailed { unsaid, .. }
+            | Self::SessionLimit { unsaid, .. } => Some(unsaid),
             _ => None,
         }
+    }
+
+    /// Whether it is told once for each execution meanwhile: all of them say the same.
+    pub(super) fn is_spared_by_execution(&self) -> bool {
+        matches!(
+            self,
+            Self::CheckoutRefused { .. } | Self::CheckoutFailed { .. }
+        )
     }
 
     /// One of each, with texts of their greatest length.
@@ -442,6 +463,7 @@ impl Event {
                 act: Act::Notice,
                 seconds: time,
                 message: text(),
+                unsaid: most,
             },
             Self::MonitorNoAnswer {
                 upstream: name(),

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -12,6 +12,9 @@ use tokio::sync::{Notify, watch};
 use super::Event;
 use super::spare::Spare;
 use super::time::rfc3339;
+
+/// How long readers are left alone after news, so that a burst wakes each of them seldom.
+const REST: Duration = Duration::from_millis(10);
 
 /// How many events are kept.
 pub const KEPT: usize = 1000;
@@ -95,8 +98,8 @@ struct Kept {
 }
 
 impl Events {
-    /// Tells an event. One that an app may cause at any rate is told once a second for each
-    /// execution, with how many were not.
+    /// Tells an event. One that an app may cause at any rate is told 10 times a second at most, with
+    /// how many were not.
     pub fn tell(&self, mut event: Event) {
         let oldest;
         {
@@ -161,6 +164,7 @@ impl Events {
         loop {
             self.news.notified().await;
             self.rise();
+            tokio::time::sleep(REST).await;
         }
     }
 

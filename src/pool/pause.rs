@@ -97,7 +97,7 @@ impl Lender {
         tracing::info!(
             event = event.name(),
             paused_seconds = paused.as_secs_f64(),
-            ?by,
+            by = by.as_str(),
             "resumed"
         );
         self.events.tell(event);

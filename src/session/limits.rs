@@ -92,6 +92,7 @@ impl Overdue {
             },
             seconds: Seconds(self.time),
             message: Text::sentence(&report.message),
+            unsaid: 0,
         }
     }
 

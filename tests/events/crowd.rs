@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use crate::follow::{has_begun, last};
-use crate::leaving::{descriptors, descriptors_are};
+use crate::leaving::{by_hand, descriptors, descriptors_are};
 use crate::reader::{Reader, assert_gapless};
 use crate::support::Sidecar;
 use crate::support::load::{pgbench, prepare};
@@ -19,6 +20,9 @@ const LONGEST: Duration = Duration::from_secs(2);
 const USUAL: Duration = Duration::from_millis(100);
 /// What a thousand readers may cost, in bytes each.
 const EACH: u64 = 100 << 10;
+
+/// One crowd at a time: each is measured.
+static CROWDED: Mutex<()> = Mutex::const_new(());
 
 /// Asks for the status again and again; answers how long each took.
 async fn ask_status(sidecar: &Sidecar, stop: &AtomicBool) -> Vec<Duration> {
@@ -35,6 +39,7 @@ async fn ask_status(sidecar: &Sidecar, stop: &AtomicBool) -> Vec<Duration> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_readers_read_everything_while_load_runs() {
+    let _alone = CROWDED.lock().await;
     let (database, sidecar) = place("crowd", "").await;
     prepare(&database).await;
     has_begun(&sidecar).await;
@@ -80,7 +85,7 @@ async fn a_thousand_readers_read_everything_while_load_runs() {
         let path = format!("/v1/executions/e{round}");
         sidecar.control("DELETE", &path, None).await;
     }
-    assert!(round > 20, "{round} executions");
+    assert!(round > 5, "{round} executions");
     let told = Instant::now();
     let body = json!({"id": "last"});
     sidecar.control("POST", "/v1/executions", Some(body)).await;
@@ -116,4 +121,28 @@ async fn a_thousand_readers_read_everything_while_load_runs() {
         .control("DELETE", "/v1/executions/shared", None)
         .await;
     descriptors_are(&sidecar, descriptors).await;
+}
+
+#[tokio::test]
+async fn there_are_no_more_readers_than_may_be_and_the_api_serves_on() {
+    const MOST: usize = 4096;
+    let _alone = CROWDED.lock().await;
+    let (_database, sidecar) = place("most", "").await;
+    has_begun(&sidecar).await;
+    let before = descriptors(&sidecar).await;
+    let mut readers: Vec<_> = (0..MOST).map(|_| by_hand(&sidecar, "")).collect();
+    let (status, problem) = sidecar.control("GET", "/v1/events", None).await;
+    assert_eq!(
+        (status, &problem["code"]),
+        (503, &json!("too_many_readers"))
+    );
+    let start = Instant::now();
+    sidecar.get("/v1/status").await;
+    assert!(start.elapsed() < LONGEST, "{:?}", start.elapsed());
+    // One that leaves makes room.
+    readers.pop();
+    descriptors_are(&sidecar, before + MOST - 1).await;
+    Reader::open(&sidecar, "").await.is_in().await;
+    readers.clear();
+    descriptors_are(&sidecar, before).await;
 }

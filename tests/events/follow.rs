@@ -152,6 +152,7 @@ fn to_tell_an_event_takes_microseconds_however_many_follow() {
     let alone = cost();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
+        .enable_time()
         .build()
         .unwrap();
     for _ in 0..1000 {

@@ -6,6 +6,7 @@ use execpool::events::NAMES;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::follow::has_begun;
 use crate::reader::Reader;
 use crate::support::session::{kinds, place};
 use crate::support::sidecar::upstream;
@@ -95,6 +96,7 @@ async fn a_life() -> Vec<String> {
 /// What an operator asks for.
 async fn an_operator() -> Vec<String> {
     let (_database, sidecar) = place("operator", "").await;
+    has_begun(&sidecar).await;
     let mut session = sidecar.session("app", "a").await;
     assert_eq!(session.ask("SELECT 1").await, "1");
     let mut reader = Reader::open(&sidecar, "").await;
@@ -122,6 +124,7 @@ async fn an_operator() -> Vec<String> {
 /// How executions begin and end; sessions alone are no events.
 async fn executions() -> Vec<String> {
     let (_database, sidecar) = place("executions", "").await;
+    has_begun(&sidecar).await;
     let mut reader = Reader::open(&sidecar, "").await;
     let mut one = Reader::open(&sidecar, "execution=b&event=execution").await;
     reader.is_in().await;

@@ -39,7 +39,7 @@ pub(crate) async fn descriptors(sidecar: &Sidecar) -> usize {
 }
 
 /// A reader by hand, that has read the head of its stream.
-fn by_hand(sidecar: &Sidecar, query: &str) -> UnixStream {
+pub(crate) fn by_hand(sidecar: &Sidecar, query: &str) -> UnixStream {
     let mut stream = UnixStream::connect(sidecar.control_socket()).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     let request = format!("GET /v1/events?{query} HTTP/1.1\r\nHost: execpool\r\n\r\n");
