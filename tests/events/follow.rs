@@ -168,3 +168,29 @@ fn to_tell_an_event_takes_microseconds_however_many_follow() {
     println!("{alone:?} alone, {followed:?} with a thousand followers");
     runtime.shutdown_background();
 }
+
+#[tokio::test]
+async fn sessions_and_executions_of_one_session_come_and_go_without_an_event() {
+    let (_database, sidecar) = place("quiet", "execution: {untagged: session}\n").await;
+    has_begun(&sidecar).await;
+    let before = last(&sidecar).await;
+    for _ in 0..20 {
+        let mut session = sidecar.started("app", &[]).await.0;
+        assert_eq!(session.ask("SELECT 1").await, "1");
+    }
+    eventually(Duration::from_secs(10), "all have ended", async || {
+        let status = sidecar.get("/v1/status").await;
+        let ended = status["executions"]["ended"]["session_ended"].clone();
+        (ended == 20).then_some(()).ok_or(status)
+    })
+    .await;
+    assert_eq!(last(&sidecar).await, before);
+    // Somebody's deed is one.
+    let mut session = sidecar.started("app", &[]).await.0;
+    assert_eq!(session.ask("SELECT 1").await, "1");
+    let path = "/v1/executions/session-21";
+    assert_eq!(sidecar.control("DELETE", path, None).await.0, 200);
+    let mut reader = Reader::open(&sidecar, &format!("last_event_id={before}")).await;
+    let ended = reader.next().await.unwrap();
+    assert_eq!(ended.data["execution_id"], "session-21", "{ended:?}");
+}
