@@ -45,6 +45,8 @@ enum Command {
         Exit status: 0 every claim it shows is true, 1 one is false, 2 something is missing."
     )]
     Demo,
+    /// Follow what happens: executions, refusals, limits, the databases
+    Events(ctl::Follow),
     #[command(flatten)]
     Control(ctl::Command),
 }
@@ -83,6 +85,7 @@ where
             Command::Run(layers) => run_sidecar(layers, env),
             Command::Check(check) => run_check(check, env),
             Command::Demo => demo::run(&env),
+            Command::Events(events) => ctl::follow(events, &env),
             Command::Control(command) => ctl::run(command, &env),
         },
         Err(usage) => {

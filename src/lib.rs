@@ -18,7 +18,7 @@
 //! client leaves, the connection is cleaned and returned, and goes to the next in line.
 //!
 //! Beside that path, on a thread of its own: the [`control`] API, which looks and ends, the
-//! [`monitor`], which asks the databases, and the log ([`telemetry`]). [`app`] wires it all; `cli` and
+//! [`monitor`], which asks the databases, the log ([`telemetry`]) and what has happened ([`events`]). [`app`] wires it all; `cli` and
 //! `ctl` are the command line, `demo` shows all of it at work.
 
 pub mod app;
@@ -29,6 +29,7 @@ pub mod config;
 pub mod control;
 pub mod ctl;
 pub mod demo;
+pub mod events;
 pub mod execution;
 pub mod listener;
 pub mod metrics;

@@ -95,7 +95,7 @@ fn data_plane(socket: &Path, url: &str) {
             .build()
             .unwrap();
         let handle = runtime.handle().clone();
-        let lender = Lender::new(Budget::new(20, 10), handle.clone());
+        let lender = Lender::new(Budget::new(20, 10), handle.clone(), Arc::default());
         let rules = Rules {
             max_duration: Some(Duration::from_secs(1800)),
             idle_timeout: Duration::from_secs(60),

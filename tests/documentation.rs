@@ -10,13 +10,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use execpool::config::{KNOBS, Knob, Sources, UPSTREAM_KNOBS, load};
+use execpool::events;
 
 /// What looks like a knob and is none.
-const NO_KNOBS: [&str; 3] = [
-    "execution.deadline_near",
-    "execution.resources_left",
-    "control.sock",
-];
+const NO_KNOBS: [&str; 2] = ["execution.resources_left", "control.sock"];
 
 /// Defaults that are told in other words: the page, the words around the value, and the knob.
 const IN_WORDS: [(&str, &str, &str); 6] = [
@@ -124,7 +121,8 @@ fn is_like_a_knob(name: &str) -> bool {
     let is_word = rest
         .bytes()
         .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.');
-    sections().contains(&section) && is_word && !rest.is_empty() && !NO_KNOBS.contains(&name)
+    let is_other = NO_KNOBS.contains(&name) || events::NAMES.contains(&name);
+    sections().contains(&section) && is_word && !rest.is_empty() && !is_other
 }
 
 /// `20 s`, `20s` and `20 seconds` are the same.

@@ -89,7 +89,7 @@ struct Pools {
 impl Pools {
     /// With `executions` pools of 2 + 3.
     fn over(target: Target, budget: Budget, executions: u64) -> Self {
-        let lender = Lender::new(budget, Handle::current());
+        let lender = Lender::new(budget, Handle::current(), Arc::default());
         for execution in 0..executions {
             let limits = PoolLimits {
                 size: 2,

@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use crate::budget::Budget;
 use crate::client::{Served, Service, Serving, Settings, Standing};
 use crate::config::{self, Config, Running};
+use crate::events::Events;
 use crate::execution::{Executions, Rules, Untagged, Upstream};
 use crate::pool::{Lender, PoolLimits, UpstreamNumber};
 use crate::server::Password;
@@ -29,13 +30,14 @@ pub(super) struct DataPlane {
 }
 
 impl DataPlane {
-    /// Starts it, serving the socket. Backends are ended by force through `monitors`, on `main`.
+    /// Starts it, serving the socket. Backends are ended by force through `monitors`, on `main`; what
+    /// happens is told to `events`.
     pub(super) fn start(
         running: watch::Receiver<Arc<Running>>,
-        listener: StdListener,
-        tcp: Vec<StdTcpListener>,
+        sockets: (StdListener, Vec<StdTcpListener>),
         main: &Handle,
         monitors: &Arc<Monitors>,
+        events: Arc<Events>,
     ) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -43,7 +45,7 @@ impl DataPlane {
             .map_err(StartError::Runtime)?;
         let now = Arc::clone(&running.borrow());
         let config = &now.loaded.config;
-        let lender = Lender::new(budget(config), runtime.handle().clone());
+        let lender = Lender::new(budget(config), runtime.handle().clone(), events);
         let upstreams = numbered(config, &[]);
         let executions = Executions::new(
             rules(config),
@@ -64,7 +66,7 @@ impl DataPlane {
         let serves = Arc::clone(&service);
         let thread = std::thread::Builder::new()
             .name("data".to_owned())
-            .spawn(move || serve(&runtime, serves, (listener, tcp), keeper, stopped))
+            .spawn(move || serve(&runtime, serves, sockets, keeper, stopped))
             .map_err(StartError::Runtime)?;
         Ok(Self {
             executions,

@@ -30,7 +30,8 @@ pub(super) async fn run(executions: Arc<Executions>, running: watch::Receiver<Ar
         if now >= next_sweep {
             executions.lender().sweep(now);
             executions.lender().watch_pause(now);
-            executions.sessions().sweep(&limits(), now);
+            let sessions = executions.sessions();
+            sessions.sweep(&limits(), now, executions.events());
             next_sweep = now + SWEEP;
         }
         if now >= next_probe && executions.lender().budget().0.limited_by_database() {

@@ -37,6 +37,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Config, Loaded, Roots, Running};
 use crate::control::{Configuration, Control, Facts, UpstreamFacts, Within};
+use crate::events::{Event, Events, Text};
 use crate::execution::Remote;
 use crate::listener::{BoundSocket, Directory, bind_tcp};
 use crate::monitor::Monitor;
@@ -89,10 +90,17 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         .map_err(StartError::Runtime)?;
     let monitors = Arc::new(Monitors::default());
     let addresses = Addresses::of(probes.as_ref(), &tcp);
-    let data = DataPlane::start(seen, postgres_socket, tcp, runtime.handle(), &monitors)?;
+    let events = Arc::new(Events::default());
+    let (main, sockets) = (runtime.handle(), (postgres_socket, tcp));
+    let data = DataPlane::start(seen, sockets, main, &monitors, Arc::clone(&events))?;
     let life = Arc::new(Life::default());
     life.is_bound_now();
+    let event = Event::Start {
+        version: Text::name(env!("CARGO_PKG_VERSION")),
+        budget: u64::from(config.budget.total()),
+    };
     tracing::info!(
+        event = event.name(),
         version = env!("CARGO_PKG_VERSION"),
         socket = %config.listen.socket().display(),
         upstreams = %names(config),
@@ -100,6 +108,7 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         telemetry = addresses.telemetry.map(|address| address.to_string()),
         "execpool serves"
     );
+    events.tell(event);
     let house = House {
         running,
         source,
@@ -160,7 +169,8 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
     let monitors = house.monitors.follow(&upstreams);
     for monitor in &monitors {
         let (monitor, life) = (Arc::clone(monitor), Arc::clone(&life));
-        tokio::spawn(look_for(monitor, config.budget.total(), life));
+        let events = Arc::clone(remote.events());
+        tokio::spawn(look_for(monitor, config.budget.total(), life, events));
     }
     let addresses = house.addresses;
     if let Some(listener) = house.probes {
@@ -259,7 +269,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Looks for an upstream until it is reached; says whether it is, and whether one pod could take
 /// most of it.
-async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>) {
+async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>, events: Arc<Events>) {
     let mut was_said = false;
     let health = loop {
         match monitor.health().await {
@@ -273,7 +283,11 @@ async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>) {
         tokio::time::sleep(LOOK_AGAIN).await;
     };
     if life.has_reached() {
-        tracing::info!(upstream = monitor.upstream(), "ready");
+        let event = Event::Ready {
+            upstream: Text::name(monitor.upstream()),
+        };
+        tracing::info!(event = event.name(), upstream = monitor.upstream(), "ready");
+        events.tell(event);
     }
     tracing::info!(
         upstream = monitor.upstream(),

@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::config::{Change, Loaded, Plan, Reloaded, Running};
 use crate::control::configuration::{Asking, Outcome};
+use crate::events::{Event, Text};
 
 use super::source::{Look, Source};
 use super::stage::Stage;
@@ -114,10 +115,15 @@ impl Reloader {
             Err(errors) => {
                 if trigger == Trigger::Asked || errors != before.refused {
                     let problems = errors.join("; ");
+                    let event = Event::ConfigurationRefused {
+                        problems: Text::sentence(&problems),
+                    };
                     tracing::error!(
+                        event = event.name(),
                         problems,
                         "the configuration is refused; what runs stays as it is"
                     );
+                    self.stage.remote.events().tell(event);
                 }
                 self.publish(Running {
                     refused: errors.clone(),
@@ -137,7 +143,10 @@ impl Reloader {
             let applied = self.stage.apply(&before.loaded.config, &next.config).await;
             applied.map_err(|why| vec![why])?;
         }
-        tell(&plan, before, &self.wanted, &wanted);
+        let event = event(&plan);
+        if tell(&plan, before, &self.wanted, &wanted, event.name()) {
+            self.stage.remote.events().tell(event);
+        }
         self.publish(Running {
             loaded: next,
             waiting: plan.waiting.clone(),
@@ -163,30 +172,54 @@ fn not_gone(look: Look, last: &Look, file: &Path) -> Look {
     }
 }
 
-/// Says what has changed, and, once for each change, what waits for a restart.
-fn tell(plan: &Plan, before: &Running, wanted_before: &Loaded, wanted: &Loaded) {
-    let list = |changes: &[Change]| {
-        let texts: Vec<String> = changes.iter().map(ToString::to_string).collect();
-        texts.join("; ")
-    };
-    if !plan.applied.is_empty() {
+fn list(changes: &[Change]) -> String {
+    let texts: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+/// The event of a configuration that was read anew.
+fn event(plan: &Plan) -> Event {
+    let all = [plan.applied.as_slice(), &plan.waiting].concat();
+    Event::ConfigurationReloaded {
+        applied: plan.applied.len() as u64,
+        waiting_for_restart: plan.waiting.len() as u64,
+        changes: Text::sentence(&list(&all)),
+    }
+}
+
+/// Says what has changed, and, once for each change, what waits for a restart; whether there was
+/// anything to say.
+fn tell(
+    plan: &Plan,
+    before: &Running,
+    wanted_before: &Loaded,
+    wanted: &Loaded,
+    event: &'static str,
+) -> bool {
+    let is_good_again = plan.applied.is_empty() && !before.refused.is_empty();
+    if is_good_again {
+        tracing::info!(event, "the configuration is good again, and is what runs");
+    } else if !plan.applied.is_empty() {
         let changes = list(&plan.applied);
-        tracing::info!(changes, "the configuration is applied");
-    } else if !before.refused.is_empty() {
-        tracing::info!("the configuration is good again, and is what runs");
+        tracing::info!(event, changes, "the configuration is applied");
     }
     let new = Plan::between(wanted_before, wanted).waiting;
     let is_new = |change: &&Change| new.iter().any(|new| new.path == change.path);
     let waiting: Vec<Change> = plan.waiting.iter().filter(is_new).cloned().collect();
     if !waiting.is_empty() {
         let changes = list(&waiting);
-        tracing::warn!(changes, "this change of the configuration takes a restart");
+        tracing::warn!(
+            event,
+            changes,
+            "this change of the configuration takes a restart"
+        );
     }
     for warning in &wanted.warnings {
         if !wanted_before.warnings.contains(warning) {
             tracing::warn!("{warning}");
         }
     }
+    is_good_again || !plan.applied.is_empty() || !waiting.is_empty()
 }
 
 /// SIGHUP, which would end the process if nobody listened to it.

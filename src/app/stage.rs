@@ -58,6 +58,7 @@ impl Stage {
                 monitor,
                 new.budget.total(),
                 Arc::clone(&self.life),
+                Arc::clone(self.remote.events()),
             ));
         }
         let monitors = self.monitors.configured(&self.upstreams, &new.upstreams);

@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{Running, ShutdownMode};
+use crate::events::{Event, Seconds};
 use crate::execution::Remote;
 use crate::shutdown::Life;
 
@@ -59,7 +60,15 @@ pub(super) async fn wait(running: &watch::Receiver<Arc<Running>>, remote: &Remot
         .await;
     let shutdown = running.borrow().loaded.config.shutdown.clone();
     let deadline = Instant::now() + shutdown.grace.saturating_sub(LAST);
-    tracing::info!("shutting down; a second signal ends everything at once");
+    let event = Event::Shutdown {
+        grace_seconds: Seconds(shutdown.grace),
+    };
+    tracing::info!(
+        event = event.name(),
+        grace_seconds = shutdown.grace.as_secs_f64(),
+        "shutting down; a second signal ends everything at once"
+    );
+    remote.events().tell(event);
     tokio::select! {
         () = served(shutdown.mode, remote, life, deadline) => {}
         // At once, and yet no query is left behind at the database.

@@ -362,7 +362,7 @@ mod tests {
             rules,
             Duration::ZERO,
             Vec::new(),
-            Lender::new(Budget::new(1, 0), Handle::current()),
+            Lender::new(Budget::new(1, 0), Handle::current(), Arc::default()),
             Arc::new(Table::default()),
             Box::new(|_, _, _| tokio::sync::oneshot::channel().1),
             Handle::current(),

@@ -3,8 +3,10 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::pool::{Checkout, Refused, WaiterId};
-use crate::protocol::message::Severity;
+use crate::events::{Event, Seconds, Text};
+use crate::pool::{Checkout, Limit, Refused, WaiterId};
+use crate::protocol::message::{Report, Severity};
+use crate::server::ConnectError;
 use crate::session::{Ending, Mail, Session};
 
 use super::line::Line;
@@ -103,12 +105,17 @@ impl Wait<'_> {
             Ok(checkout) => Waited::Got(Box::new(checkout)),
             Err(Refused::Dial(error)) => {
                 let upstream = &self.admission.seat.session().identity().upstream;
+                let event = self.failed(&error);
                 tracing::warn!(
+                    event = event.name(),
+                    session_id = self.admission.seat.session().id().0,
+                    execution_id = %self.admission.membership.id(),
                     upstream = &**upstream,
                     sqlstate = error.sqlstate().as_str(),
                     error = error.for_others(),
                     "no server connection could be opened"
                 );
+                self.service.executions().events().tell(event);
                 Waited::Refused(error.to_client(self.severity))
             }
             // Who ends an execution tells its sessions first.
@@ -145,16 +152,34 @@ impl Wait<'_> {
     fn in_vain(&self, session: &Session, waited: Duration) -> Vec<u8> {
         let holders = self.service.serving().settings.holders;
         let sessions = self.service.executions().sessions();
-        let report = self.wanting(session, waited, |wanting| {
-            wanting.refusal(self.severity, sessions, holders)
+        let (report, limit) = self.wanting(session, waited, |wanting| {
+            let report = wanting.refusal(self.severity, sessions, holders);
+            (report, wanting.shortage.limit)
         });
+        let event = refused(session, &report, limit, waited);
         tracing::warn!(
+            event = event.name(),
+            limit = limit.as_str(),
             session_id = session.id().0,
             execution_id = %session.identity().execution,
             detail = report.detail.as_deref().unwrap_or_default(),
             "{}", report.message
         );
+        self.service.executions().events().tell(event);
         encoded(&report)
+    }
+
+    /// The event of a dial that has failed.
+    fn failed(&self, error: &ConnectError) -> Event {
+        let session = self.admission.seat.session();
+        Event::CheckoutFailed {
+            execution_id: Text::name(session.identity().execution.as_str()),
+            session_id: session.id().0,
+            upstream: Text::name(&session.identity().upstream),
+            sqlstate: Text::name(error.sqlstate().as_str()),
+            error: Text::sentence(&error.for_others()),
+            unsaid: 0,
+        }
     }
 
     fn wanting<R>(
@@ -174,7 +199,21 @@ impl Wait<'_> {
     }
 }
 
-fn encoded(report: &crate::protocol::message::Report) -> Vec<u8> {
+/// The event of a wait in vain.
+fn refused(session: &Session, report: &Report, limit: Limit, waited: Duration) -> Event {
+    Event::CheckoutRefused {
+        execution_id: Text::name(session.identity().execution.as_str()),
+        session_id: session.id().0,
+        upstream: Text::name(&session.identity().upstream),
+        sqlstate: Text::name(report.sqlstate.as_str()),
+        limit: Text::name(limit.as_str()),
+        waited_seconds: Seconds(waited),
+        message: Text::sentence(&report.message),
+        unsaid: 0,
+    }
+}
+
+fn encoded(report: &Report) -> Vec<u8> {
     let mut out = Vec::new();
     report.encode(&mut out);
     out

@@ -7,6 +7,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::events::{Event, Events, Text};
 use crate::monitor::{Health, Monitor};
 use crate::pool::UpstreamNumber;
 
@@ -64,13 +65,44 @@ impl Watched {
         told
     }
 
-    fn log_change(&self, told: &Told, was_reachable: Option<bool>) {
+    /// Tells the log and `events` where it is another than it was.
+    fn tell_change(&self, told: &Told, was_reachable: Option<bool>, events: &Events) {
         let upstream = self.name();
-        match (told, was_reachable) {
-            (Err(error), None | Some(true)) => tracing::warn!(upstream, %error, "no answer"),
-            (Ok(_), Some(false)) => tracing::info!(upstream, "the database answers again"),
-            _ => {}
-        }
+        let event = match told {
+            _ if was_reachable == Some(told.is_ok()) => return,
+            Err(error) => {
+                let event = Event::MonitorNoAnswer {
+                    upstream: Text::name(upstream),
+                    error: Text::sentence(error),
+                };
+                tracing::warn!(
+                    event = event.name(),
+                    upstream,
+                    %error,
+                    "the database does not answer the monitor"
+                );
+                event
+            }
+            Ok(health) => {
+                let event = Event::MonitorAnswer {
+                    upstream: Text::name(upstream),
+                    server_version: Text::name(&health.server_version),
+                    max_connections: u64::from(health.max_connections),
+                };
+                // The first answer is logged by who looks for the database at the start.
+                if was_reachable.is_some() {
+                    tracing::info!(
+                        event = event.name(),
+                        upstream,
+                        server_version = health.server_version,
+                        max_connections = health.max_connections,
+                        "the database answers the monitor again"
+                    );
+                }
+                event
+            }
+        };
+        events.tell(event);
     }
 
     fn status(&self, now: Instant) -> UpstreamStatus {
@@ -188,7 +220,8 @@ impl Control {
                     .iter()
                     .any(|(known, _)| Arc::ptr_eq(known, watched))
                 {
-                    let task = tasks.spawn(watch(Arc::clone(watched)));
+                    let task =
+                        tasks.spawn(watch(Arc::clone(watched), Arc::clone(self.remote.events())));
                     watching.push((Arc::clone(watched), task));
                 }
             }
@@ -209,11 +242,11 @@ impl Control {
 }
 
 /// Asks one database again and again.
-async fn watch(watched: Arc<Watched>) {
+async fn watch(watched: Arc<Watched>, events: Arc<Events>) {
     let mut was_reachable = None;
     loop {
         let told = watched.ask().await;
-        watched.log_change(&told, was_reachable);
+        watched.tell_change(&told, was_reachable, &events);
         was_reachable = Some(told.is_ok());
         tokio::time::sleep(EVERY).await;
     }

@@ -2,6 +2,8 @@
 
 use http::StatusCode;
 
+use crate::events::Event;
+
 use super::Control;
 use super::query::Query;
 use super::router::{Answer, Asked, json};
@@ -11,7 +13,12 @@ use super::types::{Draining, Quitting};
 pub(super) async fn drain(control: &Control, asked: &Asked) -> Answer {
     Query::parse(asked.query.as_deref(), &[])?;
     if control.outlook().facts.life.drain() {
-        tracing::info!("draining: not ready any more, and no reserve");
+        let event = Event::Drain {};
+        tracing::info!(
+            event = event.name(),
+            "draining: not ready any more, and no reserve"
+        );
+        control.remote.events().tell(event);
     }
     let look = control.remote.ask(|executions| {
         executions.lender().give_up_reserve();

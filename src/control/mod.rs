@@ -10,7 +10,7 @@
 //! | [`router`] | from a request to its answer |
 //! | [`problem`] | what is said when something is refused (RFC 9457) |
 //! | [`types`] | what is answered otherwise |
-//! | `status` `executions` `create` `hold` `resources` `sessions` `health` `seeds` `pause` `life` [`configuration`] | the routes |
+//! | `status` `executions` `create` `hold` `events` `resources` `sessions` `health` `seeds` `pause` `life` [`configuration`] | the routes |
 //! | `sql` | `POST /v1/executions/{id}/query`, over a session of our own |
 //! | [`within`] | how control gets such a session |
 //! | `body` `query` `url` | what is read of requests, and the URL that is answered |
@@ -18,6 +18,7 @@
 mod body;
 pub mod configuration;
 mod create;
+mod events;
 mod executions;
 mod health;
 mod heartbeat;
@@ -62,6 +63,8 @@ const HOLDS: usize = 4096;
 /// How many queries may be under way at once: each may wait for long, and hold some megabytes. Far
 /// fewer than the connections that may ask, so that who asks something else is answered.
 const QUERIES: usize = 32;
+/// How many streams of events may be open at once.
+const READERS: usize = 4096;
 
 /// What the API tells of the process and its configuration.
 #[derive(Debug, Clone)]
@@ -115,6 +118,8 @@ pub struct Control {
     /// The places of queries.
     queries: Arc<Semaphore>,
     within: Within,
+    /// The places of readers of events.
+    readers: Arc<Semaphore>,
 }
 
 /// What is configured of the API, at one moment.
@@ -155,6 +160,7 @@ impl Control {
             holds: Arc::new(Semaphore::new(HOLDS)),
             queries: Arc::new(Semaphore::new(QUERIES)),
             within,
+            readers: Arc::new(Semaphore::new(READERS)),
             remote,
             configuration,
         })

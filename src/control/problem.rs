@@ -60,6 +60,8 @@ pub enum Kind {
     BodyTimeout,
     /// There are as many `hold` streams as there may be.
     TooManyHolds,
+    /// There are as many readers of events as there may be.
+    TooManyReaders,
     /// The process is about to end.
     ShuttingDown,
     /// The configuration is wrong, and not what runs.
@@ -70,7 +72,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidBody,
         Self::InvalidField,
         Self::InvalidParameter,
@@ -92,6 +94,7 @@ impl Kind {
         Self::BodyTooLarge,
         Self::BodyTimeout,
         Self::TooManyHolds,
+        Self::TooManyReaders,
         Self::ShuttingDown,
         Self::InvalidConfiguration,
         Self::Internal,
@@ -118,6 +121,7 @@ impl Kind {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::QueryTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::TooManyHolds
+            | Self::TooManyReaders
             | Self::ShuttingDown
             | Self::NoConnection
             | Self::TooManyQueries
@@ -151,6 +155,7 @@ impl Kind {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::TooManyHolds => "too_many_holds",
+            Self::TooManyReaders => "too_many_readers",
             Self::ShuttingDown => "shutting_down",
             Self::InvalidConfiguration => "invalid_configuration",
             Self::Internal => "internal",
@@ -192,6 +197,7 @@ impl Kind {
             Self::BodyTooLarge => "The body is too large",
             Self::BodyTimeout => "The body did not come in time",
             Self::TooManyHolds => "Too many hold streams",
+            Self::TooManyReaders => "Too many readers of events",
             Self::ShuttingDown => "execpool is shutting down",
             Self::InvalidConfiguration => "The configuration is refused",
             Self::Internal => "A fault of execpool",
@@ -383,7 +389,7 @@ mod tests {
     fn every_kind_has_a_code_and_a_title_of_its_own_and_is_an_error() {
         let codes: HashSet<_> = Kind::ALL.map(Kind::code).into_iter().collect();
         let titles: HashSet<_> = Kind::ALL.map(Kind::title).into_iter().collect();
-        assert_eq!((codes.len(), titles.len()), (24, 24));
+        assert_eq!((codes.len(), titles.len()), (25, 25));
         assert!(Kind::ALL.iter().all(|kind| kind.status().as_u16() >= 400));
     }
 

@@ -17,8 +17,8 @@ use crate::protocol::startup::{ExecutionId, InvalidExecutionId};
 use super::problem::{Kind, Problem, near, repeated};
 use super::server::Place;
 use super::{
-    Control, body, configuration, create, executions, health, heartbeat, hold, life, openapi,
-    pause, resources, seeds, sessions, sql, status,
+    Control, body, configuration, create, events, executions, health, heartbeat, hold, life,
+    openapi, pause, resources, seeds, sessions, sql, status,
 };
 
 /// The body of an answer.
@@ -40,6 +40,7 @@ enum Route {
     Query,
     Sessions,
     Health,
+    Events,
     Config,
     Reload,
     Pause,
@@ -63,7 +64,7 @@ impl Route {
 }
 
 /// Where each is, and by which methods.
-const ROUTES: [(&str, Route, &[&str]); 20] = [
+const ROUTES: [(&str, Route, &[&str]); 21] = [
     ("/v1/status", Route::Status, &["GET", "HEAD"]),
     (
         "/v1/executions",
@@ -87,6 +88,7 @@ const ROUTES: [(&str, Route, &[&str]); 20] = [
     ("/v1/executions/{id}/query", Route::Query, &["POST"]),
     ("/v1/sessions", Route::Sessions, &["GET", "HEAD"]),
     ("/v1/database/health", Route::Health, &["GET", "HEAD"]),
+    ("/v1/events", Route::Events, &["GET"]),
     ("/v1/config", Route::Config, &["GET", "HEAD"]),
     ("/v1/reload", Route::Reload, &["POST"]),
     ("/v1/pause", Route::Pause, &["POST"]),
@@ -116,6 +118,8 @@ pub(super) struct Asked {
     pub(super) query: Option<String>,
     /// The body.
     pub(super) body: Bytes,
+    /// The header `Last-Event-ID`.
+    pub(super) last_event_id: Option<String>,
 }
 
 /// What a path names, decoded; empty where the route names nothing.
@@ -194,6 +198,10 @@ impl Control {
             named,
             query: head.uri.query().map(str::to_owned),
             body,
+            last_event_id: head
+                .headers
+                .get("last-event-id")
+                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
         };
         match (route, head.method) {
             (Route::Status, _) => status::get(self, &asked).await,
@@ -208,6 +216,7 @@ impl Control {
             (Route::Query, _) => sql::post(self, &asked, place).await,
             (Route::Sessions, _) => sessions::get(self, &asked).await,
             (Route::Health, _) => health::get(self, &asked).await,
+            (Route::Events, _) => events::get(self, &asked, place),
             (Route::Config, _) => configuration::get(self, &asked),
             (Route::Reload, _) => configuration::reload(self, &asked).await,
             (Route::Pause, _) => pause::pause(self, &asked).await,
@@ -367,6 +376,7 @@ mod tests {
                 },
                 query: None,
                 body: Bytes::new(),
+                last_event_id: None,
             };
             asked.execution().map(|id| id.to_string())
         };

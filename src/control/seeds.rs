@@ -1,12 +1,13 @@
 //! The routes of the Python backends that execpool grew out of, to the letter.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::events::time::date_and_time;
 use crate::execution::View;
 
 use super::Control;
@@ -78,7 +79,7 @@ async fn answer(control: &Control) -> Answer {
     let views = control.remote.ask(|executions| executions.views()).await?;
     let data = Data {
         connection_stats: stats(&views),
-        timestamp: timestamp(SystemTime::now()),
+        timestamp: date_and_time(SystemTime::now()),
     };
     json(
         StatusCode::OK,
@@ -108,47 +109,9 @@ fn stats(views: &[View]) -> Stats {
     }
 }
 
-/// UTC to the second, without a zone. The day's date by Howard Hinnant's `civil_from_days`, for
-/// times from 1970 on.
-fn timestamp(now: SystemTime) -> String {
-    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days since 1 March of the year 0, in eras of 400 years.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn a_timestamp_is_utc_to_the_second_without_a_zone() {
-        for (seconds, told) in [
-            (0, "1970-01-01T00:00:00"),
-            (951_782_399, "2000-02-28T23:59:59"),
-            (951_782_400, "2000-02-29T00:00:00"),
-            (1_705_314_600, "2024-01-15T10:30:00"),
-            (4_107_542_400, "2100-03-01T00:00:00"),
-        ] {
-            let time = UNIX_EPOCH + Duration::from_secs(seconds);
-            assert_eq!(timestamp(time), told);
-        }
-    }
 
     #[test]
     fn the_shape_is_that_of_the_seeds_to_the_letter() {

@@ -21,7 +21,7 @@ use super::Control;
 use super::problem::{Kind, Problem};
 use super::stall::Impatient;
 
-/// How many connections may ask at once; `hold` streams are counted apart.
+/// How many connections may ask at once; streams of `hold` and of events are counted apart.
 const CONNECTIONS: usize = 256;
 
 /// How long the head of a request may take, and how long a connection may be idle.
@@ -95,7 +95,7 @@ impl Place {
 
 impl Control {
     /// Serves the socket until `shutdown`, and finishes what is under way then, within a second.
-    /// Looks after the health of the databases meanwhile.
+    /// Looks after the health of the databases meanwhile, and tells readers of events.
     ///
     /// Cancel safe: every connection is closed when it is dropped.
     pub async fn serve(
@@ -105,6 +105,8 @@ impl Control {
     ) {
         let mut watching = JoinSet::new();
         watching.spawn(Arc::clone(&self).watch_all());
+        let events = Arc::clone(self.remote.events());
+        watching.spawn(async move { events.herald().await });
         let (stop, stopped) = watch::channel(());
         let mut doors = Doors::at(listener);
         let mut connections = JoinSet::new();
@@ -120,6 +122,7 @@ impl Control {
             }
         }
         drop(doors);
+        self.remote.events().close();
         drop(stop);
         let all = async { while connections.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(GOODBYE, all).await;

@@ -101,7 +101,7 @@ pub(super) fn session(snapshot: &Snapshot) -> Session {
 }
 
 /// An execution's name; those that belong to one session among them.
-fn execution(text: &str) -> Result<String, Problem> {
+pub(super) fn execution(text: &str) -> Result<String, Problem> {
     match text.parse::<crate::protocol::startup::ExecutionId>() {
         Err(error) if !text.starts_with("session-") => {
             Err(invalid_id(Kind::InvalidParameter, &error))

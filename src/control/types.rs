@@ -1,42 +1,17 @@
 //! What is answered. Durations are numbers of seconds.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::execution::{self, Kind, PoolView, ResourceKind, Summary, View};
 use crate::session::{State, Totals};
 
-/// A duration, sent as a number of seconds down to the microsecond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seconds(pub Duration);
-
-impl Serialize for Seconds {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Exact up to 285 years.
-        serializer.serialize_f64(self.0.as_micros() as f64 / 1e6)
-    }
-}
-
-impl JsonSchema for Seconds {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Seconds".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "number", "minimum": 0})
-    }
-}
+pub use crate::events::Seconds;
 
 /// `GET /v1/status`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -632,6 +607,18 @@ pub struct Reconnected {
     pub lent: usize,
 }
 
+/// In `GET /v1/events`: events that are not kept any more.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct EventsLost {
+    /// The word for it: `events.lost`.
+    pub event: &'static str,
+    /// How many, of this process.
+    pub lost: u64,
+    /// Whether the process was started anew since the event that was last read, so that its own
+    /// are all that there are.
+    pub restarted: bool,
+}
+
 /// `POST /v1/drain`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Draining {
@@ -682,12 +669,7 @@ pub struct UpstreamHealth {
 
 /// The word for a kind of execution.
 pub(super) fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Explicit => "explicit",
-        Kind::Implicit => "implicit",
-        Kind::Shared => "shared",
-        Kind::Session => "session",
-    }
+    kind.as_str()
 }
 
 impl From<View> for Execution {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -63,12 +64,56 @@ impl Client {
         }
     }
 
+    /// A stream: which process it is of, as it says, and its body.
+    ///
+    /// # Errors
+    /// See [`CtlError`]; its head has not come within `patience`, too.
+    pub(super) async fn stream(
+        &self,
+        target: &str,
+        patience: Duration,
+    ) -> Result<(Option<String>, Incoming), CtlError> {
+        let opened = tokio::time::timeout(patience, self.open("GET", target, None)).await;
+        let answer = opened.unwrap_or_else(|_| {
+            Err(CtlError::Timeout {
+                path: self.path.clone(),
+                after: patience,
+            })
+        })?;
+        let status = answer.status();
+        if status.is_success() {
+            let started = answer.headers().get("execpool-started");
+            let started = started.and_then(|started| started.to_str().ok());
+            return Ok((started.map(str::to_owned), answer.into_body()));
+        }
+        let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+        let body = body.map_err(|error| self.stranger(error.to_string()))?;
+        match serde_json::from_slice::<Value>(&body.to_bytes()) {
+            Ok(json) if json["code"].is_string() => Err(CtlError::Refused(Problem { json })),
+            _ => Err(self.stranger(format!("it answered {status}"))),
+        }
+    }
+
     async fn exchange(
         &self,
         method: &str,
         target: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Bytes), CtlError> {
+        let answer = self.open(method, target, body).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), LONGEST).collect().await;
+        let body = body.map_err(|error| self.stranger(error.to_string()))?;
+        Ok((status, body.to_bytes()))
+    }
+
+    /// The head of an answer, with its body still to come.
+    async fn open(
+        &self,
+        method: &str,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>, CtlError> {
         let stream = UnixStream::connect(&self.path)
             .await
             .map_err(|source| self.unconnected(source))?;
@@ -85,14 +130,8 @@ impl Client {
                 body.map(Value::to_string).unwrap_or_default().into(),
             ))
             .map_err(|error| broken(&error))?;
-        let answer = sender
-            .send_request(request)
-            .await
-            .map_err(|error| broken(&error))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), LONGEST).collect().await;
-        let body = body.map_err(|error| self.stranger(error.to_string()))?;
-        Ok((status, body.to_bytes()))
+        let answer = sender.send_request(request).await;
+        answer.map_err(|error| broken(&error))
     }
 
     fn unconnected(&self, source: io::Error) -> CtlError {

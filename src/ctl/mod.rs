@@ -8,11 +8,13 @@
 //! | `page` | what is printed: tables, words, colours on a terminal |
 //! | `status` `executions` `sessions` `query` `end` `reload` `pause` | what each command prints |
 //! | `doctor` | an examination |
+//! | [`events`] | following what happens |
 
 mod client;
 mod doctor;
 mod end;
 pub mod error;
+pub mod events;
 mod executions;
 mod page;
 mod pause;
@@ -31,6 +33,7 @@ use serde_json::{Value, json};
 
 use client::Client;
 use error::CtlError;
+pub use events::{Follow, follow};
 use page::Page;
 
 /// Where the sockets are unless something else is said.

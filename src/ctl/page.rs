@@ -110,6 +110,16 @@ impl Page {
         self.out.push('\n');
     }
 
+    /// A line of words, each in its colour; those that are empty are left out.
+    pub(super) fn words(&mut self, words: &[(&str, Colour)]) {
+        let words = words.iter().filter(|(text, _)| !text.is_empty());
+        let words: Vec<String> = words
+            .map(|(text, colour)| self.coloured(&tame(text), *colour))
+            .collect();
+        self.out.push_str(&words.join(" "));
+        self.out.push('\n');
+    }
+
     /// A table with these heads; without heads where they are all empty.
     pub(super) fn table(&mut self, heads: &[&str], rows: Vec<Vec<Cell>>) {
         let first = rows.first();

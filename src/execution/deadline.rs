@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::events::{Event, Seconds, Text};
 use crate::pool::ExecutionNumber;
 use crate::protocol::message::{Report, Severity, SqlState, seconds};
 use crate::protocol::startup::ExecutionId;
@@ -10,9 +11,6 @@ use crate::session::Session;
 
 use super::executions::Inner;
 use super::{Executions, View};
-
-/// The event, as the log names it.
-const EVENT: &str = "execution.deadline_near";
 
 impl Executions {
     /// Ends whatever time alone ends by now, warns whose deadline is near, and forgets resources whose
@@ -79,14 +77,21 @@ impl Executions {
             room.map_or_else(Vec::new, |room| room.sessions.values().cloned().collect());
         drop(inner);
         let report = warning(&id, left);
+        let event = Event::ExecutionDeadlineNear {
+            execution_id: Text::name(id.as_str()),
+            generation,
+            deadline_seconds: Seconds(left),
+            sessions: sessions.len() as u64,
+        };
         tracing::warn!(
-            event = EVENT,
+            event = event.name(),
             execution_id = %id,
             generation,
             deadline_seconds = left.as_secs_f64(),
             sessions = sessions.len(),
             "{}", report.message
         );
+        self.events().tell(event);
         for session in sessions {
             session.notice(report.clone());
         }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::events::{Event, Events, Text};
 use crate::pool::{ExecutionNumber, Lender, PoolId, PoolLimits, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
 use crate::server::Backend;
@@ -121,6 +122,7 @@ impl Executions {
         terminate: Terminate,
         runtime: Handle,
     ) -> Arc<Self> {
+        lender.name_upstreams(names(&upstreams));
         Arc::new(Self {
             inner: Mutex::new(Inner {
                 registry: Registry::new(rules, Instant::now()),
@@ -145,6 +147,12 @@ impl Executions {
         &self.lender
     }
 
+    /// Where events are told.
+    #[must_use]
+    pub fn events(&self) -> &Arc<Events> {
+        self.lender.events()
+    }
+
     /// All sessions.
     #[must_use]
     pub fn sessions(&self) -> &Arc<Table> {
@@ -158,6 +166,7 @@ impl Executions {
         inner.registry.follow(rules);
         self.rescheduled(&mut inner);
         inner.grace = grace;
+        self.lender.name_upstreams(names(&upstreams));
         let before = std::mem::replace(&mut inner.upstreams, upstreams);
         let inner = &*inner;
         for (number, room) in &inner.rooms {
@@ -193,10 +202,15 @@ impl Executions {
         inner.rooms.entry(number).or_default();
         self.rescheduled(&mut inner);
         let run = inner.registry.get(number);
+        let began = run
+            .filter(|run| run.kind == Kind::Implicit && run.joined == 1)
+            .map(|run| run.began(now));
         // It was joined this moment.
         let (id, kind) = run.map_or((ExecutionId::shared(), Kind::Shared), |run| {
             (run.id.clone(), run.kind)
         });
+        drop(inner);
+        self.tell_began(began);
         Ok(Membership::new(Arc::clone(self), number, id, kind))
     }
 
@@ -207,9 +221,8 @@ impl Executions {
     pub fn create(&self, request: Request) -> Result<Created, Conflict> {
         let mut inner = self.inner.lock();
         let id = request.id.unwrap_or_else(made_up);
-        let created = inner
-            .registry
-            .create(id, request.deadline, Instant::now())?;
+        let now = Instant::now();
+        let created = inner.registry.create(id, request.deadline, now)?;
         let (Created::New(number) | Created::Adopted(number)) = created;
         self.rescheduled(&mut inner);
         let room = inner.rooms.entry(number).or_default();
@@ -220,7 +233,27 @@ impl Executions {
                 self.lender.admit(*pool, request.limits);
             }
         }
+        let run = inner.registry.get(number);
+        let began = run.map(|run| match created {
+            Created::New(_) => run.began(now),
+            Created::Adopted(_) => run.adopted(now),
+        });
+        drop(inner);
+        self.tell_began(began);
         Ok(created)
+    }
+
+    /// Tells that an execution has begun, or is explicit now.
+    fn tell_began(&self, began: Option<Event>) {
+        let Some(event) = began else {
+            return;
+        };
+        tracing::debug!(
+            event = event.name(),
+            execution_id = event.execution().map(Text::as_str),
+            "execution began"
+        );
+        self.events().tell(event);
     }
 
     /// Holds an active execution: it ends soon after the last hold is dropped.
@@ -341,6 +374,12 @@ impl Executions {
             self.tear_down(number, reason, Duration::ZERO);
         }
     }
+}
+
+/// The names of upstreams, by their numbers.
+fn names(upstreams: &[Upstream]) -> Vec<Arc<str>> {
+    let names = upstreams.iter().map(|upstream| Arc::clone(&upstream.name));
+    names.collect()
 }
 
 /// A name that nobody else has.

@@ -1,11 +1,12 @@
 //! What is done about what an end has left behind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use crate::events::{Event, Text};
 use crate::pool::{PoolId, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
 use crate::server::Backend;
@@ -79,8 +80,10 @@ impl Executions {
             })
             .collect();
         leftovers.retain(|leftover| !alive.contains(&(leftover.upstream, leftover.backend)));
+        self.tell_leftovers(&leftovers);
         for leftover in &leftovers {
             tracing::warn!(
+                event = "execution.leftovers",
                 execution_id = %leftover.execution,
                 server_pid = leftover.backend.pid,
                 "a backend of an ended execution is ended by force"
@@ -90,6 +93,20 @@ impl Executions {
             self.remember_unless(asked, leftover.clone());
         }
         leftovers
+    }
+
+    /// Tells who follows the events, once for each execution.
+    fn tell_leftovers(&self, leftovers: &[Leftover]) {
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        for leftover in leftovers {
+            *counts.entry(leftover.execution.as_str()).or_default() += 1;
+        }
+        for (id, backends) in counts {
+            self.events().tell(Event::ExecutionLeftovers {
+                execution_id: Text::name(id),
+                backends,
+            });
+        }
     }
 
     /// Remembers a leftover again, unless its server could be asked to end it.

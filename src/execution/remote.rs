@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::events::Events;
+
 use super::Executions;
 
 /// The executions, for who is not on the data plane's thread. Each question is one turn of its
@@ -21,6 +23,12 @@ impl Remote {
     #[must_use]
     pub fn new(executions: Arc<Executions>) -> Self {
         Self { executions }
+    }
+
+    /// Where events are told, from any thread.
+    #[must_use]
+    pub fn events(&self) -> &Arc<Events> {
+        self.executions.events()
     }
 
     /// Runs `question` on the data plane's thread. It must not block. Dropped before its answer,

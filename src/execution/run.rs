@@ -1,6 +1,7 @@
 //! One generation of an execution.
 
 use super::{Reason, ReasonText, ResourceCounts, Rules};
+use crate::events::{Event, Seconds, Text};
 use crate::protocol::startup::ExecutionId;
 use crate::session::Totals;
 use std::time::{Duration, Instant};
@@ -19,6 +20,19 @@ pub enum Kind {
     Shared,
     /// Of one session that names none; it ends with it.
     Session,
+}
+
+impl Kind {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Explicit => "explicit",
+            Self::Implicit => "implicit",
+            Self::Shared => "shared",
+            Self::Session => "session",
+        }
+    }
 }
 
 /// Where a generation stands. Once ended it is a [`Summary`].
@@ -68,6 +82,30 @@ impl Run {
     /// Whether sessions may join.
     pub fn is_active(&self) -> bool {
         self.state == State::Active
+    }
+
+    /// The event of its beginning.
+    pub(super) fn began(&self, now: Instant) -> Event {
+        Event::ExecutionBegan {
+            execution_id: Text::name(self.id.as_str()),
+            generation: self.generation,
+            kind: Text::name(self.kind.as_str()),
+            deadline_seconds: self.left(now),
+        }
+    }
+
+    /// The event that it is explicit now.
+    pub(super) fn adopted(&self, now: Instant) -> Event {
+        Event::ExecutionAdopted {
+            execution_id: Text::name(self.id.as_str()),
+            generation: self.generation,
+            deadline_seconds: self.left(now),
+        }
+    }
+
+    fn left(&self, now: Instant) -> Option<Seconds> {
+        let left = self.deadline.map(|at| at.saturating_duration_since(now));
+        left.map(Seconds)
     }
 
     /// Its deadline is so far from now on, none for none. What was told of the one before does not

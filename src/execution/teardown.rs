@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::events::{Event, Seconds, Text};
 use crate::pool::{ExecutionNumber, PoolId, UpstreamNumber};
 use crate::protocol::message::{Report, Severity, SqlState};
 use crate::protocol::startup::ExecutionId;
@@ -184,13 +185,46 @@ impl Executions {
             remaining,
             resources,
         };
-        log(&ended, now.saturating_duration_since(begun));
+        self.tell_ended(&ended, now.saturating_duration_since(begun));
         log_resources(&ended);
         room.ended.send_replace(Some(Arc::new(ended)));
     }
 }
 
-fn log(ended: &Ended, took: Duration) {
+impl Executions {
+    /// Tells the log and who follows the events. One that ends with its only session is no event:
+    /// there may be thousands a second.
+    fn tell_ended(&self, ended: &Ended, took: Duration) {
+        let event = event(&ended.summary, took);
+        log(ended, event.name(), took);
+        if ended.summary.reason != Reason::SessionEnded {
+            self.events().tell(event);
+        }
+    }
+}
+
+fn event(summary: &Summary, took: Duration) -> Event {
+    let remains = &summary.remains;
+    Event::ExecutionEnded {
+        execution_id: Text::name(summary.id.as_str()),
+        generation: summary.generation,
+        reason: Text::name(summary.reason.as_str()),
+        reason_text: summary
+            .text
+            .as_ref()
+            .map(|text| Text::sentence(text.as_str())),
+        duration_seconds: Seconds(summary.ended.saturating_duration_since(summary.started)),
+        teardown_seconds: Seconds(took),
+        sessions: summary.sessions,
+        queries: remains.totals.queries,
+        held_seconds: Seconds(remains.totals.held.total()),
+        active_seconds: Seconds(remains.totals.held.active),
+        peak_connections: remains.peak as u64,
+        leftovers: remains.leftovers as u64,
+    }
+}
+
+fn log(ended: &Ended, event: &'static str, took: Duration) {
     let Summary {
         id,
         generation,
@@ -204,6 +238,7 @@ fn log(ended: &Ended, took: Duration) {
     let duration = at.saturating_duration_since(*started).as_secs_f64();
     if ended.is_complete() {
         tracing::info!(
+            event,
             execution_id = %id,
             generation,
             reason = reason.as_str(),
@@ -218,6 +253,7 @@ fn log(ended: &Ended, took: Duration) {
         );
     } else {
         tracing::warn!(
+            event,
             execution_id = %id,
             generation,
             reason = reason.as_str(),

@@ -46,8 +46,8 @@ impl Lender {
             match dialled {
                 Some(Ok(slot)) => lender.opened(pool, key, &store, Slot { epoch, ..slot }),
                 Some(Err(error)) if error.is_limited_by_database() => {
-                    tracing::warn!(%error, "the database has no connection left");
                     lender.change(|inner| inner.database_full(pool, key), None);
+                    lender.tell_full(pool.upstream, &error);
                 }
                 Some(Err(error)) => lender.failed(pool, key, error),
                 None => lender.change(
@@ -60,7 +60,16 @@ impl Lender {
 
     /// A dial has failed: who waits for it is told, or waits until somebody is there again.
     fn failed(self: &Arc<Self>, pool: PoolId, key: KeyId, error: ConnectError) {
-        let postponed = self.ledger.lock().reaches.postponed(pool.upstream, &error);
+        let (postponed, news) = {
+            let mut inner = self.ledger.lock();
+            let was_away = inner.reaches.away(pool.upstream).is_some();
+            let postponed = inner.reaches.postponed(pool.upstream, &error);
+            let is_news = !was_away && postponed.is_some();
+            (postponed, is_news.then(|| inner.name(pool.upstream)))
+        };
+        if let Some(name) = news {
+            self.tell_away(&name, &error);
+        }
         let Some(pause) = postponed else {
             return self.change(
                 |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
@@ -100,26 +109,34 @@ impl Lender {
         let backend = slot.connection.as_ref().map(Connection::backend);
         // A store has room for all that the gate may ever let through.
         match store.add(slot) {
-            Ok(()) => self.change(
-                |inner| {
-                    if let (Some(door), Some(backend)) = (inner.doors.get_mut(&pool), backend) {
-                        door.backends.insert(backend);
-                    }
-                    let PoolId {
-                        execution,
-                        upstream,
-                    } = pool;
-                    tracing::debug!(
-                        execution = execution.0,
-                        upstream = upstream.0,
-                        pid = backend.map(|backend| backend.pid),
-                        "opened"
-                    );
-                    inner.reaches.reached(upstream);
-                    inner.gate.opened(pool, key)
-                },
-                None,
-            ),
+            Ok(()) => {
+                let mut back = None;
+                self.change(
+                    |inner| {
+                        if let (Some(door), Some(backend)) = (inner.doors.get_mut(&pool), backend) {
+                            door.backends.insert(backend);
+                        }
+                        let PoolId {
+                            execution,
+                            upstream,
+                        } = pool;
+                        tracing::debug!(
+                            execution = execution.0,
+                            upstream = upstream.0,
+                            pid = backend.map(|backend| backend.pid),
+                            "opened"
+                        );
+                        let away = inner.reaches.reached(upstream);
+                        back = away.map(|away| (inner.name(upstream), away));
+                        inner.gate.opened(pool, key)
+                    },
+                    None,
+                );
+                if let Some((name, away)) = back {
+                    self.tell_back(&name, away);
+                }
+                self.tell_raised();
+            }
             Err(_) => self.change(
                 |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
                 None,

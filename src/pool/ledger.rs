@@ -34,6 +34,10 @@ pub(super) struct Ledger {
     pub(super) maybe_gone: Vec<PoolId>,
     pub(super) pause: Option<Pause>,
     pub(super) reaches: Reaches,
+    /// The upstreams' names, by their numbers.
+    pub(super) names: Vec<Arc<str>>,
+    /// How many connections the database takes, as it was last told; none: as many as are wanted.
+    pub(super) told_limit: Option<usize>,
     /// Of which upstreams it was said, and why, that connections go without TLS.
     pub(super) told_plain: BTreeSet<(UpstreamNumber, &'static str)>,
 }
@@ -80,6 +84,8 @@ impl Ledger {
             maybe_gone: Vec::new(),
             pause: None,
             reaches: Reaches::default(),
+            names: Vec::new(),
+            told_limit: None,
             told_plain: BTreeSet::new(),
         }
     }

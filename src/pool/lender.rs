@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::budget::Budget;
+use crate::events::Events;
 use crate::server::{Backend, ConnectError};
 use crate::session::Gatepost;
 
@@ -44,17 +45,19 @@ pub struct Lender {
     /// Raised when all connections are to be replaced.
     pub(super) epoch: AtomicU64,
     pub(super) runtime: Handle,
+    pub(super) events: Arc<Events>,
 }
 
 impl Lender {
-    /// A lender within `budget`, whose dials and goodbyes run on `runtime`.
+    /// A lender within `budget`, whose dials and goodbyes run on `runtime`, and that tells `events`.
     #[must_use]
-    pub fn new(budget: Budget, runtime: Handle) -> Arc<Self> {
+    pub fn new(budget: Budget, runtime: Handle, events: Arc<Events>) -> Arc<Self> {
         Arc::new(Self {
             ledger: Mutex::new(Ledger::new(budget)),
             gatepost: Gatepost::default(),
             epoch: AtomicU64::new(0),
             runtime,
+            events,
         })
     }
 
@@ -134,6 +137,7 @@ impl Lender {
     /// Allows one connection more than the database last refused.
     pub fn probe(self: &Arc<Self>) {
         self.change(|inner| inner.gate.probe(), None);
+        self.tell_raised();
     }
 
     /// Closes idle connections that are too old, were idle for too long, or are to be replaced, and

@@ -2,7 +2,7 @@
 //!
 //! [`gate`] decides who gets a server connection and when one is dialled or closed; it knows
 //! neither sockets nor clocks. [`lender`] carries that out on real connections (`ledger` is what it knows,
-//! `errands` what takes time, `reach` whether the databases are there, [`pause`] what an operator asks for), `stock` keeps the idle ones, and [`checkout`] is what a session gets.
+//! `errands` what takes time, `news` what is told of it, `reach` whether the databases are there, [`pause`] what an operator asks for), `stock` keeps the idle ones, and [`checkout`] is what a session gets.
 
 pub mod barrier;
 pub mod checkout;
@@ -12,6 +12,7 @@ pub mod gate;
 pub mod key;
 mod ledger;
 pub mod lender;
+mod news;
 pub mod pause;
 mod reach;
 pub mod shortage;

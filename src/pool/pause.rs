@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use crate::events::{By, Event, Seconds};
 use crate::session::Gatepost;
 
 use super::gate::Counts;
@@ -50,6 +51,7 @@ impl Lender {
         // What no clock can tell is never.
         let until = time.and_then(|time| now.checked_add(time));
         let mut inner = self.ledger.lock();
+        let is_news = inner.pause.is_none();
         match &mut inner.pause {
             Some(pause) => pause.until = until,
             none => {
@@ -58,27 +60,47 @@ impl Lender {
                     until,
                     reminded: now,
                 });
-                tracing::warn!(
-                    for_seconds = time.map(|time| time.as_secs_f64()),
-                    "paused: nothing is lent"
-                );
             }
         }
         inner.gate.pause();
+        drop(inner);
         self.gatepost.shut();
+        if is_news {
+            let event = Event::Pause {
+                for_seconds: time.map(Seconds),
+            };
+            tracing::warn!(
+                event = event.name(),
+                for_seconds = time.map(|time| time.as_secs_f64()),
+                "paused: nothing is lent"
+            );
+            self.events.tell(event);
+        }
     }
 
     /// Lends again, to those first who have waited longest. Answers whether there was a pause.
     pub fn resume(self: &Arc<Self>) -> bool {
+        self.resume_by(By::Operator)
+    }
+
+    fn resume_by(self: &Arc<Self>, by: By) -> bool {
         let Some(pause) = self.ledger.lock().pause.take() else {
             return false;
         };
         self.change(|inner| inner.gate.resume(), None);
         self.gatepost.open();
+        let paused = pause.since.elapsed();
+        let event = Event::Resume {
+            paused_seconds: Seconds(paused),
+            by,
+        };
         tracing::info!(
-            paused_seconds = pause.since.elapsed().as_secs_f64(),
+            event = event.name(),
+            paused_seconds = paused.as_secs_f64(),
+            by = by.as_str(),
             "resumed"
         );
+        self.events.tell(event);
         true
     }
 
@@ -105,7 +127,7 @@ impl Lender {
         if pause.until.is_some_and(|until| until <= now) {
             drop(inner);
             tracing::warn!("the time of the pause is over");
-            self.resume();
+            self.resume_by(By::Time);
         } else if now.saturating_duration_since(pause.reminded) >= REMIND {
             pause.reminded = now;
             tracing::warn!(
@@ -137,11 +159,17 @@ impl Lender {
             lent: self.totals().lent,
         };
         self.close_idle(idle);
+        let event = Event::Reconnect {
+            closed: replaced.closed as u64,
+            lent: replaced.lent as u64,
+        };
         tracing::info!(
+            event = event.name(),
             closed = replaced.closed,
             lent = replaced.lent,
             "every server connection is replaced"
         );
+        self.events.tell(event);
         replaced
     }
 

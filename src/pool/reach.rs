@@ -24,6 +24,8 @@ enum Reach {
     Away {
         /// Why, as others may read it.
         why: String,
+        /// Since when.
+        since: Instant,
         /// How long it is left alone after the next dial that finds nobody.
         pause: Duration,
         /// Until when it is left alone by now.
@@ -32,11 +34,11 @@ enum Reach {
 }
 
 impl Reaches {
-    /// A dial has succeeded.
-    pub(super) fn reached(&mut self, upstream: UpstreamNumber) {
-        let before = self.0.insert(upstream, Reach::There);
-        if let Some(Reach::Away { .. }) = before {
-            tracing::info!(upstream = upstream.0, "the database is back");
+    /// A dial has succeeded. Answers how long nobody was there, if so.
+    pub(super) fn reached(&mut self, upstream: UpstreamNumber) -> Option<Duration> {
+        match self.0.insert(upstream, Reach::There)? {
+            Reach::Away { since, .. } => Some(since.elapsed()),
+            Reach::There => None,
         }
     }
 
@@ -50,20 +52,14 @@ impl Reaches {
     ) -> Option<Option<Duration>> {
         let reach = self.0.get_mut(&upstream).filter(|_| error.may_pass())?;
         let (now, why) = (Instant::now(), error.for_others());
-        let pause = match reach {
+        let (since, pause) = match reach {
             Reach::Away { until, .. } if now < *until => return Some(None),
-            Reach::Away { pause, .. } => *pause,
-            Reach::There => {
-                tracing::warn!(
-                    upstream = upstream.0,
-                    error = why,
-                    "the database is away: who needs it waits"
-                );
-                FIRST_PAUSE
-            }
+            Reach::Away { since, pause, .. } => (*since, *pause),
+            Reach::There => (now, FIRST_PAUSE),
         };
         *reach = Reach::Away {
             why,
+            since,
             pause: (pause * 2).min(LAST_PAUSE),
             until: now + pause,
         };

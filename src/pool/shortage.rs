@@ -24,6 +24,21 @@ pub enum Limit {
     Dialling,
 }
 
+impl Limit {
+    /// The word for events and counts.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Budget => "budget",
+            Self::Database => "database",
+            Self::Paused => "paused",
+            Self::Away => "away",
+            Self::Dialling => "dialling",
+        }
+    }
+}
+
 /// Who waits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Queue {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crate::events::{self, Event, Seconds, Text};
 use crate::protocol::message::{Report, Severity, SqlState, seconds};
 use crate::protocol::statement::shown;
 
-use super::Identity;
+use super::{Identity, Session};
 
 /// How much of a session's own last statement is quoted to it, in characters.
 const QUOTED: usize = 200;
@@ -76,6 +77,22 @@ impl Overdue {
             (Which::IdleInTransaction, Act::End) => "session.idle_in_transaction.end",
             (Which::Transaction, Act::Notice) => "session.transaction.notice",
             (Which::Transaction, Act::End) => "session.transaction.end",
+        }
+    }
+
+    /// The event; `report` is what the client is told.
+    pub(super) fn event(&self, session: &Session, report: &Report) -> Event {
+        Event::SessionLimit {
+            session_id: session.id().0,
+            execution_id: Text::name(session.identity().execution.as_str()),
+            limit: Text::name(self.word()),
+            act: match self.act {
+                Act::Notice => events::Act::Notice,
+                Act::End => events::Act::End,
+            },
+            seconds: Seconds(self.time),
+            message: Text::sentence(&report.message),
+            unsaid: 0,
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
+use crate::events::Events;
 use crate::protocol::startup::ExecutionId;
 use parking_lot::Mutex;
 
@@ -160,9 +161,9 @@ impl Table {
         self.sessions.lock().values().cloned().collect()
     }
 
-    /// Tells sessions that are over a limit: a notice once for each transaction, or their end. To be
-    /// called every second or so.
-    pub fn sweep(&self, limits: &Limits, now: Instant) {
+    /// Tells sessions that are over a limit, and `events`: a notice once for each transaction, or their
+    /// end. To be called every second or so.
+    pub fn sweep(&self, limits: &Limits, now: Instant, events: &Events) {
         // Only who holds a server connection can have a transaction.
         if limits.is_off() || self.counts().bound() == 0 {
             return;
@@ -173,7 +174,9 @@ impl Table {
                 continue;
             };
             let report = overdue.report(session.identity(), limits);
+            let event = overdue.event(session, &report);
             tracing::warn!(
+                event = event.name(),
                 session_id = session.id().0,
                 execution_id = %session.identity().execution,
                 limit = overdue.word(),
@@ -181,6 +184,7 @@ impl Table {
                 detail = report.detail.as_deref().unwrap_or_default(),
                 "{}", report.message
             );
+            events.tell(event);
             match overdue.act {
                 Act::Notice => session.notice(report),
                 Act::End => session.end(Ending {

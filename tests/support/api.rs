@@ -258,7 +258,11 @@ fn executions(
         rules,
         Duration::ZERO,
         upstreams,
-        Lender::new(Budget::new(budget.0, budget.1), runtime.clone()),
+        Lender::new(
+            Budget::new(budget.0, budget.1),
+            runtime.clone(),
+            Arc::default(),
+        ),
         Arc::new(Table::default()),
         Box::new(terminate),
         runtime,

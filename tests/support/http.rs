@@ -47,6 +47,17 @@ pub(crate) async fn open(
     path: &str,
     body: Option<&Value>,
 ) -> Result<http::Response<Incoming>, String> {
+    open_with(socket, method, path, body, &[]).await
+}
+
+/// The same with more headers.
+pub(crate) async fn open_with(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+    headers: &[(&str, &str)],
+) -> Result<http::Response<Incoming>, String> {
     let why = |error: &dyn std::fmt::Display| format!("{method} {path}: {error}");
     let stream = UnixStream::connect(socket).await.map_err(|e| why(&e))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
@@ -58,6 +69,9 @@ pub(crate) async fn open(
         .method(method)
         .uri(path)
         .header("host", "execpool");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
     if body.is_some() {
         request = request.header("content-type", "application/json");
     }

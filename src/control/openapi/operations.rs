@@ -253,6 +253,26 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..GET
     },
     Operation {
+        path: "/v1/events",
+        id: "followEvents",
+        summary: "What happens, as server-sent events: id, event, and data with one JSON object",
+        parameters: &[
+            text(
+                "last_event_id",
+                "begin after this one; the header Last-Event-ID wins",
+            ),
+            text("execution", "those of this execution"),
+            text("event", "those whose name begins so"),
+        ],
+        answers: &[(
+            200,
+            "server-sent events",
+            Content::Stream("text/event-stream"),
+        )],
+        problems: &[Kind::TooManyReaders],
+        ..GET
+    },
+    Operation {
         path: "/v1/config",
         id: "getConfiguration",
         summary: "Every knob with its value, who said it, and how a change takes effect; no secrets",

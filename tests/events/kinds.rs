@@ -1,0 +1,485 @@
+//! Each event is provoked, and told with its fields.
+
+use std::time::Duration;
+
+use execpool::events::NAMES;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::follow::has_begun;
+use crate::reader::Reader;
+use crate::support::session::{kinds, place};
+use crate::support::sidecar::upstream;
+use crate::support::{Fault, Postgres, PostgresOptions, Proxy, Sidecar, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn post(sidecar: &Sidecar, path: &str, body: Option<Value>) -> Value {
+    match sidecar.control("POST", path, body).await {
+        (200 | 201, body) => body,
+        (status, body) => panic!("POST {path}: {status} {body}"),
+    }
+}
+
+/// A number of seconds in these bounds.
+#[track_caller]
+fn assert_seconds(value: &Value, from: f64, to: f64) {
+    let seconds = value.as_f64().unwrap_or(f64::NAN);
+    assert!((from..=to).contains(&seconds), "{value}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_event_is_told_when_it_is_provoked() {
+    let scenarios = tokio::join!(
+        a_life(),
+        an_operator(),
+        executions(),
+        leftovers(),
+        refusals(),
+        nobody_there(),
+        limits_of_sessions(),
+        an_outage(),
+        a_full_database(),
+        configurations(),
+    );
+    let (a, b, c, d, e, f, g, h, i, j) = scenarios;
+    let mut seen = [a, b, c, d, e, f, g, h, i, j].concat();
+    seen.sort();
+    seen.dedup();
+    let mut names = NAMES.to_vec();
+    names.sort_unstable();
+    assert_eq!(seen, names);
+}
+
+/// From the start of a process to its end, and to that of the stream.
+async fn a_life() -> Vec<String> {
+    let (_database, mut sidecar) = place("life", "shutdown: {grace: 3s}\n").await;
+    let mut reader = Reader::of_all(&sidecar).await;
+    let start = reader.next().await.unwrap();
+    assert_eq!((start.id, start.name.as_str()), (Some(1), "start"));
+    assert_eq!(start.data["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(start.data["budget"], 30);
+    let time = start.data["time"].as_str().unwrap();
+    assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
+    // Two tasks find the database; either may be the first.
+    let mut both = [reader.next().await.unwrap(), reader.next().await.unwrap()];
+    both.sort_by_key(|told| told.name.clone());
+    let [answer, ready] = both;
+    assert_eq!(answer.name, "monitor.answer");
+    assert_eq!(answer.data["max_connections"], 300);
+    assert!(answer.data["server_version"].is_string(), "{answer:?}");
+    assert_eq!(
+        (ready.name.as_str(), &ready.data["upstream"]),
+        ("ready", &json!("app"))
+    );
+
+    post(&sidecar, "/v1/drain", None).await;
+    post(&sidecar, "/v1/drain", None).await;
+    assert_eq!(reader.next().await.unwrap().name, "drain");
+    let mut session = sidecar.session("app", "left").await;
+    assert_eq!(session.ask("SELECT 1").await, "1");
+    sidecar.signal(Signal::SIGTERM);
+    assert_eq!(reader.next().await.unwrap().name, "execution.began");
+    let shutdown = reader.next().await.unwrap();
+    assert_eq!(shutdown.name, "shutdown", "drain is told once");
+    assert_seconds(&shutdown.data["grace_seconds"], 3.0, 3.0);
+    // The standing one and the other, in any order.
+    for _ in 0..2 {
+        let ended = reader.next().await.unwrap();
+        assert_eq!(ended.data["reason"], "shutdown", "{ended:?}");
+    }
+    assert_eq!(reader.next().await, None, "the stream ends in order");
+    assert!(sidecar.exited(SOON).await.success());
+    reader.names
+}
+
+/// What an operator asks for.
+async fn an_operator() -> Vec<String> {
+    let (_database, sidecar) = place("operator", "").await;
+    has_begun(&sidecar).await;
+    let mut session = sidecar.session("app", "a").await;
+    assert_eq!(session.ask("SELECT 1").await, "1");
+    let mut reader = Reader::open(&sidecar, "").await;
+    reader.is_in().await;
+    post(&sidecar, "/v1/pause?for=300ms", None).await;
+    assert_seconds(&reader.until("pause").await["for_seconds"], 0.3, 0.3);
+    let resume = reader.until("resume").await;
+    assert_eq!(resume["by"], "time");
+    assert_seconds(&resume["paused_seconds"], 0.3, 10.0);
+    post(&sidecar, "/v1/pause", None).await;
+    post(&sidecar, "/v1/pause", None).await;
+    assert_eq!(reader.until("pause").await["for_seconds"], Value::Null);
+    post(&sidecar, "/v1/resume", None).await;
+    let resume = reader.next().await.unwrap();
+    assert_eq!(resume.data["by"], "operator", "{resume:?}");
+    post(&sidecar, "/v1/reconnect", None).await;
+    let reconnect = reader.until("reconnect").await;
+    assert_eq!(
+        (&reconnect["closed"], &reconnect["lent"]),
+        (&json!(0), &json!(1))
+    );
+    reader.names
+}
+
+/// How executions begin and end; sessions alone are no events.
+async fn executions() -> Vec<String> {
+    let (_database, sidecar) = place("executions", "").await;
+    has_begun(&sidecar).await;
+    let mut reader = Reader::open(&sidecar, "").await;
+    let mut one = Reader::open(&sidecar, "execution=b&event=execution").await;
+    reader.is_in().await;
+    one.is_in().await;
+    let mut shared = sidecar.started("app", &[]).await.0;
+    assert_eq!(shared.ask("SELECT 1").await, "1");
+    let mut session = sidecar.session("app", "a").await;
+    assert_eq!(session.ask("SELECT 1").await, "1");
+    let began = reader.next().await.unwrap();
+    assert_eq!(began.name, "execution.began", "{began:?}");
+    assert_eq!(
+        (
+            &began.data["execution_id"],
+            &began.data["kind"],
+            &began.data["generation"]
+        ),
+        (&json!("a"), &json!("implicit"), &json!(1))
+    );
+    assert_seconds(&began.data["deadline_seconds"], 1800.0, 1800.0);
+    let _other = sidecar.session("app", "a").await;
+    post(
+        &sidecar,
+        "/v1/executions",
+        Some(json!({"id": "a", "deadline": "1m"})),
+    )
+    .await;
+    let adopted = reader.next().await.unwrap();
+    assert_eq!(adopted.name, "execution.adopted", "{adopted:?}");
+    assert_seconds(&adopted.data["deadline_seconds"], 60.0, 60.0);
+    let path = "/v1/executions/a?reason=he%20said%20%22no%22";
+    assert_eq!(sidecar.control("DELETE", path, None).await.0, 200);
+    let ended = reader.next().await.unwrap();
+    assert_eq!(ended.name, "execution.ended", "{ended:?}");
+    for (field, value) in [
+        ("execution_id", json!("a")),
+        ("generation", json!(1)),
+        ("reason", json!("deleted")),
+        ("reason_text", json!("he said \"no\"")),
+        ("sessions", json!(2)),
+        ("queries", json!(1)),
+        ("peak_connections", json!(2)),
+        ("leftovers", json!(0)),
+    ] {
+        assert_eq!(ended.data[field], value, "{field}: {ended:?}");
+    }
+    assert_seconds(&ended.data["duration_seconds"], 0.001, 20.0);
+    assert_seconds(&ended.data["teardown_seconds"], 0.0, 5.0);
+    assert_seconds(&ended.data["held_seconds"], 0.0, 20.0);
+    assert_seconds(&ended.data["active_seconds"], 0.0, 20.0);
+
+    post(
+        &sidecar,
+        "/v1/executions",
+        Some(json!({"id": "b", "deadline": "600ms"})),
+    )
+    .await;
+    assert_eq!(reader.next().await.unwrap().data["kind"], "explicit");
+    let near = reader.next().await.unwrap();
+    assert_eq!(near.name, "execution.deadline_near", "{near:?}");
+    assert_eq!(near.data["sessions"], 0);
+    assert_seconds(&near.data["deadline_seconds"], 0.0, 0.12);
+    assert_eq!(reader.next().await.unwrap().data["reason"], "deadline");
+    for name in [
+        "execution.began",
+        "execution.deadline_near",
+        "execution.ended",
+    ] {
+        let told = one.next().await.unwrap();
+        assert_eq!(
+            (told.name.as_str(), &told.data["execution_id"]),
+            (name, &json!("b"))
+        );
+    }
+    reader.names
+}
+
+/// A partition of the network keeps a backend from ending.
+async fn leftovers() -> Vec<String> {
+    let postgres = Postgres::shared();
+    let database = postgres.database("leftovers").await;
+    let proxy = Proxy::tcp(postgres).await;
+    let yaml = upstream("app", &proxy.url(&database)) + "maintenance: {interval: 1s}\n";
+    let sidecar = Sidecar::start(yaml).await;
+    let mut doomed = sidecar.session("app", "doomed").await;
+    assert_eq!(doomed.ask("SELECT 1").await, "1");
+    let mut reader = Reader::of_all(&sidecar).await;
+    proxy.set(Fault::FreezeOld);
+    let (status, _) = sidecar
+        .control("DELETE", "/v1/executions/doomed", None)
+        .await;
+    assert_eq!(status, 200);
+    assert_eq!(reader.until("execution.ended").await["leftovers"], 1);
+    let told = reader.until("execution.leftovers").await;
+    assert_eq!(
+        (&told["execution_id"], &told["backends"]),
+        (&json!("doomed"), &json!(1))
+    );
+    reader.names
+}
+
+/// Who waits in vain; a storm of them drives nothing else out.
+async fn refusals() -> Vec<String> {
+    let more = "budget: {size: 1, overflow: 0}\npool: {timeout: 300ms}\n";
+    let (_database, sidecar) = place("refusals", more).await;
+    let mut holder = sidecar.session("app", "holder").await;
+    assert_eq!(holder.ask("SELECT 1").await, "1");
+    let mut reader = Reader::open(&sidecar, "event=checkout").await;
+    reader.is_in().await;
+    let mut late = sidecar.session("app", "late").await;
+    let told = late.query("SELECT 1").await;
+    assert_eq!(kinds(&told), "EZ", "{told:?}");
+    let refused = reader.next().await.unwrap().data;
+    for (field, value) in [
+        ("execution_id", "late"),
+        ("upstream", "app"),
+        ("sqlstate", "53300"),
+        ("limit", "budget"),
+    ] {
+        assert_eq!(refused[field], value, "{refused}");
+    }
+    let begins = "execpool: no server connection for execution late within 0.3 s: the pod's budget";
+    assert!(
+        refused["message"].as_str().unwrap().starts_with(begins),
+        "{refused}"
+    );
+    assert_seconds(&refused["waited_seconds"], 0.3, 5.0);
+    let id = refused["session_id"].as_u64().unwrap();
+    assert_eq!(sidecar.sessions_of("late").await[0]["id"], id);
+    assert_eq!(refused["unsaid"], 0);
+    let log = sidecar.log();
+    let line = log
+        .iter()
+        .find(|line| line.contains("\"event\":\"checkout.refused\""));
+    assert!(
+        line.is_some_and(|line| line.contains("\"limit\":\"budget\"")),
+        "{log:?}"
+    );
+
+    let storm: Vec<_> = (0..20).map(|_| sidecar.session("app", "late")).collect();
+    let mut waits = Vec::new();
+    for session in storm {
+        let mut session = session.await;
+        waits.push(tokio::spawn(async move { session.query("SELECT 1").await }));
+    }
+    for wait in waits {
+        assert_eq!(kinds(&wait.await.unwrap()), "EZ");
+    }
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    late.query("SELECT 1").await;
+    let (mut told, mut unsaid) = (0, 0);
+    while told + unsaid < 21 {
+        let refused = reader.next().await.unwrap();
+        (told, unsaid) = (told + 1, unsaid + refused.data["unsaid"].as_u64().unwrap());
+    }
+    assert!(told <= 5, "{told} were told of 21");
+
+    post(&sidecar, "/v1/pause?timeout=0s", None).await;
+    let mut other = sidecar.session("app", "other").await;
+    assert_eq!(kinds(&other.query("SELECT 1").await), "EZ");
+    assert_eq!(reader.next().await.unwrap().data["limit"], "paused");
+    reader.names
+}
+
+/// A database that was never there.
+async fn nobody_there() -> Vec<String> {
+    let sidecar = Sidecar::start(upstream("app", "postgresql://app@127.0.0.1:1/app")).await;
+    let mut reader = Reader::of_all(&sidecar).await;
+    let silent = reader.until("monitor.no_answer").await;
+    assert_eq!(silent["upstream"], "app");
+    assert!(
+        silent["error"].as_str().unwrap().contains("127.0.0.1"),
+        "{silent}"
+    );
+    drop(
+        sidecar
+            .started("app", &[("execpool.execution_id", "a")])
+            .await,
+    );
+    let failed = reader.until("checkout.failed").await;
+    assert_eq!(
+        (&failed["sqlstate"], &failed["execution_id"]),
+        (&json!("08001"), &json!("a"))
+    );
+    assert_eq!(
+        (&failed["upstream"], &failed["unsaid"]),
+        (&json!("app"), &json!(0))
+    );
+    assert!(
+        failed["session_id"].is_u64() && failed["error"].is_string(),
+        "{failed}"
+    );
+    reader.names
+}
+
+/// Sessions that keep a transaction open.
+async fn limits_of_sessions() -> Vec<String> {
+    let more = "session: {idle_in_transaction: {notice: 100ms, end: 1200ms}}\n";
+    let (_database, sidecar) = place("limits", more).await;
+    let mut reader = Reader::open(&sidecar, "execution=a&event=session").await;
+    let mut session = sidecar.session("app", "a").await;
+    session.query("BEGIN").await;
+    session.query("SELECT 'hidden'").await;
+    let id = sidecar.sessions_of("a").await[0]["id"].clone();
+    for (act, least) in [("notice", 0.1), ("end", 1.2)] {
+        let told = reader.next().await.unwrap();
+        assert_eq!(told.name, "session.limit");
+        let limit = format!("session.idle_in_transaction.{act}");
+        assert_eq!(told.data["limit"], limit, "{told:?}");
+        assert_eq!(
+            (&told.data["act"], &told.data["session_id"]),
+            (&json!(act), &id)
+        );
+        assert_seconds(&told.data["seconds"], least, 20.0);
+        let message = told.data["message"].as_str().unwrap();
+        assert!(message.contains("idle in transaction"), "{message}");
+        assert!(!told.data.to_string().contains("hidden"), "{told:?}");
+    }
+    reader.names
+}
+
+/// A database that goes away and comes back.
+async fn an_outage() -> Vec<String> {
+    let database = Postgres::shared().database("outage").await;
+    let proxy = Proxy::tcp(Postgres::shared()).await;
+    let yaml = upstream("app", &proxy.url(&database)) + "pool: {timeout: 500ms}\n";
+    let sidecar = Sidecar::start(yaml).await;
+    let mut session = sidecar.session("app", "a").await;
+    assert_eq!(session.ask("SELECT 1").await, "1");
+    let mut reader = Reader::open(&sidecar, "event=database").await;
+    reader.is_in().await;
+    proxy.cut().await;
+    proxy.set(Fault::Refuse);
+    let mut late = sidecar.session("app", "b").await;
+    assert_eq!(kinds(&late.query("SELECT 1").await), "EZ");
+    let away = reader.next().await.unwrap();
+    assert_eq!(
+        (away.name.as_str(), &away.data["upstream"]),
+        ("database.away", &json!("app"))
+    );
+    let error = away.data["error"].as_str().unwrap();
+    assert!(error.contains("cannot reach PostgreSQL"), "{error}");
+    proxy.set(Fault::None);
+    eventually(SOON, "it is reached again", async || {
+        let told = late.query("SELECT 1").await;
+        (kinds(&told) == "TDCZ").then_some(()).ok_or(told)
+    })
+    .await;
+    let back = reader.next().await.unwrap();
+    assert_eq!(
+        (back.name.as_str(), &back.data["upstream"]),
+        ("database.back", &json!("app"))
+    );
+    assert_seconds(&back.data["away_seconds"], 0.3, 30.0);
+    reader.names
+}
+
+/// A database that takes no more connections, and then does again.
+async fn a_full_database() -> Vec<String> {
+    let postgres = Postgres::start(PostgresOptions {
+        max_connections: 8,
+        ..PostgresOptions::default()
+    });
+    let database = postgres.database("full").await;
+    let sidecar = Sidecar::start(upstream("app", &database.url())).await;
+    let mut reader = Reader::open(&sidecar, "event=database.limit").await;
+    let mut held = Vec::new();
+    for execution in 0..4 {
+        let mut session = sidecar.session("app", &format!("e{execution}")).await;
+        let sent = tokio::spawn(async move {
+            let told = session.query("SELECT 1").await;
+            (session, told)
+        });
+        held.push(sent);
+    }
+    // With the monitor's there are five that are not for superusers.
+    let mut beside = Vec::new();
+    while let Ok(client) = try_client(&database.url()).await {
+        beside.push(client);
+        assert!(beside.len() < 9, "the server takes any number");
+    }
+    let more: Vec<_> = (4..7).map(|n| format!("e{n}")).collect();
+    let mut waits = Vec::new();
+    for execution in &more {
+        let mut session = sidecar.session("app", execution).await;
+        waits.push(tokio::spawn(async move {
+            let told = session.query("SELECT 1").await;
+            (session, told)
+        }));
+    }
+    let limited = reader.until("database.limited").await;
+    assert_eq!(
+        (&limited["upstream"], &limited["budget_limit"]),
+        (&json!("app"), &json!(30))
+    );
+    let effective = limited["budget_effective"].as_u64().unwrap();
+    assert!(effective < 8, "{limited}");
+    assert!(
+        limited["error"].as_str().unwrap().contains("connection"),
+        "{limited}"
+    );
+    beside.clear();
+    for wait in held {
+        // They make room.
+        wait.abort();
+    }
+    let raised = reader.until("database.limit_raised").await;
+    assert_eq!(raised["budget_limit"], 30, "{raised}");
+    let now = raised["budget_effective"].as_u64().unwrap();
+    assert!(
+        now > effective || raised["limited_by_database"] == false,
+        "{raised}"
+    );
+    drop(waits);
+    reader.names
+}
+
+async fn try_client(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// A configuration that is read anew.
+async fn configurations() -> Vec<String> {
+    let database = Postgres::shared().database("configurations").await;
+    let yaml = upstream("app", &database.url());
+    let sidecar = Sidecar::start(yaml.clone()).await;
+    let mut reader = Reader::open(&sidecar, "event=configuration").await;
+    reader.is_in().await;
+    sidecar
+        .reload(&format!(
+            "{yaml}budget: {{size: 5}}\nlisten: {{port: 5499}}\n"
+        ))
+        .await;
+    let told = reader.next().await.unwrap();
+    assert_eq!(told.name, "configuration.reloaded");
+    assert_eq!(
+        (&told.data["applied"], &told.data["waiting_for_restart"]),
+        (&json!(1), &json!(1))
+    );
+    let changes = told.data["changes"].as_str().unwrap();
+    assert!(
+        changes.contains("budget.size") && changes.contains("listen.port"),
+        "{changes}"
+    );
+    sidecar.configure("budget: {size: minus}\n");
+    assert_eq!(sidecar.control("POST", "/v1/reload", None).await.0, 422);
+    let refused = reader.next().await.unwrap();
+    assert_eq!(refused.name, "configuration.refused");
+    assert!(
+        refused.data["problems"]
+            .as_str()
+            .unwrap()
+            .contains("budget.size"),
+        "{refused:?}"
+    );
+    reader.names
+}
