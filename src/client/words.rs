@@ -27,11 +27,11 @@ pub(super) struct Wanting<'a> {
 impl Wanting<'_> {
     /// 53300, or 08001: nothing came in time.
     pub(super) fn refusal(&self, severity: Severity, sessions: &Table, tell: Holders) -> Report {
+        let reached = self.reached();
         let message = format!(
-            "execpool: no server connection for execution {} within {}: {}",
+            "execpool: no server connection for execution {} within {}: {reached}",
             self.execution,
             seconds(self.waited),
-            self.reached()
         );
         let mut detail = self.use_of_pool_and_budget();
         self.name_holders(sessions, tell, &mut detail);
