@@ -27,11 +27,11 @@ pub(super) struct Wanting<'a> {
 impl Wanting<'_> {
     /// 53300, or 08001: nothing came in time.
     pub(super) fn refusal(&self, severity: Severity, sessions: &Table, tell: Holders) -> Report {
+        let reached = self.reached();
         let message = format!(
-            "execpool: no server connection for execution {} within {}: {}",
+            "execpool: no server connection for execution {} within {}: {reached}",
             self.execution,
             seconds(self.waited),
-            self.reached()
         );
         let mut detail = self.use_of_pool_and_budget();
         self.name_holders(sessions, tell, &mut detail);
@@ -204,6 +204,7 @@ pub(super) fn ended(execution: &ExecutionId) -> Report {
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("execpool: execution {execution} has ended"),
     )
+    .with_hint("Use a new execution id, or begin it anew with POST /v1/executions.")
 }
 
 /// 08P01: what the client sent is no message.
@@ -267,6 +268,7 @@ pub(super) fn login_timeout(after: Duration) -> Report {
         SqlState::PROTOCOL_VIOLATION,
         format!("execpool: the login was not finished within {after} s"),
     )
+    .with_hint("Connect again. If it goes on, the client is stuck or overloaded.")
 }
 
 /// 28P01: the password is wrong, or the user.
@@ -331,11 +333,36 @@ pub(super) fn startup_timeout(after: Duration) -> Report {
             after.as_secs()
         ),
     )
+    .with_hint("What only looks whether it is up should ask /readyz of telemetry.listen.")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_sent_away_is_told_what_to_do() {
+        let execution = ExecutionId::shared();
+        let time = Duration::from_secs(10);
+        for report in [
+            ended(&execution),
+            violated(Violation::UnknownType { kind: 0 }),
+            server_gone("app"),
+            too_many_sessions(1),
+            crowded(time),
+            uid_not_allowed(1),
+            login_timeout(time),
+            wrong_password("app"),
+            no_password_to_prove(),
+            replication(),
+            unknown_database("a", &["b"]),
+            wrong_user("a", "b", "c"),
+            startup_timeout(time),
+        ] {
+            assert_eq!(report.severity, Severity::Fatal, "{report:?}");
+            assert!(report.hint.is_some(), "{report:?}");
+        }
+    }
 
     #[test]
     fn times_are_told_as_people_read_them() {

@@ -74,6 +74,7 @@ impl SaslError {
             _ => SqlState::PROTOCOL_VIOLATION,
         };
         Report::new(Severity::Fatal, sqlstate, format!("execpool: {self}"))
+            .with_hint("The login is SCRAM-SHA-256 as PostgreSQL has it. Can the client do that?")
     }
 }
 

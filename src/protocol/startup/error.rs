@@ -91,10 +91,12 @@ impl StartupError {
             }
             Self::NoValue(setting) => Some(format!("Write -c {setting}=value.")),
             Self::ExecutionId(_) => Some(InvalidExecutionId::ALLOWED.to_owned()),
-            Self::TooLong { .. } => {
+            Self::TooLong { .. } | Self::TooShort { .. } | Self::Malformed(_) => {
                 Some("Does the client speak the PostgreSQL protocol?".to_owned())
             }
-            _ => None,
+            Self::NotText(_) => Some("Write it in UTF-8.".to_owned()),
+            // PostgreSQL's own words have none.
+            Self::UnsupportedVersion { .. } | Self::NoUser => None,
         }
     }
 

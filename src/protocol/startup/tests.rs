@@ -300,6 +300,21 @@ fn a_bad_execution_id_is_refused_with_what_is_allowed() {
 }
 
 #[test]
+fn what_is_refused_in_our_own_words_comes_with_what_to_do() {
+    for error in [
+        StartupError::TooLong { length: 20_000 },
+        StartupError::TooShort { length: 4 },
+        StartupError::Malformed("a parameter has no value"),
+        StartupError::NotText("the name of a parameter"),
+        StartupError::NoValue(Setting::Label),
+    ] {
+        let report = error.report();
+        assert!(report.hint.is_some(), "{report:?}");
+    }
+    assert_eq!(StartupError::NoUser.report().hint, None);
+}
+
+#[test]
 fn an_unknown_setting_of_ours_is_refused_and_the_nearest_one_proposed() {
     let report = named(&[("execpool.lable", "x")]).unwrap_err().report();
     assert_eq!(report.sqlstate, SqlState::INVALID_PARAMETER_VALUE);
