@@ -12,7 +12,13 @@ use std::path::{Path, PathBuf};
 use execpool::config::{KNOBS, Knob, Sources, UPSTREAM_KNOBS, load};
 
 /// What looks like a knob and is none.
-const NO_KNOBS: [&str; 2] = ["execution.deadline_near", "control.sock"];
+const NO_KNOBS: [&str; 5] = [
+    "execution.deadline_near",
+    "session.leak_suspect",
+    "session.leak_recovered",
+    "session.reclaimed",
+    "control.sock",
+];
 
 /// Defaults that are told in other words: the page, the words around the value, and the knob.
 const IN_WORDS: [(&str, &str, &str); 6] = [

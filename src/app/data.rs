@@ -186,7 +186,7 @@ pub(super) fn numbered(config: &Config, before: &[Served]) -> Vec<Served> {
     all
 }
 
-/// How long a session may keep a transaction open.
+/// How long a session may keep a transaction open, or its server connection unused.
 pub(super) fn session_limits(config: &Config) -> Limits {
     let limit = |limit: &config::Limit| Limit {
         notice: limit.notice,
@@ -195,6 +195,7 @@ pub(super) fn session_limits(config: &Config) -> Limits {
     Limits {
         idle_in_transaction: limit(&config.session.idle_in_transaction),
         transaction: limit(&config.session.transaction),
+        leak_after: config.session.leak_after,
     }
 }
 

@@ -30,7 +30,13 @@ pub(super) async fn run(executions: Arc<Executions>, running: watch::Receiver<Ar
         if now >= next_sweep {
             executions.lender().sweep(now);
             executions.lender().watch_pause(now);
-            executions.sessions().sweep(&limits(), now);
+            let mut limits = limits();
+            if executions.lender().paused().is_some() {
+                // Whose query is kept back looks idle, and is not.
+                limits.leak_after = None;
+            }
+            executions.sessions().sweep(&limits, now);
+            executions.sample(now);
             next_sweep = now + SWEEP;
         }
         if now >= next_probe && executions.lender().budget().0.limited_by_database() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::execution::{Kind, PoolView, Summary, View};
-use crate::session::Totals;
+use crate::execution::{Kind, PerSecond, PoolView, Summary, View};
+use crate::session::{Oldest, Totals};
 
 /// A duration, sent as a number of seconds down to the microsecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct Status {
     pub executions: ExecutionCounts,
     /// How many sessions there are and were.
     pub sessions: SessionCounts,
+    /// How fast sessions and executions come and go.
+    pub rates: Rates,
     /// The process's memory.
     pub memory: Memory,
 }
@@ -136,6 +138,74 @@ pub struct SessionCounts {
     pub refused: BTreeMap<&'static str, u64>,
     /// Ended by a fault of execpool's.
     pub panics: u64,
+    /// Those that are suspected of having been forgotten.
+    pub leak_suspects: u64,
+    /// What has happened to suspicions since the start.
+    pub leaks: Leaks,
+    /// The session that has stood in each state for longest; null where none is in it.
+    pub oldest: BTreeMap<&'static str, Option<OldestSession>>,
+}
+
+/// What has happened to suspicions since the start: each that began has come to one of the other ends,
+/// or still lasts.
+#[derive(Debug, Serialize)]
+pub struct Leaks {
+    /// Suspicions that began.
+    pub suspect: u64,
+    /// The session has queried after all.
+    pub recovered: u64,
+    /// A cleanup has ended the session.
+    pub reclaimed: u64,
+    /// The session has ended otherwise, suspected to its end.
+    pub ended: u64,
+}
+
+/// The session that has stood in one state for longest.
+#[derive(Debug, Serialize)]
+pub struct OldestSession {
+    /// Its number.
+    pub id: u64,
+    /// Its execution's name.
+    pub execution: String,
+    /// For how long it has stood there.
+    pub state_age_seconds: Seconds,
+}
+
+impl From<Oldest> for OldestSession {
+    fn from(oldest: Oldest) -> Self {
+        Self {
+            id: oldest.id.0,
+            execution: oldest.execution.to_string(),
+            state_age_seconds: Seconds(oldest.state_age),
+        }
+    }
+}
+
+/// How fast sessions and executions come and go.
+#[derive(Debug, Serialize)]
+pub struct Rates {
+    /// Over how long this is: a minute, or less after the start.
+    pub over_seconds: Seconds,
+    /// Sessions that were opened.
+    pub sessions_opened_per_second: f64,
+    /// Sessions that were closed.
+    pub sessions_closed_per_second: f64,
+    /// Executions that began.
+    pub executions_begun_per_second: f64,
+    /// Executions that ended.
+    pub executions_ended_per_second: f64,
+}
+
+impl From<PerSecond> for Rates {
+    fn from(rates: PerSecond) -> Self {
+        Self {
+            over_seconds: Seconds(rates.over),
+            sessions_opened_per_second: rates.sessions_opened,
+            sessions_closed_per_second: rates.sessions_closed,
+            executions_begun_per_second: rates.executions_begun,
+            executions_ended_per_second: rates.executions_ended,
+        }
+    }
 }
 
 /// The process's memory.
@@ -184,8 +254,12 @@ pub struct Work {
     pub active_seconds: Seconds,
     /// How long of that they waited inside a transaction.
     pub idle_in_transaction_seconds: Seconds,
+    /// How long of that they waited outside of one.
+    pub idle_seconds: Seconds,
     /// The share of work in the held time; null if nothing was held.
     pub hold_efficiency: Option<f64>,
+    /// How often a session was suspected of having been forgotten.
+    pub leaks: u64,
 }
 
 impl From<Totals> for Work {
@@ -195,7 +269,9 @@ impl From<Totals> for Work {
             held_seconds: Seconds(totals.held.total()),
             active_seconds: Seconds(totals.held.active),
             idle_in_transaction_seconds: Seconds(totals.held.in_transaction),
+            idle_seconds: Seconds(totals.held.idle),
             hold_efficiency: totals.held.efficiency(),
+            leaks: totals.leaks,
         }
     }
 }
@@ -331,6 +407,12 @@ pub struct Session {
     pub age_seconds: Seconds,
     /// For how long it has stood there.
     pub state_age_seconds: Seconds,
+    /// For how long it has asked nothing while it holds a server connection; null if it holds none, or
+    /// if that works.
+    pub idle_for_seconds: Option<Seconds>,
+    /// Whether it is suspected of having been forgotten: it has asked nothing for
+    /// `session.leak_after`.
+    pub leak_suspect: bool,
     /// How long its transaction has been open; null if none is.
     pub transaction_seconds: Option<Seconds>,
     /// What it has done.

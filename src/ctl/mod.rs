@@ -75,7 +75,9 @@ pub enum Command {
     /// List sessions: who holds what, since when and from which line
     #[command(after_help = "Examples:\n  execpool sessions\n  \
         execpool sessions --execution run-1\n  \
-        execpool sessions --state idle_in_transaction --older-than 1m30s\n\n\
+        execpool sessions --state idle_in_transaction --older-than 1m30s\n  \
+        execpool sessions --suspect\n\n\
+        A suspect holds a connection and has asked nothing for session.leak_after (60s).\n\
         FOR: how long it has been in that state; HELD and BUSY as in execpool executions;\n\
         PID: the backend that it holds. Statements are shown without literals.\n\
         Exit status: 0 answered, 1 not answered, 2 wrong usage.")]
@@ -89,6 +91,9 @@ pub enum Command {
         /// At least that old, such as 30s or 5m
         #[arg(long, value_name = "DURATION")]
         older_than: Option<String>,
+        /// Those alone that seem to be forgotten: they hold a connection and ask nothing
+        #[arg(long)]
+        suspect: bool,
         /// How to ask.
         #[command(flatten)]
         ask: Ask,
@@ -258,12 +263,14 @@ fn question(command: Command) -> (Question, Ask) {
             execution,
             state,
             older_than,
+            suspect,
             ask,
         } => {
             let query = [
                 ("execution", execution),
                 ("state", state),
                 ("older_than", older_than),
+                ("suspect", suspect.then(|| "true".to_owned())),
             ];
             (
                 get(client::path("/v1/sessions", query), sessions::show),
@@ -364,6 +371,11 @@ mod tests {
                 "execpool sessions --state idle --older-than 1m --execution a@b",
                 "GET",
                 "/v1/sessions?execution=a%40b&state=idle&older_than=1m",
+            ),
+            (
+                "execpool sessions --suspect",
+                "GET",
+                "/v1/sessions?suspect=true",
             ),
             ("execpool end a/b", "DELETE", "/v1/executions/a%2Fb"),
             ("execpool reload", "POST", "/v1/reload"),

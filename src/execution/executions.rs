@@ -15,6 +15,7 @@ use crate::session::{GraceGiver, Session, SessionId, Table, Totals};
 
 use super::maintenance::Leftover;
 use super::membership::{Hold, Membership};
+use super::rates::{Ever, PerSecond, Rates};
 use super::teardown::Ended;
 use super::{Conflict, Created, Kind, Reason, ReasonText, Refused, Registry, Rules};
 
@@ -55,6 +56,7 @@ pub struct Executions {
     /// Told when time has something to do earlier than was known.
     pub(super) sooner: Notify,
     sessions: Arc<Table>,
+    rates: Mutex<Rates>,
 }
 
 /// What is under the lock, which is never held across an await.
@@ -132,6 +134,7 @@ impl Executions {
             runtime,
             sooner: Notify::new(),
             sessions,
+            rates: Mutex::default(),
         })
     }
 
@@ -145,6 +148,32 @@ impl Executions {
     #[must_use]
     pub fn sessions(&self) -> &Arc<Table> {
         &self.sessions
+    }
+
+    /// Keeps how many sessions and executions there ever were, so that [`Executions::rates`] can
+    /// tell how fast they come and go. To be called every second or so.
+    pub fn sample(&self, now: Instant) {
+        let ever = self.ever();
+        self.rates.lock().sample(ever, now);
+    }
+
+    /// How fast sessions and executions came and went over the last minute.
+    #[must_use]
+    pub fn rates(&self, now: Instant) -> PerSecond {
+        let ever = self.ever();
+        self.rates.lock().per_second(ever, now)
+    }
+
+    fn ever(&self) -> Ever {
+        let sessions = self.sessions.counts();
+        let inner = self.inner.lock();
+        let executions = inner.registry.counts();
+        Ever {
+            sessions_opened: sessions.opened,
+            sessions_closed: sessions.closed,
+            executions_begun: executions.begun(),
+            executions_ended: executions.over(),
+        }
     }
 
     /// Other rules, and other limits of pools that have none of their own, from now on. Numbers must

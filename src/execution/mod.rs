@@ -9,6 +9,7 @@
 //! | [`teardown`] | how one ends |
 //! | [`maintenance`] | what is done about what an end has left behind |
 //! | [`view`] | how they are shown |
+//! | [`rates`] | how fast sessions and executions come and go |
 //! | [`remote`] | how another thread asks |
 
 pub mod counts;
@@ -18,6 +19,7 @@ pub mod executions;
 pub mod maintenance;
 pub mod membership;
 pub mod memory;
+pub mod rates;
 pub mod reason;
 pub mod registry;
 pub mod remote;
@@ -31,6 +33,7 @@ pub use error::{Conflict, Refused};
 pub use executions::{Executions, Request, Terminate, Upstream};
 pub use maintenance::Leftover;
 pub use membership::{Hold, Membership};
+pub use rates::{Ever, PerSecond, Rates};
 pub use reason::{Reason, ReasonText};
 pub use registry::{Created, Registry};
 pub use remote::{Gone, Remote};
