@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use crate::budget::Budget;
 use crate::client::{Served, Service, Serving, Settings, Standing};
 use crate::config::{self, Config, Running};
+use crate::execution::cleanup::Policy;
 use crate::execution::{Executions, Rules, Untagged, Upstream};
 use crate::pool::{Lender, PoolLimits, UpstreamNumber};
 use crate::server::Password;
@@ -54,6 +55,7 @@ impl DataPlane {
             monitors.terminate(main),
             runtime.handle().clone(),
         );
+        executions.set_cleanup(cleanup(config));
         let serving = Serving {
             upstreams,
             settings: settings(config),
@@ -148,6 +150,7 @@ pub(super) fn reconfigure(
         settings: settings(config),
     });
     executions.reconfigure(rules(config), config.execution.grace, limits);
+    executions.set_cleanup(cleanup(config));
     let budget = &config.budget;
     // u32 fits into usize on every platform with sockets.
     let (size, overflow, warm) = (budget.size, budget.overflow, budget.warm);
@@ -196,6 +199,14 @@ pub(super) fn session_limits(config: &Config) -> Limits {
         idle_in_transaction: limit(&config.session.idle_in_transaction),
         transaction: limit(&config.session.transaction),
         leak_after: config.session.leak_after,
+    }
+}
+
+/// What an emergency cleanup may end.
+fn cleanup(config: &Config) -> Policy {
+    Policy {
+        idle_in_transaction: config.cleanup.idle_in_transaction,
+        reclaim_leaks: config.session.reclaim_leaks,
     }
 }
 

@@ -118,7 +118,8 @@ pub(super) fn invalid(error: &serde_json::Error, example: &str) -> Problem {
     Problem::new(Kind::InvalidBody, detail, hint)
 }
 
-fn field(detail: String, hint: impl Into<String>) -> Problem {
+/// A field is wrong.
+pub(super) fn field(detail: String, hint: impl Into<String>) -> Problem {
     Problem::new(Kind::InvalidField, detail, hint)
 }
 

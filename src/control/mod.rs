@@ -10,10 +10,11 @@
 //! | [`router`] | from a request to its answer |
 //! | [`problem`] | what is said when something is refused (RFC 9457) |
 //! | [`types`] | what is answered otherwise |
-//! | `status` `executions` `create` `hold` `sessions` `health` `seeds` `pause` `life` [`configuration`] | the routes |
+//! | `status` `executions` `create` `hold` `sessions` `session` `cleanup` `health` `seeds` `pause` `life` [`configuration`] | the routes |
 //! | `body` `query` `url` | what is read of requests, and the URL that is answered |
 
 mod body;
+mod cleanup;
 pub mod configuration;
 mod create;
 mod executions;
@@ -27,6 +28,7 @@ mod query;
 pub mod router;
 mod seeds;
 mod server;
+mod session;
 mod sessions;
 mod stall;
 mod status;

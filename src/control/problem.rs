@@ -31,6 +31,10 @@ pub enum Kind {
     MethodNotAllowed,
     /// There is no execution of that name.
     NoSuchExecution,
+    /// There is no session of that number.
+    NoSuchSession,
+    /// The session runs nothing.
+    NothingToCancel,
     /// An explicit execution of that name is active.
     ExecutionExists,
     /// The user of the process may not connect.
@@ -53,7 +57,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::InvalidBody,
         Self::InvalidField,
         Self::InvalidParameter,
@@ -61,6 +65,8 @@ impl Kind {
         Self::NoSuchRoute,
         Self::MethodNotAllowed,
         Self::NoSuchExecution,
+        Self::NoSuchSession,
+        Self::NothingToCancel,
         Self::ExecutionExists,
         Self::UserNotAllowed,
         Self::AdminOff,
@@ -80,9 +86,11 @@ impl Kind {
             Self::InvalidField | Self::InvalidExecutionId | Self::InvalidConfiguration => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            Self::NoSuchRoute | Self::NoSuchExecution => StatusCode::NOT_FOUND,
+            Self::NoSuchRoute | Self::NoSuchExecution | Self::NoSuchSession => {
+                StatusCode::NOT_FOUND
+            }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::ExecutionExists => StatusCode::CONFLICT,
+            Self::ExecutionExists | Self::NothingToCancel => StatusCode::CONFLICT,
             Self::UserNotAllowed | Self::AdminOff => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -102,6 +110,8 @@ impl Kind {
             Self::NoSuchRoute => "no_such_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NoSuchExecution => "no_such_execution",
+            Self::NoSuchSession => "no_such_session",
+            Self::NothingToCancel => "nothing_to_cancel",
             Self::ExecutionExists => "execution_exists",
             Self::UserNotAllowed => "user_not_allowed",
             Self::AdminOff => "admin_off",
@@ -125,6 +135,8 @@ impl Kind {
             Self::NoSuchRoute => "No such route",
             Self::MethodNotAllowed => "Method not allowed",
             Self::NoSuchExecution => "No such execution",
+            Self::NoSuchSession => "No such session",
+            Self::NothingToCancel => "Nothing to cancel",
             Self::ExecutionExists => "The execution is active already",
             Self::UserNotAllowed => "User not allowed",
             Self::AdminOff => "Administrative routes are off",
@@ -263,7 +275,7 @@ mod tests {
     fn every_kind_has_a_code_and_a_title_of_its_own_and_is_an_error() {
         let codes: HashSet<_> = Kind::ALL.map(Kind::code).into_iter().collect();
         let titles: HashSet<_> = Kind::ALL.map(Kind::title).into_iter().collect();
-        assert_eq!((codes.len(), titles.len()), (16, 16));
+        assert_eq!((codes.len(), titles.len()), (18, 18));
         assert!(Kind::ALL.iter().all(|kind| kind.status().as_u16() >= 400));
     }
 

@@ -16,8 +16,8 @@ use crate::protocol::startup::{ExecutionId, InvalidExecutionId};
 use super::problem::{Kind, Problem, near, repeated};
 use super::server::Place;
 use super::{
-    Control, body, configuration, create, executions, health, heartbeat, hold, life, pause, seeds,
-    sessions, status,
+    Control, body, cleanup, configuration, create, executions, health, heartbeat, hold, life,
+    pause, seeds, session, sessions, status,
 };
 
 /// The body of an answer.
@@ -35,6 +35,9 @@ enum Route {
     Heartbeat,
     Hold,
     Sessions,
+    Session,
+    CancelSession,
+    Cleanup,
     Health,
     Config,
     Reload,
@@ -52,13 +55,20 @@ impl Route {
     fn is_administrative(self) -> bool {
         matches!(
             self,
-            Self::Pause | Self::Resume | Self::Reconnect | Self::Drain | Self::Quit
+            Self::Session
+                | Self::CancelSession
+                | Self::Cleanup
+                | Self::Pause
+                | Self::Resume
+                | Self::Reconnect
+                | Self::Drain
+                | Self::Quit
         )
     }
 }
 
 /// Where each is, and by which methods.
-const ROUTES: [(&str, Route, &[&str]); 16] = [
+const ROUTES: [(&str, Route, &[&str]); 19] = [
     ("/v1/status", Route::Status, &["GET", "HEAD"]),
     (
         "/v1/executions",
@@ -74,6 +84,9 @@ const ROUTES: [(&str, Route, &[&str]); 16] = [
     // No HEAD: its end would end the execution.
     ("/v1/executions/{id}/hold", Route::Hold, &["GET"]),
     ("/v1/sessions", Route::Sessions, &["GET", "HEAD"]),
+    ("/v1/sessions/{id}", Route::Session, &["DELETE"]),
+    ("/v1/sessions/{id}/cancel", Route::CancelSession, &["POST"]),
+    ("/v1/cleanup", Route::Cleanup, &["POST"]),
     ("/v1/database/health", Route::Health, &["GET", "HEAD"]),
     ("/v1/config", Route::Config, &["GET", "HEAD"]),
     ("/v1/reload", Route::Reload, &["POST"]),
@@ -106,18 +119,25 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// The execution that the path names. Other than clients, who may not choose such a name,
-    /// a path may name an execution that belongs to one session.
+    /// What stands in the path for `{id}`.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The execution that the path names.
     pub(super) fn execution(&self) -> Result<ExecutionId, Problem> {
-        let number = self.id.strip_prefix("session-");
-        let number = number.and_then(|number| number.parse().ok());
-        match number.map(ExecutionId::session) {
-            Some(id) if id.as_str() == self.id => Ok(id),
-            _ => self
-                .id
-                .parse()
-                .map_err(|error| invalid_id(Kind::InvalidExecutionId, &error)),
-        }
+        execution_named(&self.id).map_err(|error| invalid_id(Kind::InvalidExecutionId, &error))
+    }
+}
+
+/// The execution of that name. Other than clients, who may not choose such a name, a request may
+/// name an execution that belongs to one session.
+pub(super) fn execution_named(id: &str) -> Result<ExecutionId, InvalidExecutionId> {
+    let number = id.strip_prefix("session-");
+    let number = number.and_then(|number| number.parse().ok());
+    match number.map(ExecutionId::session) {
+        Some(of_one) if of_one.as_str() == id => Ok(of_one),
+        _ => id.parse(),
     }
 }
 
@@ -177,6 +197,9 @@ impl Control {
             (Route::Heartbeat, _) => heartbeat::post(self, &asked).await,
             (Route::Hold, _) => hold::get(self, &asked, place).await,
             (Route::Sessions, _) => sessions::get(self, &asked).await,
+            (Route::Session, _) => session::delete(self, &asked, place).await,
+            (Route::CancelSession, _) => session::cancel(self, &asked, place).await,
+            (Route::Cleanup, _) => cleanup::post(self, &asked).await,
             (Route::Health, _) => health::get(self, &asked).await,
             (Route::Config, _) => configuration::get(self, &asked),
             (Route::Reload, _) => configuration::reload(self, &asked).await,

@@ -432,6 +432,63 @@ pub struct Session {
     pub statement: Option<String>,
 }
 
+/// `POST /v1/sessions/{id}/cancel`.
+#[derive(Debug, Serialize)]
+pub struct SessionCancelled {
+    /// The session's number.
+    pub id: u64,
+    /// Its execution's name.
+    pub execution: String,
+    /// `query`: the server is being asked to cancel it (202); `wait`: it is over (200).
+    pub cancelled: &'static str,
+}
+
+/// `DELETE /v1/sessions/{id}`.
+#[derive(Debug, Serialize)]
+pub struct SessionEnded {
+    /// The session as it was when it was told to end.
+    #[serde(flatten)]
+    pub session: Session,
+    /// Whether it and its server connection are gone.
+    pub complete: bool,
+    /// The backend that it held, if that is not known to be gone.
+    pub remaining_pid: Option<i32>,
+}
+
+/// `POST /v1/cleanup`.
+#[derive(Debug, Serialize)]
+pub struct Cleanup {
+    /// Whether nothing was done, and this tells what would be.
+    pub dry_run: bool,
+    /// Whether nobody waited for the budget when it was asked for: then no session was ended, unless
+    /// it was about one execution.
+    pub nobody_waits: bool,
+    /// Whether nobody waits for the budget now (would wait, with `dry_run`), and all that was told to
+    /// end has gone.
+    pub complete: bool,
+    /// What was closed, or would be, in this order.
+    pub closed: Vec<Closed>,
+    /// Checkouts that wait for the budget now; would wait, with `dry_run`.
+    pub waiting: usize,
+    /// Leak suspects of no named execution that `session.reclaim_leaks: false` has spared.
+    pub spared: usize,
+    /// Sessions that were told to end and had not gone in time.
+    pub remaining_sessions: Vec<u64>,
+}
+
+/// What a cleanup has closed, or would.
+#[derive(Debug, Serialize)]
+pub struct Closed {
+    /// `leftover`, `idle_in_transaction`, `leak_suspect` or `unnamed_leak_suspect`.
+    pub why: &'static str,
+    /// Its execution's name.
+    pub execution: String,
+    /// The backend.
+    pub server_pid: Option<i32>,
+    /// The session as it was; null for a leftover.
+    pub session: Option<Session>,
+}
+
 /// Who is at the other end of a client's connection.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -43,9 +43,10 @@ impl Client {
         &self,
         method: &str,
         target: &str,
+        body: Option<&Value>,
         patience: Duration,
     ) -> Result<Value, CtlError> {
-        let exchange = tokio::time::timeout(patience, self.exchange(method, target));
+        let exchange = tokio::time::timeout(patience, self.exchange(method, target, body));
         let (status, body) = exchange.await.unwrap_or_else(|_| {
             Err(CtlError::Timeout {
                 path: self.path.clone(),
@@ -60,12 +61,17 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, method: &str, target: &str) -> Result<(StatusCode, Bytes), CtlError> {
+    async fn exchange(
+        &self,
+        method: &str,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes), CtlError> {
         let stream = UnixStream::connect(&self.path)
             .await
             .map_err(|source| self.unconnected(source))?;
         let broken = |error: &dyn std::error::Error| self.stranger(error.to_string());
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
             .await
             .map_err(|error| broken(&error))?;
         tokio::spawn(connection);
@@ -73,7 +79,9 @@ impl Client {
             .method(method)
             .uri(target)
             .header(header::HOST, "execpool")
-            .body(Empty::<Bytes>::new())
+            .body(Full::new(
+                body.map(ToString::to_string).unwrap_or_default().into(),
+            ))
             .map_err(|error| broken(&error))?;
         let answer = sender
             .send_request(request)
@@ -139,13 +147,13 @@ mod tests {
             // Not closed with unread bytes in it: the answer would be lost.
             tokio::time::sleep(PATIENCE / 10).await;
         });
-        Client::new(path).ask("GET", "/", PATIENCE).await
+        Client::new(path).ask("GET", "/", None, PATIENCE).await
     }
 
     #[tokio::test]
     async fn a_socket_that_is_not_there_is_told_apart_from_a_stranger() {
         let nowhere = Client::new("/nonexistent/control.sock".into());
-        let error = nowhere.ask("GET", "/", PATIENCE).await.unwrap_err();
+        let error = nowhere.ask("GET", "/", None, PATIENCE).await.unwrap_err();
         assert!(matches!(error, CtlError::NotRunning { .. }), "{error}");
         assert!(error.to_string().contains("/nonexistent/control.sock"));
         for stranger in [

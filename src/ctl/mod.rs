@@ -6,8 +6,9 @@
 //! | `client` | one request over the control socket |
 //! | [`error`] | why there is no answer, and what to do |
 //! | `page` | what is printed: tables, words, colours on a terminal |
-//! | `status` `executions` `sessions` `end` `reload` `pause` | what each command prints |
+//! | `status` `executions` `sessions` `end` `cleanup` `reload` `pause` | what each command prints |
 
+mod cleanup;
 mod client;
 mod end;
 pub mod error;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use client::Client;
 use error::CtlError;
@@ -98,21 +99,59 @@ pub enum Command {
         #[command(flatten)]
         ask: Ask,
     },
-    /// End an execution: cancel its queries, close its connections, wait until they are gone
+    /// End an execution or one session: cancel, close connections, wait until they are gone
     #[command(after_help = "Examples:\n  execpool end run-1\n  \
         execpool end run-1 --grace 20s --reason \"the user cancelled\"\n  \
-        execpool end shared        closes its sessions; it lives on\n\n\
+        execpool end shared        closes its sessions; it lives on\n  \
+        execpool end --session 42  one session alone; its execution lives on\n\n\
+        execpool sessions lists the numbers of sessions.\n\
         Exit status: 0 nothing of it is left, 1 failed or backends remain, 2 wrong usage.")]
     End {
-        /// Its name
-        #[arg(value_name = "ID")]
-        id: String,
+        /// The execution's name
+        #[arg(value_name = "ID", required_unless_present = "session")]
+        id: Option<String>,
+        /// One session alone, by its number
+        #[arg(long, value_name = "SESSION", conflicts_with_all = ["id", "grace"])]
+        session: Option<u64>,
         /// Why, for whoever reads its summary
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
         /// How long running queries may go on, such as 20s
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         grace: Option<(String, Duration)>,
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Cancel what a session does: its query, or its wait for a connection
+    #[command(after_help = "Examples:\n  execpool cancel 42\n  \
+        execpool sessions --state active --older-than 10m --json | jq '.[].id'\n\n\
+        The session lives on, as after a cancel request of its own (57014). execpool end --session\n\
+        ends it.\n\
+        Exit status: 0 cancelled, 1 failed or nothing ran, 2 wrong usage.")]
+    Cancel {
+        /// The session's number
+        #[arg(value_name = "SESSION")]
+        session: u64,
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Make room: end sessions that hold a connection and ask nothing, while somebody waits
+    #[command(after_help = "Examples:\n  execpool cleanup --dry-run\n  \
+        execpool cleanup\n  \
+        execpool cleanup --execution run-1    whether anybody waits or not\n\n\
+        In this order, until nobody waits for the budget: leftovers of ended executions; sessions\n\
+        idle in transaction for cleanup.idle_in_transaction (60s); leak suspects of named\n\
+        executions; other suspects only with session.reclaim_leaks.\n\
+        Exit status: 0 nobody waits any more, 1 failed or somebody still waits, 2 wrong usage.")]
+    Cleanup {
+        /// Only tell what would be ended
+        #[arg(long)]
+        dry_run: bool,
+        /// Of this execution alone, whether anybody waits or not
+        #[arg(long, value_name = "ID")]
+        execution: Option<String>,
         /// How to ask.
         #[command(flatten)]
         ask: Ask,
@@ -189,6 +228,7 @@ pub struct Ask {
 struct Question {
     method: &'static str,
     path: String,
+    body: Option<Value>,
     patience: Duration,
     /// Writes the answer for people; whether all is well.
     show: fn(&Value, &mut Page) -> bool,
@@ -207,6 +247,7 @@ pub fn run(command: Command, env: &[(String, String)]) -> anyhow::Result<ExitCod
     let answer = runtime.block_on(Client::new(socket).ask(
         question.method,
         &question.path,
+        question.body.as_ref(),
         question.patience,
     ));
     let printed = match &answer {
@@ -231,12 +272,14 @@ fn question(command: Command) -> (Question, Ask) {
     let get = |path: String, show| Question {
         method: "GET",
         path,
+        body: None,
         patience: PATIENCE,
         show,
     };
     let post = |path: &str, show| Question {
         method: "POST",
         path: path.to_owned(),
+        body: None,
         patience: PATIENCE,
         show,
     };
@@ -277,17 +320,51 @@ fn question(command: Command) -> (Question, Ask) {
                 ask,
             )
         }
+        Command::Cancel { session, ask } => {
+            let path = format!("/v1/sessions/{session}/cancel");
+            (post(&path, cleanup::cancelled), ask)
+        }
+        Command::Cleanup {
+            dry_run,
+            execution,
+            ask,
+        } => {
+            let question = Question {
+                body: Some(json!({"dry_run": dry_run, "execution": execution})),
+                // One may be under way already.
+                patience: 3 * PATIENCE,
+                ..post("/v1/cleanup", cleanup::show)
+            };
+            (question, ask)
+        }
+        Command::End {
+            session: Some(session),
+            reason,
+            ask,
+            ..
+        } => {
+            let path = format!("/v1/sessions/{session}");
+            let question = Question {
+                method: "DELETE",
+                ..get(client::path(&path, [("reason", reason)]), cleanup::ended)
+            };
+            (question, ask)
+        }
         Command::End {
             id,
+            session: None,
             reason,
             grace,
             ask,
         } => {
             let (grace, wait) = grace.unzip();
+            // It is there where no session is.
+            let id = id.unwrap_or_default();
             let path = format!("/v1/executions/{}", client::encoded(&id));
             let question = Question {
                 method: "DELETE",
                 path: client::path(&path, [("reason", reason), ("grace", grace)]),
+                body: None,
                 // It answers after 5 s and the grace at the latest; a grace of the
                 // configuration's may be longer than we know.
                 patience: wait.map_or(Duration::from_secs(3600), |grace| grace + PATIENCE),
@@ -378,6 +455,13 @@ mod tests {
                 "/v1/sessions?suspect=true",
             ),
             ("execpool end a/b", "DELETE", "/v1/executions/a%2Fb"),
+            (
+                "execpool end --session 42 --reason x",
+                "DELETE",
+                "/v1/sessions/42?reason=x",
+            ),
+            ("execpool cancel 42", "POST", "/v1/sessions/42/cancel"),
+            ("execpool cleanup", "POST", "/v1/cleanup"),
             ("execpool reload", "POST", "/v1/reload"),
             ("execpool pause", "POST", "/v1/pause"),
             (
@@ -399,10 +483,31 @@ mod tests {
     }
 
     #[test]
+    fn a_cleanup_says_what_it_is_about() {
+        for (line, body) in [
+            (
+                "execpool cleanup",
+                json!({"dry_run": false, "execution": null}),
+            ),
+            (
+                "execpool cleanup --dry-run --execution a",
+                json!({"dry_run": true, "execution": "a"}),
+            ),
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(question(cli.command).0.body, Some(body), "{line}");
+        }
+    }
+
+    #[test]
     fn wrong_usage_is_refused_before_anything_is_asked() {
         for line in [
             "execpool end",
             "execpool end a --grace 2",
+            "execpool end a --session 1",
+            "execpool end --session one",
+            "execpool end --session 1 --grace 2s",
+            "execpool cancel",
             "execpool status x",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -13,6 +13,8 @@ use crate::protocol::startup::ExecutionId;
 use crate::server::Backend;
 use crate::session::{GraceGiver, Session, SessionId, Table, Totals};
 
+use super::cancel::Cancellers;
+use super::cleanup::Policy;
 use super::maintenance::Leftover;
 use super::membership::{Hold, Membership};
 use super::rates::{Ever, PerSecond, Rates};
@@ -57,6 +59,9 @@ pub struct Executions {
     pub(super) sooner: Notify,
     sessions: Arc<Table>,
     rates: Mutex<Rates>,
+    pub(super) cancellers: Cancellers,
+    /// Held by the cleanup that is under way.
+    pub(super) cleanups: tokio::sync::Mutex<()>,
 }
 
 /// What is under the lock, which is never held across an await.
@@ -71,6 +76,8 @@ pub(super) struct Inner {
     pub(super) looks_at: Option<Instant>,
     /// What the end of executions has left behind.
     pub(super) leftovers: Vec<Leftover>,
+    /// What an emergency cleanup may end.
+    pub(super) cleanup: Policy,
 }
 
 /// What one generation of an execution has.
@@ -128,6 +135,7 @@ impl Executions {
                 grace,
                 looks_at: None,
                 leftovers: Vec::new(),
+                cleanup: Policy::default(),
             }),
             lender,
             terminate,
@@ -135,6 +143,8 @@ impl Executions {
             sooner: Notify::new(),
             sessions,
             rates: Mutex::default(),
+            cancellers: Cancellers::default(),
+            cleanups: tokio::sync::Mutex::default(),
         })
     }
 

@@ -8,12 +8,17 @@
 //! | [`membership`] | a session's part in one, and a hold |
 //! | [`teardown`] | how one ends |
 //! | [`maintenance`] | what is done about what an end has left behind |
+//! | [`cancel`] [`dismissal`] | how a session is cancelled, and how a single one ends |
+//! | [`cleanup`] [`tidying`] | whom an emergency cleanup ends, and how it does |
 //! | [`view`] | how they are shown |
 //! | [`rates`] | how fast sessions and executions come and go |
 //! | [`remote`] | how another thread asks |
 
+pub mod cancel;
+pub mod cleanup;
 pub mod counts;
 pub mod deadline;
+pub mod dismissal;
 pub mod error;
 pub mod executions;
 pub mod maintenance;
@@ -26,6 +31,7 @@ pub mod remote;
 pub mod rules;
 pub mod run;
 pub mod teardown;
+pub mod tidying;
 pub mod view;
 
 pub use counts::Counts;

@@ -259,6 +259,15 @@ impl Session {
         suspects
     }
 
+    /// Where it stands, how long it has asked nothing, and whether it is a leak suspect; none if it
+    /// holds no server connection, or if that works.
+    #[must_use]
+    pub fn idleness(&self, now: Instant) -> Option<(State, Duration, bool)> {
+        let live = self.live.lock();
+        let idle = leak::idle_for(live.state, live.since, now)?;
+        Some((live.state, idle, live.suspicion.is_some()))
+    }
+
     /// Where it stands, and since when.
     pub(super) fn standing(&self) -> (State, Instant) {
         let live = self.live.lock();
