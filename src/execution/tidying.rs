@@ -78,8 +78,9 @@ impl Executions {
 
     /// What would be done; changes nothing.
     fn rehearsed(&self, scope: &Scope) -> Cleaned {
-        let (scene, plan) = self.look(scope, &BTreeSet::new());
-        let leftovers = self.leftovers_of(scope).into_iter().map(Closed::Leftover);
+        let leftovers = self.leftovers_of(scope);
+        let (scene, plan) = self.look(scope, &leftovers, &BTreeSet::new());
+        let leftovers = leftovers.into_iter().map(Closed::Leftover);
         let sessions = plan.sessions.iter();
         let sessions = sessions.filter_map(|(id, why)| self.closing(*id, *why));
         Cleaned {
@@ -94,7 +95,7 @@ impl Executions {
     async fn cleaned(self: &Arc<Self>, scope: &Scope) -> Cleaned {
         let begun = Instant::now();
         let mut done = BTreeSet::new();
-        let (scene, mut plan) = self.look(scope, &done);
+        let (scene, mut plan) = self.look(scope, &self.leftovers_of(scope), &done);
         let mut cleaned = Cleaned {
             waited: scene.waiting,
             ..Cleaned::default()
@@ -103,7 +104,8 @@ impl Executions {
             let leftovers = self.end_leftovers(scope).into_iter();
             cleaned.closed.extend(leftovers.map(Closed::Leftover));
             self.settle().await;
-            plan = self.look(scope, &done).1;
+            // Where their room has not come, it is not waited for.
+            plan = self.look(scope, &[], &done).1;
         }
         while !plan.sessions.is_empty() && begun.elapsed() < PATIENCE {
             let rung = plan.first_rung();
@@ -114,7 +116,7 @@ impl Executions {
                 .remaining
                 .extend(self.see_off(departures, patience).await);
             self.settle().await;
-            plan = self.look(scope, &done).1;
+            plan = self.look(scope, &[], &done).1;
         }
         cleaned.spared = plan.spared;
         cleaned.waiting = self.lender.starving();
@@ -123,7 +125,12 @@ impl Executions {
 
     /// What there is to decide about, and what is decided, in one turn; who was told to end already is
     /// left out.
-    fn look(&self, scope: &Scope, done: &BTreeSet<SessionId>) -> (Scene, Plan) {
+    fn look(
+        &self,
+        scope: &Scope,
+        leftovers: &[Leftover],
+        done: &BTreeSet<SessionId>,
+    ) -> (Scene, Plan) {
         let now = Instant::now();
         let sessions = self.sessions().all();
         let holders = sessions.iter().filter_map(|session| {
@@ -138,9 +145,9 @@ impl Executions {
                 is_suspect,
             })
         });
-        let leftovers = self.leftovers_of(scope).into_iter();
+        let executions = leftovers.iter().map(|leftover| leftover.execution.clone());
         let scene = Scene {
-            leftovers: leftovers.map(|leftover| leftover.execution).collect(),
+            leftovers: executions.collect(),
             holders: holders.filter(|one| !done.contains(&one.session)).collect(),
             waiting: self.lender.starving(),
         };

@@ -274,8 +274,10 @@ impl Session {
         (live.state, live.since)
     }
 
-    /// Tells it to end, to give its server connection to others. The first word counts.
+    /// Tells it to end, to give the server connection that it holds to others. The first word counts.
+    /// Whoever is ended like this is suspected, if he was not yet.
     pub fn reclaim(&self, ending: Ending) {
+        self.suspect(Duration::ZERO, Instant::now());
         {
             let mut live = self.live.lock();
             if live.suspicion.is_some() {

@@ -263,6 +263,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::message::{Report, Severity, SqlState};
     use crate::session::{Grace, Peer};
     use std::time::Duration;
 
@@ -359,9 +360,25 @@ mod tests {
             2,
             "a suspicion of its own"
         );
+        let report = || {
+            let (severity, state) = (Severity::Fatal, SqlState::ADMIN_SHUTDOWN);
+            Report::new(severity, state, "make room")
+        };
+        works.ready(false, false, Some(State::Idle));
+        works.reclaim(Ending {
+            report: report(),
+            grace: Grace::none(),
+        });
+        assert_eq!(
+            leaks(),
+            [4, 1, 0, 0],
+            "whoever is ended to make room is suspected"
+        );
+        works.transition(State::Closing);
+        assert_eq!(leaks(), [4, 1, 1, 0]);
         open.transition(State::Closing);
         drop(seats);
-        assert_eq!(leaks(), [3, 1, 0, 2], "also without a word");
+        assert_eq!(leaks(), [4, 1, 1, 2], "also without a word");
         assert_eq!(table.counts().suspects(), 0);
     }
 
