@@ -450,11 +450,8 @@ async fn a_backend_that_does_not_go_is_named_after_five_seconds() {
     let start = Instant::now();
     let path = format!("/v1/sessions/{id}");
     let (status, answer) = sidecar.control("DELETE", &path, None).await;
-    assert!(
-        start.elapsed() < Duration::from_millis(5500),
-        "{:?}",
-        start.elapsed()
-    );
+    let took = start.elapsed().as_secs_f64();
+    assert!((4.0..5.5).contains(&took), "{took}");
     assert_eq!(
         (status, &answer["complete"], &answer["remaining_pid"]),
         (200, &json!(false), &json!(pid)),
