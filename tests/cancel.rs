@@ -105,7 +105,7 @@ async fn sidecar(name: &str, budget: usize) -> Sidecar {
     let database = Postgres::shared().database(name).await;
     let config = format!(
         "{}budget: {{size: {budget}, overflow: 0}}\n\
-         log: {{level: 'warn,execpool::client::cancel=debug,execpool::pool::barrier=debug', \
+         log: {{level: 'warn,execpool::execution::cancel=debug,execpool::pool::barrier=debug', \
                 format: json}}\n",
         upstream(name, &database.url())
     );

@@ -300,6 +300,50 @@ async fn a_pause_is_commanded_shown_and_ended_and_one_that_is_not_complete_is_no
     client.batch_execute("SELECT 1").await.unwrap();
 }
 
+#[tokio::test]
+async fn sessions_are_cancelled_ended_and_cleaned_up_by_command() {
+    let database = Postgres::shared().database("by_command").await;
+    let yaml = upstream(&database.name, &database.url()) + "session: {leak_after: 300ms}\n";
+    let sidecar = Sidecar::start(yaml).await;
+    let client = sidecar.client(&database.name, "run").await.unwrap();
+    client.simple_query("SELECT 1").await.unwrap();
+    let id = sidecar.sessions_of("run").await[0]["id"].to_string();
+    let said = execpool(sidecar.dir(), &["cancel", &id]).await;
+    assert_eq!(said.code, 1, "{}", said.out);
+    assert!(
+        said.err.contains("runs nothing: it is idle"),
+        "{}",
+        said.err
+    );
+    eventually(SOON, "it is a suspect", async || {
+        let said = execpool(sidecar.dir(), &["sessions", "--suspect"]).await;
+        let told = said.out.contains("idle, suspect");
+        told.then_some(()).ok_or(said.out)
+    })
+    .await;
+    let said = execpool(sidecar.dir(), &["cleanup"]).await;
+    let told = "Nothing was closed; nobody waited for the budget.\n";
+    assert_eq!((said.code, said.out.as_str()), (0, told), "{}", said.err);
+    let named = ["cleanup", "--execution", "run"];
+    for (dry, told) in [(true, "would end session"), (false, "ended session")] {
+        let args = [&named[..], if dry { &["--dry-run"] } else { &[] }].concat();
+        let said = execpool(sidecar.dir(), &args).await;
+        assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+        assert!(said.out.starts_with(told), "{}", said.out);
+        assert!(said.out.contains("leak_suspect"), "{}", said.out);
+    }
+    let client = sidecar.client(&database.name, "run").await.unwrap();
+    client.simple_query("SELECT 1").await.unwrap();
+    let id = sidecar.sessions_of("run").await[0]["id"].to_string();
+    let said = execpool(sidecar.dir(), &["end", "--session", &id, "--json"]).await;
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    let json: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(json["complete"], true, "{json}");
+    let said = execpool(sidecar.dir(), &["end", "--session", &id]).await;
+    assert_eq!(said.code, 1, "{}", said.out);
+    assert!(said.err.contains("there is no session"), "{}", said.err);
+}
+
 /// The processor time of a process, in hundredths of a second.
 fn cpu(pid: &str) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

@@ -13,7 +13,13 @@ use execpool::config::{KNOBS, Knob, Sources, UPSTREAM_KNOBS, load};
 use execpool::events;
 
 /// What looks like a knob and is none.
-const NO_KNOBS: [&str; 2] = ["execution.resources_left", "control.sock"];
+const NO_KNOBS: [&str; 5] = [
+    "execution.resources_left",
+    "session.leak_suspect",
+    "session.leak_recovered",
+    "session.reclaimed",
+    "control.sock",
+];
 
 /// Defaults that are told in other words: the page, the words around the value, and the knob.
 const IN_WORDS: [(&str, &str, &str); 6] = [

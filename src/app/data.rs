@@ -13,6 +13,7 @@ use crate::budget::Budget;
 use crate::client::{Served, Service, Serving, Settings, Standing};
 use crate::config::{self, Config, Running};
 use crate::events::Events;
+use crate::execution::cleanup::Policy;
 use crate::execution::{Executions, Rules, Untagged, Upstream};
 use crate::pool::{Lender, PoolLimits, UpstreamNumber};
 use crate::server::Password;
@@ -56,6 +57,7 @@ impl DataPlane {
             monitors.terminate(main),
             runtime.handle().clone(),
         );
+        executions.set_cleanup(cleanup(config));
         let serving = Serving {
             upstreams,
             settings: settings(config),
@@ -150,6 +152,7 @@ pub(super) fn reconfigure(
         settings: settings(config),
     });
     executions.reconfigure(rules(config), config.execution.grace, limits);
+    executions.set_cleanup(cleanup(config));
     let budget = &config.budget;
     // u32 fits into usize on every platform with sockets.
     let (size, overflow, warm) = (budget.size, budget.overflow, budget.warm);
@@ -188,7 +191,7 @@ pub(super) fn numbered(config: &Config, before: &[Served]) -> Vec<Served> {
     all
 }
 
-/// How long a session may keep a transaction open.
+/// How long a session may keep a transaction open, or its server connection unused.
 pub(super) fn session_limits(config: &Config) -> Limits {
     let limit = |limit: &config::Limit| Limit {
         notice: limit.notice,
@@ -197,6 +200,15 @@ pub(super) fn session_limits(config: &Config) -> Limits {
     Limits {
         idle_in_transaction: limit(&config.session.idle_in_transaction),
         transaction: limit(&config.session.transaction),
+        leak_after: config.session.leak_after,
+    }
+}
+
+/// What an emergency cleanup may end.
+fn cleanup(config: &Config) -> Policy {
+    Policy {
+        idle_in_transaction: config.cleanup.idle_in_transaction,
+        reclaim_leaks: config.session.reclaim_leaks,
     }
 }
 

@@ -30,8 +30,14 @@ pub(super) async fn run(executions: Arc<Executions>, running: watch::Receiver<Ar
         if now >= next_sweep {
             executions.lender().sweep(now);
             executions.lender().watch_pause(now);
+            let mut limits = limits();
+            if executions.lender().paused().is_some() {
+                // Whose query is kept back looks idle, and is not.
+                limits.leak_after = None;
+            }
             let sessions = executions.sessions();
-            sessions.sweep(&limits(), now, executions.events());
+            sessions.sweep(&limits, now, executions.events());
+            executions.sample(now);
             next_sweep = now + SWEEP;
         }
         if now >= next_probe && executions.lender().budget().0.limited_by_database() {

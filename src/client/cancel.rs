@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
-use crate::pool::Canceller;
-use crate::session::{Peer, Session, State};
+use crate::execution::Executions;
+use crate::execution::cancel::Cancelled;
+use crate::session::{Peer, Session};
 
 /// Above what a server gives to its backends.
 const FIRST_SYNTHETIC_PID: i32 = 4_194_305;
@@ -21,13 +21,9 @@ const FIRST_SYNTHETIC_PID: i32 = 4_194_305;
 /// one, until the second is over.
 const WRONG_KEYS: u32 = 10;
 
-/// How many cancel requests are seen through at once: each is a connection to the server.
-const AT_ONCE: usize = 64;
-
 /// All sessions that can be cancelled.
 #[derive(Debug)]
 pub(super) struct Cancels {
-    turns: Semaphore,
     next_pid: AtomicI32,
     by_pid: Mutex<HashMap<i32, Vec<Entry>>>,
 }
@@ -37,13 +33,9 @@ struct Entry {
     key: u32,
     peer: Peer,
     session: Arc<Session>,
-    running: Running,
     wrong: u32,
     wrong_since: Instant,
 }
-
-/// What a session's server connection can be cancelled by, while it has one.
-type Running = Arc<Mutex<Option<Canceller>>>;
 
 /// A session's place among those that can be cancelled; dropped, it is none of them any more.
 #[derive(Debug)]
@@ -51,13 +43,12 @@ pub(super) struct Registration {
     cancels: Arc<Cancels>,
     pid: i32,
     key: u32,
-    running: Running,
+    session: Arc<Session>,
 }
 
 impl Cancels {
     pub(super) fn new() -> Self {
         Self {
-            turns: Semaphore::new(AT_ONCE),
             next_pid: AtomicI32::new(FIRST_SYNTHETIC_PID),
             by_pid: Mutex::default(),
         }
@@ -77,7 +68,6 @@ impl Cancels {
             key: u32::from_ne_bytes(key),
             peer: session.identity().peer,
             session: Arc::clone(session),
-            running: Running::default(),
             wrong: 0,
             wrong_since: Instant::now(),
         };
@@ -85,7 +75,7 @@ impl Cancels {
             cancels: Arc::clone(self),
             pid,
             key: entry.key,
-            running: Arc::clone(&entry.running),
+            session: Arc::clone(session),
         };
         self.by_pid.lock().entry(pid).or_default().push(entry);
         Ok(registration)
@@ -103,35 +93,22 @@ impl Cancels {
 
     /// Carries out a cancel request of somebody of this origin. As with the server, it is not
     /// told whether there was anything to cancel.
-    pub(super) async fn request(&self, pid: i32, key: [u8; 4], peer: Peer) {
-        let Some((session, running)) = self.find(pid, u32::from_ne_bytes(key), peer) else {
+    pub(super) async fn request(
+        &self,
+        executions: &Executions,
+        pid: i32,
+        key: [u8; 4],
+        peer: Peer,
+    ) {
+        let Some(session) = self.find(pid, u32::from_ne_bytes(key), peer) else {
             return;
         };
-        let state = session.state();
-        tracing::debug!(
-            session_id = session.id().0,
-            state = state.as_str(),
-            "cancel requested"
-        );
-        match state {
-            // One that is idle waits as well, if its next query is kept back by a pause.
-            State::Waiting | State::Idle => session.cancel_wait(),
-            // A server that waits for its client would ignore it; so the next query is safe.
-            State::Active => {
-                // Never closed.
-                let _turn = self.turns.acquire().await;
-                let canceller = running.lock().clone();
-                if let Some(canceller) = canceller
-                    && let Err(error) = canceller.cancel().await
-                {
-                    tracing::warn!(session_id = session.id().0, %error, "cancel request failed");
-                }
-            }
-            _ => {}
+        if let Some(Cancelled::Query(request)) = executions.cancel(&session) {
+            request.send().await;
         }
     }
 
-    fn find(&self, pid: i32, key: u32, peer: Peer) -> Option<(Arc<Session>, Running)> {
+    fn find(&self, pid: i32, key: u32, peer: Peer) -> Option<Arc<Session>> {
         let mut by_pid = self.by_pid.lock();
         let entries = by_pid.get_mut(&pid)?;
         let mut entries: Vec<&mut Entry> = entries
@@ -151,7 +128,7 @@ impl Cancels {
             }
             return None;
         };
-        let found = (Arc::clone(&entry.session), Arc::clone(&entry.running));
+        let found = Arc::clone(&entry.session);
         (entry.wrong < WRONG_KEYS).then_some(found)
     }
 }
@@ -166,18 +143,13 @@ impl Registration {
     pub(super) fn key(&self) -> [u8; 4] {
         self.key.to_ne_bytes()
     }
-
-    /// The session has a server connection, which is cancelled by this; or none any more.
-    pub(super) fn runs(&self, canceller: Option<Canceller>) {
-        *self.running.lock() = canceller;
-    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut by_pid = self.cancels.by_pid.lock();
         if let Some(entries) = by_pid.get_mut(&self.pid) {
-            entries.retain(|entry| !Arc::ptr_eq(&entry.running, &self.running));
+            entries.retain(|entry| !Arc::ptr_eq(&entry.session, &self.session));
             if entries.is_empty() {
                 by_pid.remove(&self.pid);
             }
@@ -213,7 +185,7 @@ mod tests {
         let (first, second) = (session(), session());
         let one = cancels.register(&first, Some(5)).unwrap();
         let two = cancels.register(&second, Some(5)).unwrap();
-        let found = cancels.find(5, two.key, USER).unwrap().0;
+        let found = cancels.find(5, two.key, USER).unwrap();
         assert!(Arc::ptr_eq(&found, &second));
         let other = Peer::Unix { uid: 8, pid: None };
         assert!(cancels.find(5, one.key, other).is_none(), "another user");

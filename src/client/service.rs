@@ -238,7 +238,9 @@ impl Service {
         let arrived = arrived.await;
         drop(place);
         match arrived {
-            Ok(Arrival::Cancel { pid, key }) => self.cancels.request(pid, key, peer).await,
+            Ok(Arrival::Cancel { pid, key }) => {
+                self.cancels.request(&self.executions, pid, key, peer).await;
+            }
             Ok(Arrival::Session(startup, behind)) => {
                 match startup::admit(&self, &startup, peer) {
                     Ok((admission, mail)) => {

@@ -40,7 +40,8 @@ pub(super) struct Visit {
 /// What a session was told when it came in.
 struct Told {
     profile: Arc<Profile>,
-    cancel: Registration,
+    /// Kept for as long as the session can be cancelled.
+    _cancel: Registration,
 }
 
 /// Whether a session goes on.
@@ -163,7 +164,10 @@ impl Visit {
         ready_for_query(b'I', &mut out);
         session.transition(State::Unbound);
         self.write_or_end(&out).await.ok()?;
-        Some(Told { profile, cancel })
+        Some(Told {
+            profile,
+            _cancel: cancel,
+        })
     }
 
     /// Waits until the client has sent something, gets it a server connection and relays. In
@@ -230,7 +234,7 @@ impl Visit {
             return;
         };
         let canceller = checkout.canceller();
-        told.cancel.runs(canceller.clone());
+        self.admission.membership.runs(canceller.clone());
         self.session().bound(pid);
         let session = Arc::clone(self.session());
         let changed = differences(&told.profile, &checkout);
@@ -256,7 +260,7 @@ impl Visit {
         if is_tainted {
             checkout.taint();
         }
-        told.cancel.runs(None);
+        self.admission.membership.runs(None);
         match is_clean {
             true => checkout.give_back().await,
             false => checkout.discard(),

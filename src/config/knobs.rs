@@ -370,6 +370,27 @@ pub const KNOBS: &[Knob] = &[
         "age of a transaction at which the session is ended with 25P04; a statement outside of one is not limited",
     ),
     knob(
+        "session.leak_after",
+        Kind::TimeOrOff(MILLI),
+        "60s",
+        Reload::Live,
+        "idleness of a session that holds a server connection at which it is a leak suspect: logged, counted, shown",
+    ),
+    knob(
+        "session.reclaim_leaks",
+        Kind::Switch,
+        "false",
+        Reload::Live,
+        "whether an emergency cleanup may end leak suspects that belong to no named execution",
+    ),
+    knob(
+        "cleanup.idle_in_transaction",
+        ZERO,
+        "60s",
+        Reload::Live,
+        "idleness within a transaction from which an emergency cleanup may end a session",
+    ),
+    knob(
         "maintenance.interval",
         Kind::TimeOrOff(SECOND),
         "5m",

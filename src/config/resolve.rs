@@ -231,6 +231,11 @@ impl Resolver {
             session: Session {
                 idle_in_transaction: self.limit("idle_in_transaction"),
                 transaction: self.limit("transaction"),
+                leak_after: self.time_or_off("session.leak_after"),
+                reclaim_leaks: self.switch("session.reclaim_leaks"),
+            },
+            cleanup: Cleanup {
+                idle_in_transaction: self.time("cleanup.idle_in_transaction"),
             },
             maintenance: Maintenance {
                 interval: self.time_or_off("maintenance.interval"),

@@ -116,6 +116,11 @@ fn database_url_alone_gives_every_default() {
                 notice: Some(Duration::from_secs(60)),
                 end: None,
             },
+            leak_after: Some(Duration::from_secs(60)),
+            reclaim_leaks: false,
+        },
+        cleanup: Cleanup {
+            idle_in_transaction: Duration::from_secs(60),
         },
         maintenance: Maintenance {
             interval: Some(seconds(300)),

@@ -25,6 +25,8 @@ pub struct Config {
     pub hold: Hold,
     /// What a session may do for how long.
     pub session: Session,
+    /// What an emergency cleanup may end.
+    pub cleanup: Cleanup,
     /// The sweep.
     pub maintenance: Maintenance,
     /// What is told about the inside.
@@ -281,6 +283,17 @@ pub struct Session {
     pub idle_in_transaction: Limit,
     /// Keep a transaction open.
     pub transaction: Limit,
+    /// Hold a server connection and ask nothing before it is a leak suspect; none: for ever.
+    pub leak_after: Option<Duration>,
+    /// Whether an emergency cleanup may end suspects that belong to no named execution.
+    pub reclaim_leaks: bool,
+}
+
+/// What an emergency cleanup may end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cleanup {
+    /// Sessions that have been idle within a transaction for so long.
+    pub idle_in_transaction: Duration,
 }
 
 /// A limit in time.

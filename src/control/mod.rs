@@ -10,12 +10,13 @@
 //! | [`router`] | from a request to its answer |
 //! | [`problem`] | what is said when something is refused (RFC 9457) |
 //! | [`types`] | what is answered otherwise |
-//! | `status` `executions` `create` `hold` `events` `resources` `sessions` `health` `seeds` `pause` `life` [`configuration`] | the routes |
+//! | `status` `executions` `create` `hold` `events` `resources` `sessions` `session` `cleanup` `health` `seeds` `pause` `life` [`configuration`] | the routes |
 //! | `sql` | `POST /v1/executions/{id}/query`, over a session of our own |
 //! | [`within`] | how control gets such a session |
 //! | `body` `query` `url` | what is read of requests, and the URL that is answered |
 
 mod body;
+mod cleanup;
 pub mod configuration;
 mod create;
 mod events;
@@ -32,6 +33,7 @@ mod resources;
 pub mod router;
 mod seeds;
 mod server;
+mod session;
 mod sessions;
 mod sql;
 mod stall;

@@ -34,6 +34,10 @@ pub enum Kind {
     NoSuchExecution,
     /// The execution has no such resource.
     NoSuchResource,
+    /// There is no session of that number.
+    NoSuchSession,
+    /// The session runs nothing.
+    NothingToCancel,
     /// An explicit execution of that name is active.
     ExecutionExists,
     /// The execution has as many resources as it may have.
@@ -72,7 +76,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::InvalidBody,
         Self::InvalidField,
         Self::InvalidParameter,
@@ -81,6 +85,8 @@ impl Kind {
         Self::MethodNotAllowed,
         Self::NoSuchExecution,
         Self::NoSuchResource,
+        Self::NoSuchSession,
+        Self::NothingToCancel,
         Self::ExecutionExists,
         Self::TooManyResources,
         Self::ExecutionEnded,
@@ -109,13 +115,15 @@ impl Kind {
             | Self::InvalidExecutionId
             | Self::InvalidConfiguration
             | Self::QueryFailed => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NoSuchRoute | Self::NoSuchExecution | Self::NoSuchResource => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NoSuchRoute
+            | Self::NoSuchExecution
+            | Self::NoSuchResource
+            | Self::NoSuchSession => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::ExecutionExists | Self::TooManyResources | Self::ExecutionEnded => {
-                StatusCode::CONFLICT
-            }
+            Self::ExecutionExists
+            | Self::NothingToCancel
+            | Self::TooManyResources
+            | Self::ExecutionEnded => StatusCode::CONFLICT,
             Self::UserNotAllowed | Self::AdminOff => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -142,6 +150,8 @@ impl Kind {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NoSuchExecution => "no_such_execution",
             Self::NoSuchResource => "no_such_resource",
+            Self::NoSuchSession => "no_such_session",
+            Self::NothingToCancel => "nothing_to_cancel",
             Self::ExecutionExists => "execution_exists",
             Self::TooManyResources => "too_many_resources",
             Self::ExecutionEnded => "execution_ended",
@@ -184,6 +194,8 @@ impl Kind {
             Self::MethodNotAllowed => "Method not allowed",
             Self::NoSuchExecution => "No such execution",
             Self::NoSuchResource => "No such resource",
+            Self::NoSuchSession => "No such session",
+            Self::NothingToCancel => "Nothing to cancel",
             Self::ExecutionExists => "The execution is active already",
             Self::TooManyResources => "Too many resources",
             Self::ExecutionEnded => "The execution has ended",
@@ -389,7 +401,7 @@ mod tests {
     fn every_kind_has_a_code_and_a_title_of_its_own_and_is_an_error() {
         let codes: HashSet<_> = Kind::ALL.map(Kind::code).into_iter().collect();
         let titles: HashSet<_> = Kind::ALL.map(Kind::title).into_iter().collect();
-        assert_eq!((codes.len(), titles.len()), (25, 25));
+        assert_eq!((codes.len(), titles.len()), (27, 27));
         assert!(Kind::ALL.iter().all(|kind| kind.status().as_u16() >= 400));
     }
 

@@ -17,8 +17,8 @@ use crate::protocol::startup::{ExecutionId, InvalidExecutionId};
 use super::problem::{Kind, Problem, near, repeated};
 use super::server::Place;
 use super::{
-    Control, body, configuration, create, events, executions, health, heartbeat, hold, life,
-    openapi, pause, resources, seeds, sessions, sql, status,
+    Control, body, cleanup, configuration, create, events, executions, health, heartbeat, hold,
+    life, openapi, pause, resources, seeds, session, sessions, sql, status,
 };
 
 /// The body of an answer.
@@ -39,6 +39,9 @@ enum Route {
     Resource,
     Query,
     Sessions,
+    Session,
+    CancelSession,
+    Cleanup,
     Health,
     Events,
     Config,
@@ -58,13 +61,20 @@ impl Route {
     fn is_administrative(self) -> bool {
         matches!(
             self,
-            Self::Pause | Self::Resume | Self::Reconnect | Self::Drain | Self::Quit
+            Self::Session
+                | Self::CancelSession
+                | Self::Cleanup
+                | Self::Pause
+                | Self::Resume
+                | Self::Reconnect
+                | Self::Drain
+                | Self::Quit
         )
     }
 }
 
 /// Where each is, and by which methods.
-const ROUTES: [(&str, Route, &[&str]); 21] = [
+const ROUTES: [(&str, Route, &[&str]); 24] = [
     ("/v1/status", Route::Status, &["GET", "HEAD"]),
     (
         "/v1/executions",
@@ -87,6 +97,9 @@ const ROUTES: [(&str, Route, &[&str]); 21] = [
     ),
     ("/v1/executions/{id}/query", Route::Query, &["POST"]),
     ("/v1/sessions", Route::Sessions, &["GET", "HEAD"]),
+    ("/v1/sessions/{id}", Route::Session, &["DELETE"]),
+    ("/v1/sessions/{id}/cancel", Route::CancelSession, &["POST"]),
+    ("/v1/cleanup", Route::Cleanup, &["POST"]),
     ("/v1/database/health", Route::Health, &["GET", "HEAD"]),
     ("/v1/events", Route::Events, &["GET"]),
     ("/v1/config", Route::Config, &["GET", "HEAD"]),
@@ -132,23 +145,31 @@ struct Named {
 }
 
 impl Asked {
+    /// What stands in the path for `{id}`.
+    pub(super) fn id(&self) -> &str {
+        &self.named.id
+    }
+
     /// The resource that the path names; none if it is no number.
     pub(super) fn resource(&self) -> Option<ResourceId> {
         self.named.rid.parse().ok().map(ResourceId)
     }
 
-    /// The execution that the path names. Other than clients, who may not choose such a name,
-    /// a path may name an execution that belongs to one session.
+    /// The execution that the path names.
     pub(super) fn execution(&self) -> Result<ExecutionId, Problem> {
-        let name = &self.named.id;
-        let number = name.strip_prefix("session-");
-        let number = number.and_then(|number| number.parse().ok());
-        match number.map(ExecutionId::session) {
-            Some(id) if id.as_str() == name => Ok(id),
-            _ => name
-                .parse()
-                .map_err(|error| invalid_id(Kind::InvalidExecutionId, &error)),
-        }
+        execution_named(&self.named.id)
+            .map_err(|error| invalid_id(Kind::InvalidExecutionId, &error))
+    }
+}
+
+/// The execution of that name. Other than clients, who may not choose such a name, a request may
+/// name an execution that belongs to one session.
+pub(super) fn execution_named(id: &str) -> Result<ExecutionId, InvalidExecutionId> {
+    let number = id.strip_prefix("session-");
+    let number = number.and_then(|number| number.parse().ok());
+    match number.map(ExecutionId::session) {
+        Some(of_one) if of_one.as_str() == id => Ok(of_one),
+        _ => id.parse(),
     }
 }
 
@@ -215,6 +236,9 @@ impl Control {
             (Route::Resource, _) => resources::delete(self, &asked).await,
             (Route::Query, _) => sql::post(self, &asked, place).await,
             (Route::Sessions, _) => sessions::get(self, &asked).await,
+            (Route::Session, _) => session::delete(self, &asked, place).await,
+            (Route::CancelSession, _) => session::cancel(self, &asked, place).await,
+            (Route::Cleanup, _) => cleanup::post(self, &asked).await,
             (Route::Health, _) => health::get(self, &asked).await,
             (Route::Events, _) => events::get(self, &asked, place),
             (Route::Config, _) => configuration::get(self, &asked),

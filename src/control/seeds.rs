@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::events::time::date_and_time;
 use crate::execution::View;
+use crate::execution::cleanup::Scope;
 
 use super::Control;
 use super::query::Query;
@@ -63,13 +64,12 @@ pub(super) async fn status(control: &Control, asked: &Asked) -> Answer {
     answer(control).await
 }
 
-/// The maintenance pass: leftovers of ended executions are logged and removed, and nothing that
-/// lives is touched.
+/// Leftovers of ended executions are logged and removed, and nothing that lives is touched.
 pub(super) async fn cleanup(control: &Control, asked: &Asked) -> Answer {
     Query::parse(asked.query.as_deref(), &[])?;
     let leftovers = control
         .remote
-        .ask(|executions| executions.maintain())
+        .ask(|executions| executions.end_leftovers(&Scope::All))
         .await?;
     tracing::info!(leftovers = leftovers.len(), "cleaned up on request");
     answer(control).await

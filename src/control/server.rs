@@ -74,6 +74,12 @@ impl Place {
         drop(self.permit.lock().take());
     }
 
+    /// Who is at the other end, for people.
+    pub(super) fn who(&self) -> String {
+        let uid = self.peer.and_then(Peer::uid);
+        uid.map_or("an unknown user".to_owned(), |uid| format!("user {uid}"))
+    }
+
     /// # Errors
     /// The user at the other end is none of `allowed`, if there is such a list.
     pub(super) fn may_ask(&self, allowed: Option<&[u32]>) -> Result<(), Problem> {
@@ -84,7 +90,7 @@ impl Place {
         if uid.is_some_and(|uid| allowed.contains(&uid)) {
             return Ok(());
         }
-        let who = uid.map_or("an unknown user".to_owned(), |uid| format!("user {uid}"));
+        let who = self.who();
         Err(Problem::new(
             Kind::UserNotAllowed,
             format!("{who} may not use the control socket"),

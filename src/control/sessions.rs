@@ -26,19 +26,24 @@ struct Filter {
     execution: Option<String>,
     state: Option<State>,
     older_than: Option<Duration>,
+    suspect: Option<bool>,
 }
 
 impl Filter {
     fn parse(query: Option<&str>) -> Result<Self, Problem> {
-        let query = Query::parse(query, &["execution", "state", "older_than"])?;
+        let query = Query::parse(query, &["execution", "state", "older_than", "suspect"])?;
         Ok(Self {
             execution: query.get("execution").map(execution).transpose()?,
             state: query.get("state").map(state).transpose()?,
             older_than: query.duration("older_than")?,
+            suspect: match query.get("suspect") {
+                None => None,
+                Some(_) => Some(query.flag("suspect")?),
+            },
         })
     }
 
-    /// Whether it wants a session, as far as that is known without its age.
+    /// Whether it wants a session, as far as that is known without a snapshot.
     fn wants(&self, session: &session::Session) -> bool {
         let execution = session.identity().execution.as_str();
         self.execution.as_deref().is_none_or(|id| id == execution)
@@ -48,7 +53,7 @@ impl Filter {
 
 pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
     let filter = Filter::parse(asked.query.as_deref())?;
-    let older_than = filter.older_than.unwrap_or_default();
+    let (older_than, suspect) = (filter.older_than.unwrap_or_default(), filter.suspect);
     let found = control.remote.ask(move |executions| {
         let mut sessions = executions.sessions().all();
         sessions.retain(|session| filter.wants(session));
@@ -64,8 +69,11 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
             snapshots.collect::<Vec<Snapshot>>()
         });
         let snapshots = snapshots.await?.into_iter();
-        let old = snapshots.filter(|snapshot| snapshot.age >= older_than);
-        sessions.extend(old.map(|snapshot| session(&snapshot)));
+        let wanted = snapshots.filter(|snapshot| {
+            snapshot.age >= older_than
+                && suspect.is_none_or(|suspect| suspect == snapshot.is_suspect)
+        });
+        sessions.extend(wanted.map(|snapshot| session(&snapshot)));
         tokio::task::yield_now().await;
     }
     json(StatusCode::OK, &sessions)
@@ -84,6 +92,8 @@ pub(super) fn session(snapshot: &Snapshot) -> Session {
         state: snapshot.state.as_str(),
         age_seconds: Seconds(snapshot.age),
         state_age_seconds: Seconds(snapshot.state_age),
+        idle_for_seconds: snapshot.idle_for.map(Seconds),
+        leak_suspect: snapshot.is_suspect,
         transaction_seconds: snapshot.transaction_age.map(Seconds),
         work: snapshot.totals.into(),
         caller: identity.caller.clone(),
@@ -126,11 +136,12 @@ mod tests {
 
     #[test]
     fn filters_are_read() {
-        let filter = Filter::parse(Some("execution=a&state=idle&older_than=2m")).unwrap();
+        let filter = Filter::parse(Some("execution=a&state=idle&older_than=2m&suspect")).unwrap();
         let expected = Filter {
             execution: Some("a".to_owned()),
             state: Some(State::Idle),
             older_than: Some(Duration::from_secs(120)),
+            suspect: Some(true),
         };
         assert_eq!(filter, expected);
         let of_one = Filter::parse(Some("execution=session-3")).unwrap();
@@ -143,6 +154,7 @@ mod tests {
             ("state=sleeping", "idle_in_transaction"),
             ("older_than=5", "such as 250ms"),
             ("execution=a%20b", "1 to 128"),
+            ("suspect=maybe", "true or false"),
             ("stat=idle", "Did you mean state?"),
         ] {
             let problem = Filter::parse(Some(query)).unwrap_err();

@@ -6,10 +6,10 @@ use std::time::Instant;
 use http::StatusCode;
 
 use crate::budget::Budget;
-use crate::execution::{Counts, Executions, Reason, ResourceCounts};
+use crate::execution::{Counts, Executions, PerSecond, Reason, ResourceCounts};
 use crate::metrics::resident_bytes;
 use crate::pool::{Counts as PoolCounts, Paused, Queue};
-use crate::session::{Counts as SessionCounts, State};
+use crate::session::{Counts as SessionCounts, Leak, Oldest, State};
 
 use super::Control;
 use super::query::Query;
@@ -27,11 +27,14 @@ struct Look {
     refused: BTreeMap<&'static str, u64>,
     /// What is registered, and how many have expired.
     resources: (ResourceCounts, u64),
+    oldest: [Option<Oldest>; State::ALL.len()],
+    rates: PerSecond,
     paused: Option<Paused>,
 }
 
 impl Look {
     fn at(executions: &Executions) -> Self {
+        let now = Instant::now();
         let (budget, queue) = executions.lender().budget();
         let mut connections = PoolCounts::default();
         for upstream in executions.connections() {
@@ -46,6 +49,8 @@ impl Look {
             sessions: executions.sessions().counts(),
             refused: executions.sessions().refusals(),
             resources: executions.resources(),
+            oldest: executions.sessions().oldest(now),
+            rates: executions.rates(now),
             paused: executions.lender().paused(),
         }
     }
@@ -72,7 +77,8 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         budget: budget(&look),
         upstreams: control.last_seen(Instant::now()),
         executions: execution_counts(&look.executions),
-        sessions: session_counts(&look.sessions, look.refused),
+        sessions: session_counts(&look.sessions, look.refused, look.oldest),
+        rates: look.rates.into(),
         resources: types::ResourceTotals {
             registered: look.resources.0.into(),
             expired: look.resources.1,
@@ -112,8 +118,12 @@ fn execution_counts(counts: &Counts) -> types::ExecutionCounts {
 fn session_counts(
     counts: &SessionCounts,
     refused: BTreeMap<&'static str, u64>,
+    oldest: [Option<Oldest>; State::ALL.len()],
 ) -> types::SessionCounts {
     let by_state = State::ALL.map(|state| (state.as_str(), counts.of(state)));
+    let words = State::ALL.map(State::as_str);
+    let oldest = oldest.map(|oldest| oldest.map(types::OldestSession::from));
+    let leaks = |leak: Leak| counts.leaks[leak as usize];
     types::SessionCounts {
         total: counts.by_state.iter().sum(),
         by_state: by_state.into_iter().collect(),
@@ -121,6 +131,14 @@ fn session_counts(
         closed: counts.closed,
         refused,
         panics: counts.panics,
+        leak_suspects: counts.suspects(),
+        leaks: types::Leaks {
+            suspect: leaks(Leak::Suspect),
+            recovered: leaks(Leak::Recovered),
+            reclaimed: leaks(Leak::Reclaimed),
+            ended: leaks(Leak::Ended),
+        },
+        oldest: words.into_iter().zip(oldest).collect(),
     }
 }
 
@@ -132,7 +150,12 @@ mod tests {
     fn every_reason_and_every_state_is_counted_by_its_word() {
         let ended = execution_counts(&Counts::default()).ended;
         assert_eq!(ended.len(), Reason::ALL.len());
-        let sessions = session_counts(&SessionCounts::default(), BTreeMap::new());
+        let sessions = session_counts(
+            &SessionCounts::default(),
+            BTreeMap::new(),
+            [const { None }; State::ALL.len()],
+        );
+        assert_eq!(sessions.oldest.len(), State::ALL.len());
         assert_eq!(sessions.by_state.len(), State::ALL.len());
     }
 }

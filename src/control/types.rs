@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::execution::{self, Kind, PoolView, ResourceKind, Summary, View};
-use crate::session::{State, Totals};
+use crate::execution::{self, Kind, PerSecond, PoolView, ResourceKind, Summary, View};
+use crate::session::{Oldest, State, Totals};
 
 pub use crate::events::Seconds;
 
@@ -49,6 +49,8 @@ pub struct Status {
     pub sessions: SessionCounts,
     /// What apps have registered.
     pub resources: ResourceTotals,
+    /// How fast sessions and executions come and go.
+    pub rates: Rates,
     /// The process's memory.
     pub memory: Memory,
 }
@@ -125,6 +127,16 @@ fn by_state(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "properties": properties, "required": words})
 }
 
+/// A session, or null, for each state that is told.
+fn oldest(generator: &mut SchemaGenerator) -> Schema {
+    let mut one = generator.subschema_for::<Option<OldestSession>>();
+    let told = "The one that has stood in this state for longest; null where none is in it.";
+    one.insert("description".to_owned(), told.into());
+    let words = State::ALL.map(State::as_str);
+    let properties: BTreeMap<&str, &Schema> = words.iter().map(|word| (*word, &one)).collect();
+    json_schema!({"type": "object", "properties": properties, "required": words})
+}
+
 /// How many sessions there are and were.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SessionCounts {
@@ -142,6 +154,75 @@ pub struct SessionCounts {
     pub refused: BTreeMap<&'static str, u64>,
     /// Ended by a fault of execpool's.
     pub panics: u64,
+    /// Those that are suspected of having been forgotten.
+    pub leak_suspects: u64,
+    /// What has happened to suspicions since the start.
+    pub leaks: Leaks,
+    /// The session that has stood in each state for longest; null where none is in it.
+    #[schemars(schema_with = "oldest")]
+    pub oldest: BTreeMap<&'static str, Option<OldestSession>>,
+}
+
+/// What has happened to suspicions since the start: each that began has come to one of the other ends,
+/// or still lasts.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Leaks {
+    /// Suspicions that began.
+    pub suspect: u64,
+    /// The session has queried after all.
+    pub recovered: u64,
+    /// A cleanup has ended the session.
+    pub reclaimed: u64,
+    /// The session has ended otherwise, suspected to its end.
+    pub ended: u64,
+}
+
+/// The session that has stood in one state for longest.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct OldestSession {
+    /// Its number.
+    pub id: u64,
+    /// Its execution's name.
+    pub execution: String,
+    /// For how long it has stood there.
+    pub state_age_seconds: Seconds,
+}
+
+impl From<Oldest> for OldestSession {
+    fn from(oldest: Oldest) -> Self {
+        Self {
+            id: oldest.id.0,
+            execution: oldest.execution.to_string(),
+            state_age_seconds: Seconds(oldest.state_age),
+        }
+    }
+}
+
+/// How fast sessions and executions come and go.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Rates {
+    /// Over how long this is: a minute, or less after the start.
+    pub over_seconds: Seconds,
+    /// Sessions that were opened.
+    pub sessions_opened_per_second: f64,
+    /// Sessions that were closed.
+    pub sessions_closed_per_second: f64,
+    /// Executions that began.
+    pub executions_begun_per_second: f64,
+    /// Executions that ended.
+    pub executions_ended_per_second: f64,
+}
+
+impl From<PerSecond> for Rates {
+    fn from(rates: PerSecond) -> Self {
+        Self {
+            over_seconds: Seconds(rates.over),
+            sessions_opened_per_second: rates.sessions_opened,
+            sessions_closed_per_second: rates.sessions_closed,
+            executions_begun_per_second: rates.executions_begun,
+            executions_ended_per_second: rates.executions_ended,
+        }
+    }
 }
 
 /// What apps have registered with all executions.
@@ -283,6 +364,16 @@ pub struct HeartbeatRequest {
     pub extend: Option<String>,
 }
 
+/// What `POST /v1/cleanup` takes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CleanupRequest {
+    /// Whether to tell only what would be done; without it, it is done.
+    pub dry_run: Option<bool>,
+    /// The execution that it is about; without it, what makes room for those that wait.
+    pub execution: Option<String>,
+}
+
 /// What `POST /v1/executions/{id}/resources` takes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -334,8 +425,12 @@ pub struct Work {
     pub active_seconds: Seconds,
     /// How long of that they waited inside a transaction.
     pub idle_in_transaction_seconds: Seconds,
+    /// How long of that they waited outside of one.
+    pub idle_seconds: Seconds,
     /// The share of work in the held time; null if nothing was held.
     pub hold_efficiency: Option<f64>,
+    /// How often a session was suspected of having been forgotten.
+    pub leaks: u64,
 }
 
 impl From<Totals> for Work {
@@ -345,7 +440,9 @@ impl From<Totals> for Work {
             held_seconds: Seconds(totals.held.total()),
             active_seconds: Seconds(totals.held.active),
             idle_in_transaction_seconds: Seconds(totals.held.in_transaction),
+            idle_seconds: Seconds(totals.held.idle),
             hold_efficiency: totals.held.efficiency(),
+            leaks: totals.leaks,
         }
     }
 }
@@ -505,6 +602,12 @@ pub struct Session {
     pub age_seconds: Seconds,
     /// For how long it has stood there.
     pub state_age_seconds: Seconds,
+    /// For how long it has asked nothing while it holds a server connection; null if it holds none, or
+    /// if that works.
+    pub idle_for_seconds: Option<Seconds>,
+    /// Whether it is suspected of having been forgotten: it has asked nothing for
+    /// `session.leak_after`.
+    pub leak_suspect: bool,
     /// How long its transaction has been open; null if none is.
     pub transaction_seconds: Option<Seconds>,
     /// What it has done.
@@ -522,6 +625,63 @@ pub struct Session {
     pub server_pid: Option<i32>,
     /// Its last statement without literals; null before the first.
     pub statement: Option<String>,
+}
+
+/// `POST /v1/sessions/{id}/cancel`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SessionCancelled {
+    /// The session's number.
+    pub id: u64,
+    /// Its execution's name.
+    pub execution: String,
+    /// `query`: the server is being asked to cancel it (202); `wait`: it is over (200).
+    pub cancelled: &'static str,
+}
+
+/// `DELETE /v1/sessions/{id}`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SessionEnded {
+    /// The session as it was when it was told to end.
+    #[serde(flatten)]
+    pub session: Session,
+    /// Whether it and its server connection are gone.
+    pub complete: bool,
+    /// The backend that it held, if that is not known to be gone.
+    pub remaining_pid: Option<i32>,
+}
+
+/// `POST /v1/cleanup`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Cleanup {
+    /// Whether nothing was done, and this tells what would be.
+    pub dry_run: bool,
+    /// Whether nobody waited for the budget when it was asked for: then no session was ended, unless
+    /// it was about one execution.
+    pub nobody_waits: bool,
+    /// Whether nobody waits for the budget now (would wait, with `dry_run`), and all that was told to
+    /// end has gone.
+    pub complete: bool,
+    /// What was closed, or would be, in this order.
+    pub closed: Vec<Closed>,
+    /// Checkouts that wait for the budget now; would wait, with `dry_run`.
+    pub waiting: usize,
+    /// Leak suspects of no named execution that `session.reclaim_leaks: false` has spared.
+    pub spared: usize,
+    /// Sessions that were told to end and had not gone in time.
+    pub remaining_sessions: Vec<u64>,
+}
+
+/// What a cleanup has closed, or would.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Closed {
+    /// `leftover`, `idle_in_transaction`, `leak_suspect` or `unnamed_leak_suspect`.
+    pub why: &'static str,
+    /// Its execution's name.
+    pub execution: String,
+    /// The backend.
+    pub server_pid: Option<i32>,
+    /// The session as it was; null for a leftover.
+    pub session: Option<Session>,
 }
 
 /// Who is at the other end of a client's connection.

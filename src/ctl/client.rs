@@ -118,7 +118,7 @@ impl Client {
             .await
             .map_err(|source| self.unconnected(source))?;
         let broken = |error: &dyn std::error::Error| self.stranger(error.to_string());
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
             .await
             .map_err(|error| broken(&error))?;
         tokio::spawn(connection);

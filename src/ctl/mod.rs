@@ -6,10 +6,11 @@
 //! | `client` | one request over the control socket |
 //! | [`error`] | why there is no answer, and what to do |
 //! | `page` | what is printed: tables, words, colours on a terminal |
-//! | `status` `executions` `sessions` `query` `end` `reload` `pause` | what each command prints |
+//! | `status` `executions` `sessions` `query` `end` `cleanup` `reload` `pause` | what each command prints |
 //! | `doctor` | an examination |
 //! | [`events`] | following what happens |
 
+mod cleanup;
 mod client;
 mod doctor;
 mod end;
@@ -84,7 +85,9 @@ pub enum Command {
     /// List sessions: who holds what, since when and from which line
     #[command(after_help = "Examples:\n  execpool sessions\n  \
         execpool sessions --execution run-1\n  \
-        execpool sessions --state idle_in_transaction --older-than 1m30s\n\n\
+        execpool sessions --state idle_in_transaction --older-than 1m30s\n  \
+        execpool sessions --suspect\n\n\
+        A suspect holds a connection and has asked nothing for session.leak_after (60s).\n\
         FOR: how long it has been in that state; HELD and BUSY as in execpool executions;\n\
         PID: the backend that it holds. Statements are shown without literals.\n\
         Exit status: 0 answered, 1 not answered, 2 wrong usage.")]
@@ -98,6 +101,9 @@ pub enum Command {
         /// At least that old, such as 30s or 5m
         #[arg(long, value_name = "DURATION")]
         older_than: Option<String>,
+        /// Those alone that seem to be forgotten: they hold a connection and ask nothing
+        #[arg(long)]
+        suspect: bool,
         /// How to ask.
         #[command(flatten)]
         ask: Ask,
@@ -133,21 +139,59 @@ pub enum Command {
         #[command(flatten)]
         ask: Ask,
     },
-    /// End an execution: cancel its queries, close its connections, wait until they are gone
+    /// End an execution or one session: cancel, close connections, wait until they are gone
     #[command(after_help = "Examples:\n  execpool end run-1\n  \
         execpool end run-1 --grace 20s --reason \"the user cancelled\"\n  \
-        execpool end shared        closes its sessions; it lives on\n\n\
+        execpool end shared        closes its sessions; it lives on\n  \
+        execpool end --session 42  one session alone; its execution lives on\n\n\
+        execpool sessions lists the numbers of sessions.\n\
         Exit status: 0 nothing of it is left, 1 failed or backends remain, 2 wrong usage.")]
     End {
-        /// Its name
-        #[arg(value_name = "ID")]
-        id: String,
+        /// The execution's name
+        #[arg(value_name = "ID", required_unless_present = "session")]
+        id: Option<String>,
+        /// One session alone, by its number
+        #[arg(long, value_name = "SESSION", conflicts_with_all = ["id", "grace"])]
+        session: Option<u64>,
         /// Why, for whoever reads its summary
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
         /// How long running queries may go on, such as 20s
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         grace: Option<(String, Duration)>,
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Cancel what a session does: its query, or its wait for a connection
+    #[command(after_help = "Examples:\n  execpool cancel 42\n  \
+        execpool sessions --state active --older-than 10m --json | jq '.[].id'\n\n\
+        The session lives on, as after a cancel request of its own (57014). execpool end --session\n\
+        ends it.\n\
+        Exit status: 0 cancelled, 1 failed or nothing ran, 2 wrong usage.")]
+    Cancel {
+        /// The session's number
+        #[arg(value_name = "SESSION")]
+        session: u64,
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Make room: end sessions that hold a connection and ask nothing, while somebody waits
+    #[command(after_help = "Examples:\n  execpool cleanup --dry-run\n  \
+        execpool cleanup\n  \
+        execpool cleanup --execution run-1    whether anybody waits or not\n\n\
+        In this order, until nobody waits for the budget: leftovers of ended executions; sessions\n\
+        idle in transaction for cleanup.idle_in_transaction (60s); leak suspects of named\n\
+        executions; other suspects only with session.reclaim_leaks.\n\
+        Exit status: 0 nobody waits any more, 1 failed or somebody still waits, 2 wrong usage.")]
+    Cleanup {
+        /// Only tell what would be ended
+        #[arg(long)]
+        dry_run: bool,
+        /// Of this execution alone, whether anybody waits or not
+        #[arg(long, value_name = "ID")]
+        execution: Option<String>,
         /// How to ask.
         #[command(flatten)]
         ask: Ask,
@@ -357,12 +401,14 @@ fn plan(command: Command) -> Plan {
             execution,
             state,
             older_than,
+            suspect,
             ask,
         } => {
             let query = [
                 ("execution", execution),
                 ("state", state),
                 ("older_than", older_than),
+                ("suspect", suspect.then(|| "true".to_owned())),
             ];
             (
                 get(client::path("/v1/sessions", query), sessions::show),
@@ -393,13 +439,46 @@ fn plan(command: Command) -> Plan {
             };
             (question, ask)
         }
+        Command::Cancel { session, ask } => {
+            let path = format!("/v1/sessions/{session}/cancel");
+            (post(&path, cleanup::cancelled), ask)
+        }
+        Command::Cleanup {
+            dry_run,
+            execution,
+            ask,
+        } => {
+            let question = Question {
+                body: Some(json!({"dry_run": dry_run, "execution": execution})),
+                // One may be under way already.
+                patience: 3 * PATIENCE,
+                ..post("/v1/cleanup", cleanup::show)
+            };
+            (question, ask)
+        }
+        Command::End {
+            session: Some(session),
+            reason,
+            ask,
+            ..
+        } => {
+            let path = format!("/v1/sessions/{session}");
+            let question = Question {
+                method: "DELETE",
+                ..get(client::path(&path, [("reason", reason)]), cleanup::ended)
+            };
+            (question, ask)
+        }
         Command::End {
             id,
+            session: None,
             reason,
             grace,
             ask,
         } => {
             let (grace, wait) = grace.unzip();
+            // It is there where no session is.
+            let id = id.unwrap_or_default();
             let path = format!("/v1/executions/{}", client::encoded(&id));
             let question = Question {
                 method: "DELETE",
@@ -501,7 +580,19 @@ mod tests {
                 "GET",
                 "/v1/sessions?execution=a%40b&state=idle&older_than=1m",
             ),
+            (
+                "execpool sessions --suspect",
+                "GET",
+                "/v1/sessions?suspect=true",
+            ),
             ("execpool end a/b", "DELETE", "/v1/executions/a%2Fb"),
+            (
+                "execpool end --session 42 --reason x",
+                "DELETE",
+                "/v1/sessions/42?reason=x",
+            ),
+            ("execpool cancel 42", "POST", "/v1/sessions/42/cancel"),
+            ("execpool cleanup", "POST", "/v1/cleanup"),
             ("execpool reload", "POST", "/v1/reload"),
             ("execpool pause", "POST", "/v1/pause"),
             (
@@ -550,12 +641,36 @@ mod tests {
     }
 
     #[test]
+    fn a_cleanup_says_what_it_is_about() {
+        for (line, body) in [
+            (
+                "execpool cleanup",
+                json!({"dry_run": false, "execution": null}),
+            ),
+            (
+                "execpool cleanup --dry-run --execution a",
+                json!({"dry_run": true, "execution": "a"}),
+            ),
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let Plan::Ask(question, _) = plan(cli.command) else {
+                panic!("{line} asks more than one question");
+            };
+            assert_eq!(question.body, Some(body), "{line}");
+        }
+    }
+
+    #[test]
     fn wrong_usage_is_refused_before_anything_is_asked() {
         for line in [
             "execpool end",
             "execpool end a --grace 2",
             "execpool query 1",
             "execpool query --execution a 1 --max-rows 0",
+            "execpool end a --session 1",
+            "execpool end --session one",
+            "execpool end --session 1 --grace 2s",
+            "execpool cancel",
             "execpool status x",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

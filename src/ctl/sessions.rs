@@ -34,11 +34,15 @@ pub(super) fn show(list: &Value, page: &mut Page) -> bool {
 
 fn row(session: &Value) -> Vec<Cell> {
     let state = text_of(session, "state");
+    let told = match session["leak_suspect"] == true {
+        true => Cell::text(format!("{state}, suspect")).in_colour(Colour::Red),
+        false => Cell::text(state).in_colour(Colour::of_state(state)),
+    };
     vec![
         Cell::number(count_of(session, "id")),
         Cell::text(text_of(session, "execution")),
         Cell::text(text_of(session, "upstream")),
-        Cell::text(state).in_colour(Colour::of_state(state)),
+        told,
         Cell::number(time_of(session, "state_age_seconds")),
         Cell::number(time_of(session, "age_seconds")),
         Cell::number(time_of(session, "held_seconds")),
@@ -75,7 +79,7 @@ mod tests {
             "id": 7, "execution": "run", "upstream": "app", "state": "idle_in_transaction",
             "state_age_seconds": 62, "age_seconds": 130.5, "held_seconds": 100,
             "hold_efficiency": 0.01, "server_pid": 4711, "caller": "agent.py:7 run",
-            "statement": "SELECT ?",
+            "statement": "SELECT ?", "leak_suspect": true,
         }]);
         let mut page = Page::new(false);
         show(&list, &mut page);
@@ -83,6 +87,7 @@ mod tests {
         let row = page.lines().nth(1).unwrap();
         for told in [
             "run",
+            "idle_in_transaction, suspect",
             "1m02s",
             "2m10s",
             "1%",

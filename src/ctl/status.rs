@@ -23,6 +23,9 @@ pub(super) fn show(status: &Value, page: &mut Page) -> bool {
     }
     rows.push(executions(&status["executions"]));
     rows.push(sessions(&status["sessions"]));
+    rows.extend(oldest(&status["sessions"]["oldest"]));
+    rows.extend(leaks(&status["sessions"]));
+    rows.extend(rates(&status["rates"]));
     rows.extend(tcp(&status["tcp"]));
     rows.extend(configuration(&status["configuration"]));
     page.table(&["", ""], rows);
@@ -118,7 +121,8 @@ fn executions(counts: &Value) -> Vec<Cell> {
 }
 
 fn sessions(counts: &Value) -> Vec<Cell> {
-    let is_state = |name: &str| !["total", "opened", "closed", "panics"].contains(&name);
+    let no_states = ["total", "opened", "closed", "panics", "leak_suspects"];
+    let is_state = |name: &str| !no_states.contains(&name);
     let mut text = count_of(counts, "total");
     let states = above_zero(counts, is_state);
     if !states.is_empty() {
@@ -130,6 +134,55 @@ fn sessions(counts: &Value) -> Vec<Cell> {
         text.push_str(&format!("; refused: {refused}"));
     }
     row("sessions", text)
+}
+
+/// The session of each state that has stood there for longest, where that says something.
+fn oldest(oldest: &Value) -> Option<Vec<Cell>> {
+    let states = ["waiting", "active", "idle_in_transaction", "idle"];
+    let known = states.iter().filter(|state| oldest[**state].is_object());
+    let texts: Vec<String> = known
+        .map(|state| {
+            let session = &oldest[*state];
+            let age = time_of(session, "state_age_seconds");
+            format!("{state} {age} (session {})", count_of(session, "id"))
+        })
+        .collect();
+    (!texts.is_empty()).then(|| row("oldest", texts.join(", ")))
+}
+
+/// Who seems to be forgotten, where anybody ever was.
+fn leaks(sessions: &Value) -> Option<Vec<Cell>> {
+    let leaks = &sessions["leaks"];
+    leaks["suspect"].as_u64().filter(|ever| *ever > 0)?;
+    let now = count_of(sessions, "leak_suspects");
+    let text = format!(
+        "{now} suspects now; {} ever: {} recovered, {} reclaimed, {} ended",
+        count_of(leaks, "suspect"),
+        count_of(leaks, "recovered"),
+        count_of(leaks, "reclaimed"),
+        count_of(leaks, "ended"),
+    );
+    let colour = match now == "0" {
+        true => Colour::Plain,
+        false => Colour::Yellow,
+    };
+    Some(vec![
+        Cell::text("leaks"),
+        Cell::text(text).in_colour(colour),
+    ])
+}
+
+/// How fast sessions and executions come and go.
+fn rates(rates: &Value) -> Option<Vec<Cell>> {
+    let rate = |name: &str| rates[name].as_f64();
+    let text = format!(
+        "sessions +{:.1} −{:.1}, executions +{:.1} −{:.1} a second",
+        rate("sessions_opened_per_second")?,
+        rate("sessions_closed_per_second")?,
+        rate("executions_begun_per_second")?,
+        rate("executions_ended_per_second")?,
+    );
+    Some(row("rates", text))
 }
 
 /// Where clients come in over TCP.
@@ -191,7 +244,13 @@ mod tests {
             ],
             "executions": {"active": 3, "ending": 0, "ended": {"deleted": 2, "idle": 0}},
             "sessions": {"total": 3, "idle": 2, "active": 1, "waiting": 0, "opened": 9,
-                "closed": 6, "refused": {"untagged": 2}, "panics": 0},
+                "closed": 6, "refused": {"untagged": 2}, "panics": 0, "leak_suspects": 1,
+                "leaks": {"suspect": 4, "recovered": 2, "reclaimed": 0, "ended": 1},
+                "oldest": {"idle": {"id": 7, "execution": "run", "state_age_seconds": 62},
+                    "active": null}},
+            "rates": {"over_seconds": 60, "sessions_opened_per_second": 0.25,
+                "sessions_closed_per_second": 0.0, "executions_begun_per_second": 2.0,
+                "executions_ended_per_second": 1.96},
             "tcp": ["127.0.0.1:6432", "[::1]:6432"],
             "configuration": {"reloads": 2, "waiting_for_restart": ["listen.port", "log.format"],
                 "refused": []},
@@ -210,6 +269,9 @@ mod tests {
              upstream    new: not asked yet\n\
              executions  3 active, 0 ending; ended: 2 deleted\n\
              sessions    3: 1 active, 2 idle; 9 since the start; refused: 2 untagged\n\
+             oldest      idle 1m02s (session 7)\n\
+             leaks       1 suspects now; 4 ever: 2 recovered, 0 reclaimed, 1 ended\n\
+             rates       sessions +0.2 −0.0, executions +2.0 −2.0 a second\n\
              tcp         127.0.0.1:6432, [::1]:6432\n\
              config      wait for a restart: listen.port; log.format\n"
         );

@@ -23,6 +23,18 @@ pub(super) enum Stage {
 }
 
 impl Counts {
+    /// How many there ever were.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        (self.active + self.ending) as u64 + self.over()
+    }
+
+    /// How many have ended.
+    #[must_use]
+    pub fn over(&self) -> u64 {
+        self.ended.iter().sum()
+    }
+
     /// Counts every change of a generation's state, and nothing else does.
     pub(super) fn transition(&mut self, from: Stage, to: Stage) {
         match from {

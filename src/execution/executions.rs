@@ -14,8 +14,11 @@ use crate::protocol::startup::ExecutionId;
 use crate::server::Backend;
 use crate::session::{GraceGiver, Session, SessionId, Table, Totals};
 
+use super::cancel::Cancellers;
+use super::cleanup::Policy;
 use super::maintenance::Leftover;
 use super::membership::{Hold, Membership};
+use super::rates::{Ever, PerSecond, Rates};
 use super::resources::Resources;
 use super::teardown::Ended;
 use super::{Conflict, Created, Kind, Reason, ReasonText, Refused, Registry, Rules};
@@ -57,6 +60,10 @@ pub struct Executions {
     /// Told when time has something to do earlier than was known.
     pub(super) sooner: Notify,
     sessions: Arc<Table>,
+    rates: Mutex<Rates>,
+    pub(super) cancellers: Cancellers,
+    /// Held by the cleanup that is under way.
+    pub(super) cleanups: tokio::sync::Mutex<()>,
 }
 
 /// What is under the lock, which is never held across an await.
@@ -73,6 +80,8 @@ pub(super) struct Inner {
     pub(super) looks_at: Option<Instant>,
     /// What the end of executions has left behind.
     pub(super) leftovers: Vec<Leftover>,
+    /// What an emergency cleanup may end.
+    pub(super) cleanup: Policy,
 }
 
 /// What one generation of an execution has.
@@ -132,12 +141,16 @@ impl Executions {
                 grace,
                 looks_at: None,
                 leftovers: Vec::new(),
+                cleanup: Policy::default(),
             }),
             lender,
             terminate,
             runtime,
             sooner: Notify::new(),
             sessions,
+            rates: Mutex::default(),
+            cancellers: Cancellers::default(),
+            cleanups: tokio::sync::Mutex::default(),
         })
     }
 
@@ -157,6 +170,32 @@ impl Executions {
     #[must_use]
     pub fn sessions(&self) -> &Arc<Table> {
         &self.sessions
+    }
+
+    /// Keeps how many sessions and executions there ever were, so that [`Executions::rates`] can
+    /// tell how fast they come and go. To be called every second or so.
+    pub fn sample(&self, now: Instant) {
+        let ever = self.ever();
+        self.rates.lock().sample(ever, now);
+    }
+
+    /// How fast sessions and executions came and went over the last minute.
+    #[must_use]
+    pub fn rates(&self, now: Instant) -> PerSecond {
+        let ever = self.ever();
+        self.rates.lock().per_second(ever, now)
+    }
+
+    fn ever(&self) -> Ever {
+        let sessions = self.sessions.counts();
+        let inner = self.inner.lock();
+        let executions = inner.registry.counts();
+        Ever {
+            sessions_opened: sessions.opened,
+            sessions_closed: sessions.closed,
+            executions_begun: executions.begun(),
+            executions_ended: executions.over(),
+        }
     }
 
     /// Other rules, and other limits of pools that have none of their own, from now on. Numbers must

@@ -12,6 +12,7 @@ use crate::protocol::startup::ExecutionId;
 use crate::server::Backend;
 
 use super::Executions;
+use super::cleanup::Scope;
 use super::executions::Inner;
 
 /// How many backends are remembered at most, the oldest forgotten first: as many as anybody's
@@ -55,30 +56,61 @@ impl Inner {
 }
 
 impl Executions {
-    /// The maintenance pass over ended executions: their leftovers are ended by force, in the
-    /// background, and answered. It never touches what a live execution or the reserve has: a process
-    /// id that has passed to one of their backends meanwhile is left alone. What the server could
-    /// not be asked for is remembered for the next pass.
-    pub fn maintain(self: &Arc<Self>) -> Vec<Leftover> {
-        let (mut leftovers, pools, upstreams) = {
-            let mut inner = self.inner.lock();
+    /// The maintenance pass: leftovers of ended executions are ended, and idle connections above the
+    /// budget's size closed. No session notices.
+    pub fn maintain(self: &Arc<Self>) {
+        self.end_leftovers(&Scope::All);
+        self.lender.close_surplus();
+    }
+
+    /// What ended executions have left behind, as far as it is known.
+    #[must_use]
+    pub fn leftovers_of(&self, scope: &Scope) -> Vec<Leftover> {
+        let alive = self.alive();
+        let inner = self.inner.lock();
+        let leftovers = inner.leftovers.iter();
+        let left = leftovers.filter(|one| scope.covers(&one.execution));
+        left.filter(|one| !alive.contains(&(one.upstream, one.backend)))
+            .cloned()
+            .collect()
+    }
+
+    /// The backends of live executions and of the reserve.
+    fn alive(&self) -> BTreeSet<(UpstreamNumber, Backend)> {
+        let (pools, upstreams) = {
+            let inner = self.inner.lock();
             let rooms = inner.rooms.values();
             let pools: Vec<PoolId> = rooms.flat_map(|room| room.pools.iter().copied()).collect();
-            let upstreams = inner.upstreams.len();
-            (std::mem::take(&mut inner.leftovers), pools, upstreams)
+            (pools, inner.upstreams.len())
         };
-        if leftovers.is_empty() {
-            return leftovers;
-        }
         let reserves = (0..).map(|number| PoolId::reserve(UpstreamNumber(number)));
         let reserves = reserves.take(upstreams);
-        let alive: BTreeSet<(UpstreamNumber, Backend)> = reserves
+        reserves
             .chain(pools)
             .flat_map(|pool| {
                 let backends = self.lender.backends(pool).into_iter();
                 backends.map(move |backend| (pool.upstream, backend))
             })
-            .collect();
+            .collect()
+    }
+
+    /// Ends leftovers of ended executions by force, in the background, and answers them. It never
+    /// touches what a live execution or the reserve has: a process id that has passed to one of their
+    /// backends meanwhile is left alone. What the server could not be asked for is remembered.
+    pub fn end_leftovers(self: &Arc<Self>, scope: &Scope) -> Vec<Leftover> {
+        let mut leftovers: Vec<Leftover> = {
+            let mut inner = self.inner.lock();
+            let known = std::mem::take(&mut inner.leftovers);
+            let (left, others) = known
+                .into_iter()
+                .partition(|one| scope.covers(&one.execution));
+            inner.leftovers = others;
+            left
+        };
+        if leftovers.is_empty() {
+            return leftovers;
+        }
+        let alive = self.alive();
         leftovers.retain(|leftover| !alive.contains(&(leftover.upstream, leftover.backend)));
         self.tell_leftovers(&leftovers);
         for leftover in &leftovers {

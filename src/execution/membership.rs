@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::pool::{ExecutionNumber, PoolId, UpstreamNumber};
+use crate::pool::{Canceller, ExecutionNumber, PoolId, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
 use crate::session::{Grace, Session};
 
@@ -66,6 +66,13 @@ impl Membership {
         }
     }
 
+    /// The session has a server connection, which is cancelled by this; or none any more.
+    pub fn runs(&self, canceller: Option<Canceller>) {
+        if let Some(session) = &self.session {
+            self.executions.cancellers.put(session.id(), canceller);
+        }
+    }
+
     /// The execution's pool for an upstream.
     #[must_use]
     pub fn pool(&self, upstream: UpstreamNumber) -> PoolId {
@@ -75,6 +82,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        self.runs(None);
         self.executions.left(self.number, self.session.as_ref());
     }
 }

@@ -10,16 +10,23 @@
 //! | [`membership`] | a session's part in one, and a hold |
 //! | [`teardown`] | how one ends |
 //! | [`maintenance`] | what is done about what an end has left behind |
+//! | [`cancel`] [`dismissal`] | how a session is cancelled, and how a single one ends |
+//! | [`cleanup`] [`tidying`] | whom an emergency cleanup ends, and how it does |
 //! | [`view`] | how they are shown |
+//! | [`rates`] | how fast sessions and executions come and go |
 //! | [`remote`] | how another thread asks |
 
+pub mod cancel;
+pub mod cleanup;
 pub mod counts;
 pub mod deadline;
+pub mod dismissal;
 pub mod error;
 pub mod executions;
 pub mod maintenance;
 pub mod membership;
 pub mod memory;
+pub mod rates;
 pub mod reason;
 mod registering;
 pub mod registry;
@@ -28,6 +35,7 @@ pub mod resources;
 pub mod rules;
 pub mod run;
 pub mod teardown;
+pub mod tidying;
 pub mod view;
 
 pub use counts::Counts;
@@ -35,6 +43,7 @@ pub use error::{Conflict, Refused};
 pub use executions::{Executions, Request, Terminate, Upstream};
 pub use maintenance::Leftover;
 pub use membership::{Hold, Membership};
+pub use rates::{Ever, PerSecond, Rates};
 pub use reason::{Reason, ReasonText};
 pub use registry::{Created, Registry};
 pub use remote::{Gone, Remote};

@@ -12,6 +12,7 @@ mod away;
 mod members;
 mod retire;
 mod settle;
+mod surplus;
 #[cfg(test)]
 mod tests;
 

@@ -160,6 +160,17 @@ impl Lender {
         }
     }
 
+    /// Closes idle connections for as long as more are open than the budget's size.
+    pub fn close_surplus(self: &Arc<Self>) {
+        self.change(|inner| inner.gate.close_surplus(), None);
+    }
+
+    /// How many wait for the budget alone, each of whom one connection less would help.
+    #[must_use]
+    pub fn starving(&self) -> usize {
+        self.ledger.lock().gate.starving()
+    }
+
     /// Counts of a pool; none once it is shut and empty.
     #[must_use]
     pub fn counts(&self, pool: PoolId) -> Option<Counts> {

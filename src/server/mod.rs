@@ -9,7 +9,7 @@
 //! | [`auth`] | the answers to the server's authentication requests |
 //! | [`cancel`] | a cancel request seen through to its end |
 //! | `reach` | a socket to a server, in TLS or not |
-//! | [`search`] | which of several servers is taken |
+//! | [`search`](mod@search) | which of several servers is taken |
 //! | [`tls`] | TLS to the server |
 //! | [`wire`] | such a socket for who wants a stream |
 //! | [`password`] | the password of an upstream, from a file or a command |

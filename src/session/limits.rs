@@ -27,6 +27,9 @@ pub struct Limits {
     pub idle_in_transaction: Limit,
     /// How long a transaction may take.
     pub transaction: Limit,
+    /// How long a session may hold a server connection and ask nothing before it is suspected of
+    /// having been forgotten; none: for ever.
+    pub leak_after: Option<Duration>,
 }
 
 impl Limits {

@@ -5,6 +5,7 @@
 //! | [`gatepost`] | where sessions stand still while nothing is to run |
 //! | [`mailbox`] | what a session is told from outside: notices, and its end |
 //! | [`limits`] | how long a session may keep a transaction open |
+//! | [`leak`] | which sessions seem to be forgotten |
 //! | [`grace`] | how long a query may go on when its session is told to end |
 //! | [`state`] | where a session stands, and how long it has held a server connection |
 //! | [`peer`] | who is at the other end of a connection |
@@ -13,6 +14,7 @@
 
 pub mod gatepost;
 pub mod grace;
+pub mod leak;
 pub mod limits;
 pub mod mailbox;
 pub mod peer;
@@ -22,12 +24,13 @@ pub mod table;
 
 pub use gatepost::Gatepost;
 pub use grace::{Grace, GraceGiver};
+pub use leak::Leak;
 pub use limits::{Limit, Limits};
 pub use mailbox::Mail;
 pub use peer::Peer;
 pub use record::{Ending, Identity, Session, Snapshot, Totals};
 pub use state::{Held, State};
-pub use table::{Counts, Seat, Table};
+pub use table::{Counts, Oldest, Seat, Table};
 
 use std::fmt;
 

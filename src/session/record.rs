@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use crate::protocol::message::Report;
 use crate::protocol::startup::ExecutionId;
 
+use super::leak::{self, Leak, Suspicion};
 use super::limits::{Act, Limits, Overdue, Which};
 use super::mailbox::{Mail, Mailbox};
 use super::table::Tally;
@@ -54,12 +55,15 @@ pub struct Totals {
     pub queries: u64,
     /// How long it held a server connection.
     pub held: Held,
+    /// How often it was suspected of having been forgotten.
+    pub leaks: u64,
 }
 
 impl std::ops::AddAssign for Totals {
     fn add_assign(&mut self, other: Self) {
         self.queries += other.queries;
         self.held += other.held;
+        self.leaks += other.leaks;
     }
 }
 
@@ -78,6 +82,11 @@ pub struct Snapshot {
     pub state_age: Duration,
     /// For how long it has held its server connection; none if it holds none.
     pub bound_age: Option<Duration>,
+    /// For how long it has asked nothing while it holds a server connection; none if it holds none,
+    /// or if that works.
+    pub idle_for: Option<Duration>,
+    /// Whether it is suspected of having been forgotten.
+    pub is_suspect: bool,
     /// How long its transaction has been open; none if none is.
     pub transaction_age: Option<Duration>,
     /// The backend of its server connection, while it holds one.
@@ -115,6 +124,7 @@ struct Live {
     /// When the last ReadyForQuery came.
     answered: Instant,
     transaction: Option<Transaction>,
+    suspicion: Suspicion,
 }
 
 /// A transaction that is open.
@@ -145,6 +155,7 @@ impl Session {
             statement: Vec::new(),
             answered: now,
             transaction: None,
+            suspicion: Suspicion::None,
         };
         let session = Arc::new(Self {
             id,
@@ -195,7 +206,12 @@ impl Session {
     pub fn sent(&self, count: u64, statement: Option<&[u8]>) {
         let mut live = self.live.lock();
         if live.state != State::Active {
-            live.transition(State::Active, &self.tally, Instant::now());
+            let now = Instant::now();
+            let idle = now.saturating_duration_since(live.since);
+            let leak = live.transition(State::Active, &self.tally, now);
+            if leak == Some(Leak::Recovered) {
+                leak::log_recovered(self.id, &self.identity, idle);
+            }
         }
         live.totals.queries += count;
         if let Some(text) = statement {
@@ -227,6 +243,48 @@ impl Session {
         if let Some(to) = stands {
             live.transition(to, &self.tally, now);
         }
+    }
+
+    /// Suspects it of having been forgotten, if it has asked nothing for so long while it holds a
+    /// server connection and is not suspected yet. Answers whether it does.
+    pub(super) fn suspect(&self, after: Duration, now: Instant) -> bool {
+        let mut live = self.live.lock();
+        let idle = leak::idle_for(live.state, live.since, now);
+        let suspects = idle.is_some_and(|idle| idle >= after) && !live.suspicion.is_some();
+        if suspects {
+            live.suspicion = Suspicion::Suspected;
+            live.totals.leaks += 1;
+            self.tally.leaked(Leak::Suspect);
+        }
+        suspects
+    }
+
+    /// Where it stands, how long it has asked nothing, and whether it is a leak suspect; none if it
+    /// holds no server connection, or if that works.
+    #[must_use]
+    pub fn idleness(&self, now: Instant) -> Option<(State, Duration, bool)> {
+        let live = self.live.lock();
+        let idle = leak::idle_for(live.state, live.since, now)?;
+        Some((live.state, idle, live.suspicion.is_some()))
+    }
+
+    /// Where it stands, and since when.
+    pub(super) fn standing(&self) -> (State, Instant) {
+        let live = self.live.lock();
+        (live.state, live.since)
+    }
+
+    /// Tells it to end, to give the server connection that it holds to others. The first word counts.
+    /// Whoever is ended like this is suspected, if he was not yet.
+    pub fn reclaim(&self, ending: Ending) {
+        self.suspect(Duration::ZERO, Instant::now());
+        {
+            let mut live = self.live.lock();
+            if live.suspicion.is_some() {
+                live.suspicion = Suspicion::Reclaimed;
+            }
+        }
+        self.end(ending);
     }
 
     /// Tells it to end. The first word counts.
@@ -288,6 +346,8 @@ impl Session {
             bound_age: live
                 .bound
                 .map(|(_, since)| now.saturating_duration_since(since)),
+            idle_for: leak::idle_for(live.state, live.since, now),
+            is_suspect: live.suspicion.is_some(),
             transaction_age: live
                 .transaction
                 .map(|it| now.saturating_duration_since(it.since)),
@@ -299,7 +359,8 @@ impl Session {
 }
 
 impl Live {
-    fn transition(&mut self, to: State, tally: &Tally, now: Instant) {
+    /// It stands elsewhere now. Answers what that makes of a suspicion.
+    fn transition(&mut self, to: State, tally: &Tally, now: Instant) -> Option<Leak> {
         tally.moved(self.state, to);
         self.totals
             .held
@@ -310,6 +371,11 @@ impl Live {
             self.bound = None;
             self.transaction = None;
         }
+        if !self.suspicion.is_some() {
+            return None;
+        }
+        let leak = self.suspicion.moved(to);
+        leak.inspect(|leak| tally.leaked(*leak))
     }
 
     /// The limit that it is over, an end before a notice; marks what the client is told.
@@ -348,6 +414,10 @@ impl Live {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.tally.closed(self.live.get_mut().state);
+        let live = self.live.get_mut();
+        if let Some(leak) = live.suspicion.moved(State::Closing) {
+            self.tally.leaked(leak);
+        }
+        self.tally.closed(live.state);
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::events::Events;
 use crate::protocol::startup::ExecutionId;
 use parking_lot::Mutex;
 
+use super::leak::{self, Leak};
 use super::limits::Act;
 use super::{Ending, Grace, Identity, Limits, Mail, Session, SessionId, Snapshot, State};
 
@@ -23,6 +24,8 @@ pub struct Counts {
     pub closed: u64,
     /// Ended by a fault of ours.
     pub panics: u64,
+    /// What happened to suspicions, in the order of [`Leak::ALL`].
+    pub leaks: [u64; Leak::ALL.len()],
 }
 
 impl Counts {
@@ -30,6 +33,14 @@ impl Counts {
     #[must_use]
     pub fn of(&self, state: State) -> usize {
         self.by_state[state as usize]
+    }
+
+    /// How many are suspected of having been forgotten.
+    #[must_use]
+    pub fn suspects(&self) -> u64 {
+        let over = [Leak::Recovered, Leak::Reclaimed, Leak::Ended];
+        let over: u64 = over.map(|leak| self.leaks[leak as usize]).iter().sum();
+        self.leaks[Leak::Suspect as usize].saturating_sub(over)
     }
 
     /// How many hold a server connection.
@@ -50,6 +61,18 @@ pub(super) struct Tally {
     opened: AtomicU64,
     closed: AtomicU64,
     panics: AtomicU64,
+    leaks: [AtomicU64; Leak::ALL.len()],
+}
+
+/// The session that has stood in one state for longest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oldest {
+    /// Which.
+    pub id: SessionId,
+    /// Its execution.
+    pub execution: ExecutionId,
+    /// For how long.
+    pub state_age: Duration,
 }
 
 impl Tally {
@@ -61,6 +84,10 @@ impl Tally {
     pub(super) fn moved(&self, from: State, to: State) {
         self.by_state[from as usize].fetch_sub(1, Relaxed);
         self.by_state[to as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn leaked(&self, leak: Leak) {
+        self.leaks[leak as usize].fetch_add(1, Relaxed);
     }
 
     pub(super) fn closed(&self, state: State) {
@@ -130,6 +157,7 @@ impl Table {
             opened: self.tally.opened.load(Relaxed),
             closed: self.tally.closed.load(Relaxed),
             panics: self.tally.panics.load(Relaxed),
+            leaks: std::array::from_fn(|at| self.tally.leaks[at].load(Relaxed)),
         }
     }
 
@@ -162,14 +190,19 @@ impl Table {
     }
 
     /// Tells sessions that are over a limit, and `events`: a notice once for each transaction, or their
-    /// end. To be called every second or so.
+    /// end; and finds those that seem to be forgotten. To be called every second or so.
     pub fn sweep(&self, limits: &Limits, now: Instant, events: &Events) {
-        // Only who holds a server connection can have a transaction.
+        // Only who holds a server connection can have a transaction, or forget it.
         if limits.is_off() || self.counts().bound() == 0 {
             return;
         }
         let sessions = self.sessions.lock();
         for session in sessions.values() {
+            if let Some(after) = limits.leak_after
+                && session.suspect(after, now)
+            {
+                leak::log_suspect(&session.snapshot(now));
+            }
             let Some(overdue) = session.overdue(limits, now) else {
                 continue;
             };
@@ -195,6 +228,27 @@ impl Table {
         }
     }
 
+    /// The session that has stood for longest in each state, in the order of [`State::ALL`].
+    #[must_use]
+    pub fn oldest(&self, now: Instant) -> [Option<Oldest>; State::ALL.len()] {
+        let mut first: [Option<(Instant, &Session)>; State::ALL.len()] = [None; State::ALL.len()];
+        let sessions = self.sessions.lock();
+        for session in sessions.values() {
+            let (state, since) = session.standing();
+            let oldest = &mut first[state as usize];
+            if oldest.is_none_or(|(known, _)| since < known) {
+                *oldest = Some((since, session));
+            }
+        }
+        first.map(|oldest| {
+            oldest.map(|(since, session)| Oldest {
+                id: session.id(),
+                execution: session.identity().execution.clone(),
+                state_age: now.saturating_duration_since(since),
+            })
+        })
+    }
+
     /// The `most` sessions that have held a server connection for longest, of one execution or
     /// of all, the longest first.
     #[must_use]
@@ -213,6 +267,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::message::{Report, Severity, SqlState};
     use crate::session::{Grace, Peer};
     use std::time::Duration;
 
@@ -268,6 +323,91 @@ mod tests {
         assert_eq!(pids(None), [0, 2]);
         assert_eq!(pids(Some(&"b".parse().unwrap())), [2, 1]);
         assert!(pids(Some(&"c".parse().unwrap())).is_empty());
+    }
+
+    #[test]
+    fn who_asks_nothing_is_suspected_once_until_it_asks_or_ends() {
+        let table = Arc::new(Table::default());
+        let limits = Limits {
+            leak_after: Some(Duration::from_secs(60)),
+            ..Limits::default()
+        };
+        let events = Events::default();
+        let sweep = |later: u64| {
+            table.sweep(
+                &limits,
+                Instant::now() + Duration::from_secs(later),
+                &events,
+            );
+        };
+        let leaks = || table.counts().leaks;
+        let seats: Vec<Seat> = (0..4)
+            .map(|_| table.open(identity("a"), Instant::now()).0)
+            .collect();
+        let [idle, open, works, unbound] = [0, 1, 2, 3].map(|at| seats[at].session());
+        for (session, state) in [(idle, State::Idle), (open, State::InTransaction)] {
+            session.bound(1);
+            session.transition(state);
+        }
+        works.bound(2);
+        unbound.transition(State::Unbound);
+        sweep(59);
+        assert_eq!(leaks(), [0; 4], "not yet");
+        sweep(61);
+        sweep(62);
+        assert_eq!(
+            leaks(),
+            [2, 0, 0, 0],
+            "not who works, not who holds nothing"
+        );
+        assert_eq!(table.counts().suspects(), 2);
+        assert!(idle.snapshot(Instant::now()).is_suspect);
+        idle.sent(1, None);
+        assert_eq!(leaks(), [2, 1, 0, 0]);
+        idle.ready(false, false, Some(State::Idle));
+        sweep(61);
+        assert_eq!(
+            idle.totals(Instant::now()).leaks,
+            2,
+            "a suspicion of its own"
+        );
+        let report = || {
+            let (severity, state) = (Severity::Fatal, SqlState::ADMIN_SHUTDOWN);
+            Report::new(severity, state, "make room")
+        };
+        works.ready(false, false, Some(State::Idle));
+        works.reclaim(Ending {
+            report: report(),
+            grace: Grace::none(),
+        });
+        assert_eq!(
+            leaks(),
+            [4, 1, 0, 0],
+            "whoever is ended to make room is suspected"
+        );
+        works.transition(State::Closing);
+        assert_eq!(leaks(), [4, 1, 1, 0]);
+        open.transition(State::Closing);
+        drop(seats);
+        assert_eq!(leaks(), [4, 1, 1, 2], "also without a word");
+        assert_eq!(table.counts().suspects(), 0);
+    }
+
+    #[test]
+    fn the_oldest_of_each_state_is_found() {
+        let table = Arc::new(Table::default());
+        let seats: Vec<Seat> = ["a", "b", "c"]
+            .map(|execution| table.open(identity(execution), Instant::now()).0)
+            .into();
+        for at in [1, 0] {
+            seats[at].session().transition(State::Waiting);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let oldest = table.oldest(Instant::now());
+        let name = |state: State| Some(oldest[state as usize].as_ref()?.execution.as_str());
+        assert_eq!(name(State::Waiting), Some("b"));
+        assert_eq!(name(State::Startup), Some("c"));
+        assert_eq!(name(State::Idle), None);
     }
 
     #[test]

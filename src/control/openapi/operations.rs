@@ -6,9 +6,9 @@ use crate::config::{Plan, RunningShown};
 use crate::control::problem::Kind;
 use crate::control::seeds;
 use crate::control::types::{
-    CreateRequest, Created, DatabaseHealth, Deleted, Draining, Found, Heartbeat, HeartbeatRequest,
-    Listed, Pause, Queried, QueryRequest, Quitting, Reconnected, Resource, ResourceRequest,
-    Resumed, Session, Status,
+    Cleanup, CleanupRequest, CreateRequest, Created, DatabaseHealth, Deleted, Draining, Found,
+    Heartbeat, HeartbeatRequest, Listed, Pause, Queried, QueryRequest, Quitting, Reconnected,
+    Resource, ResourceRequest, Resumed, Session, SessionCancelled, SessionEnded, Status,
 };
 
 /// A route by one method.
@@ -233,10 +233,58 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 "older_than",
                 "those that have been there for so long, such as 5m",
             ),
+            Parameter {
+                name: "suspect",
+                kind: "boolean",
+                meaning: "those that seem to be forgotten, or that do not",
+            },
         ],
         answers: &[(200, "the sessions", Content::Json(of::<Vec<Session>>))],
         problems: &[],
         ..GET
+    },
+    Operation {
+        method: "DELETE",
+        path: "/v1/sessions/{id}",
+        id: "endSession",
+        summary: "Ends a session (57P01); answers when its server connection is gone, after 5 s at most",
+        parameters: &[text("reason", "what its client is told")],
+        answers: &[(
+            200,
+            "the session as it was",
+            Content::Json(of::<SessionEnded>),
+        )],
+        problems: &[Kind::AdminOff, Kind::NoSuchSession],
+        ..GET
+    },
+    Operation {
+        path: "/v1/sessions/{id}/cancel",
+        id: "cancelSession",
+        summary: "Cancels what a session does, as a cancel request of its own would",
+        answers: &[
+            (
+                202,
+                "the server is being asked",
+                Content::Json(of::<SessionCancelled>),
+            ),
+            (200, "a wait is over", Content::Json(of::<SessionCancelled>)),
+        ],
+        problems: &[Kind::AdminOff, Kind::NoSuchSession, Kind::NothingToCancel],
+        ..POST
+    },
+    Operation {
+        path: "/v1/cleanup",
+        id: "cleanUp",
+        summary: "Emergency cleanup: makes room by ending sessions that ask nothing",
+        body: Some(of::<CleanupRequest>),
+        answers: &[(200, "what it closed and why", Content::Json(of::<Cleanup>))],
+        problems: &[
+            Kind::AdminOff,
+            Kind::InvalidField,
+            Kind::InvalidExecutionId,
+            Kind::NoSuchExecution,
+        ],
+        ..POST
     },
     Operation {
         path: "/v1/database/health",

@@ -9,9 +9,6 @@ use postgres_protocol::message::backend::ErrorResponseBody;
 use crate::control::problem::{Kind, Problem, SqlError};
 use crate::protocol::message::seconds;
 
-/// How the messages begin that say of a session that its execution has ended.
-const ENDED: &str = "execpool: execution ";
-
 /// The SQLSTATE of what was cancelled.
 const CANCELLED: &str = "57014";
 
@@ -84,9 +81,15 @@ impl Failure {
     }
 }
 
+/// Whether a message says of a session that its execution has ended.
+fn is_of_execution(message: &str) -> bool {
+    let ours = message.strip_prefix("execpool: ");
+    ours.is_some_and(|ours| ours.starts_with("execution "))
+}
+
 fn kind(error: &SqlError) -> (Kind, &'static str) {
     match error.sqlstate.as_str() {
-        "57P01" if error.message.starts_with(ENDED) => {
+        "57P01" if is_of_execution(&error.message) => {
             (Kind::ExecutionEnded, "Use another execution id.")
         }
         "53300" => (

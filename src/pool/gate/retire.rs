@@ -23,12 +23,7 @@ impl Gate {
             };
             self.evict(stamp, &mut None, &mut decisions);
         }
-        while self.budget.staying() > self.budget.size() {
-            let Some(stamp) = self.longest_idle() else {
-                break;
-            };
-            self.evict(stamp, &mut None, &mut decisions);
-        }
+        decisions.extend(self.close_surplus());
         decisions
     }
 

@@ -39,6 +39,7 @@ enum Act {
     Pause,
     Resume,
     GiveUpReserve,
+    CloseSurplus,
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -66,6 +67,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Pause),
         2 => Just(Act::Resume),
         1 => Just(Act::GiveUpReserve),
+        1 => Just(Act::CloseSurplus),
     ]
 }
 
@@ -249,6 +251,12 @@ impl Model {
             }
             Act::Pause => self.gate.pause(),
             Act::Resume => self.resume(),
+            Act::CloseSurplus => {
+                let decisions = self.gate.close_surplus();
+                self.carry_out(None, decisions);
+                let size = self.gate.budget.size();
+                assert!(self.idle.is_empty() || self.gate.budget.staying() <= size);
+            }
             Act::GiveUpReserve => {
                 let decisions = self.gate.give_up_reserve();
                 self.carry_out(None, decisions);

@@ -32,6 +32,12 @@ impl ExecutionId {
         &*self.0 == "shared"
     }
 
+    /// Whether the app has chosen it, or asked for one: it is neither the standing execution nor one
+    /// that belongs to a session that named none.
+    pub fn is_named(&self) -> bool {
+        !self.is_shared() && !self.0.starts_with(SESSION)
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -345,3 +345,53 @@ fn who_was_given_a_dead_connection_is_served_before_those_who_came_later() {
     };
     assert_eq!(gate.opened(pool, A), [lend]);
 }
+
+#[test]
+fn who_starves_is_who_waits_for_the_budget_and_nothing_else() {
+    let mut gate = gate(2, 0, 1);
+    lent(&mut gate, p(1), A, 1);
+    gate.arrive(p(1), A, WaiterId(2));
+    assert_eq!(gate.starving(), 0, "its own pool is full");
+    assert_eq!(
+        gate.arrive(p(2), A, WaiterId(3)),
+        [Dial { pool: p(2), key: A }]
+    );
+    assert_eq!(gate.starving(), 0, "a dial is for it");
+    gate.opened(p(2), A);
+    gate.arrive(p(3), A, WaiterId(4));
+    gate.arrive(p(3), A, WaiterId(5));
+    assert_eq!(gate.starving(), 1, "its pool has room for one");
+    gate.pause();
+    assert_eq!(gate.starving(), 0, "paused");
+    gate.resume();
+    assert_eq!(gate.starving(), 1);
+    // One that closes is room soon, and none yet.
+    gate.discarded(p(2), A);
+    assert_eq!(gate.starving(), 1);
+    gate.closed(p(2), A);
+    assert_eq!(gate.starving(), 0, "dialled");
+}
+
+#[test]
+fn who_waits_for_a_database_that_allows_less_starves() {
+    let mut gate = gate(2, 0, 1);
+    lent(&mut gate, p(1), A, 1);
+    gate.arrive(p(2), A, WaiterId(2));
+    gate.database_full(p(2), A);
+    assert_eq!(gate.starving(), 1);
+}
+
+#[test]
+fn surplus_is_what_is_idle_while_more_are_open_than_may_stay() {
+    let mut gate = gate(2, 2, 2);
+    lent(&mut gate, p(1), A, 1);
+    gate.returned(p(1), A);
+    for waiter in [2, 3] {
+        lent(&mut gate, p(2), A, waiter);
+    }
+    assert_eq!(gate.close_surplus(), [Evict { pool: p(1), key: A }]);
+    assert_eq!(gate.close_surplus(), [], "what is lent stays");
+    gate.closed(p(1), A);
+    gate.returned(p(2), A);
+    assert_eq!(gate.close_surplus(), [], "as many as may stay");
+}

@@ -1,0 +1,99 @@
+//! What tracking a session costs for each transaction, in nanoseconds of the data plane's thread.
+//!
+//! `cargo bench --bench tracking`. Beside the processor time of a whole transaction, which
+//! `make bench` measures, it is the tracker's share.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use execpool::events::Events;
+use execpool::session::{Identity, Limits, Peer, State, Table};
+
+/// How many transactions one round takes.
+const TRANSACTIONS: u32 = 2_000_000;
+const ROUNDS: usize = 5;
+
+fn identity() -> Option<Identity> {
+    Some(Identity {
+        execution: "run".parse().ok()?,
+        upstream: "app".into(),
+        database: "app".to_owned(),
+        application_name: Some("tool".to_owned()),
+        caller: Some("agent.py:7 run".to_owned()),
+        label: None,
+        traceparent: None,
+        peer: Peer::Unix { uid: 0, pid: None },
+    })
+}
+
+/// The median of some rounds, per transaction.
+fn measured(what: &str, mut transaction: impl FnMut()) {
+    let mut rounds: Vec<Duration> = (0..ROUNDS)
+        .map(|_| {
+            let begun = Instant::now();
+            for _ in 0..TRANSACTIONS {
+                transaction();
+            }
+            begun.elapsed() / TRANSACTIONS
+        })
+        .collect();
+    rounds.sort();
+    let [fastest, .., slowest] = rounds[..] else {
+        return;
+    };
+    let median = rounds[ROUNDS / 2];
+    println!("{what:44} {median:>8?} ({fastest:?} to {slowest:?})");
+}
+
+fn main() {
+    let table = Arc::new(Table::default());
+    let Some(identity) = identity() else { return };
+    let (seat, _mail) = table.open(identity, Instant::now());
+    let session = seat.session();
+    session.bound(7);
+    session.ready(false, false, Some(State::Idle));
+    let sql = b"SELECT abalance FROM pgbench_accounts WHERE aid = 4711;";
+    measured("a query of its own", || {
+        session.sent(1, Some(black_box(sql)));
+        session.ready(false, false, Some(State::Idle));
+    });
+    measured("BEGIN, three statements, COMMIT", || {
+        for _ in 0..4 {
+            session.sent(1, Some(black_box(sql)));
+            session.ready(true, false, Some(State::InTransaction));
+        }
+        session.sent(1, Some(black_box(b"COMMIT")));
+        session.ready(false, false, Some(State::Idle));
+    });
+    measured("two readings of the clock alone", || {
+        black_box(Instant::now());
+        black_box(Instant::now());
+    });
+    sweep();
+}
+
+/// The sweep, once a second, over as many sessions as there may be.
+fn sweep() {
+    let (table, events) = (Arc::new(Table::default()), Events::default());
+    let limits = Limits {
+        leak_after: Some(Duration::from_secs(60)),
+        ..Limits::default()
+    };
+    let all: Vec<_> = (0..10_000)
+        .filter_map(|_| Some(table.open(identity()?, Instant::now())))
+        .collect();
+    for (seat, _) in &all {
+        seat.session().bound(7);
+        seat.session().ready(false, false, Some(State::Idle));
+    }
+    let begun = Instant::now();
+    for _ in 0..100 {
+        table.sweep(&limits, black_box(Instant::now()), &events);
+    }
+    println!(
+        "{:44} {:>8?}",
+        "a sweep over 10,000 sessions",
+        begun.elapsed() / 100
+    );
+}
