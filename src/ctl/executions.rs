@@ -2,18 +2,52 @@
 
 use serde_json::Value;
 
-use super::page::{Cell, Colour, Page, count_of, share_of, sum_of, text_of, time_of};
+use super::page::{Cell, Colour, Page, count_of, cut, share_of, sum_of, text_of, time_of};
 
 const HEADS: [&str; 13] = [
     "ID", "GEN", "STATE", "KIND", "AGE", "LEFT", "SESSIONS", "RES", "LENT", "OPEN", "WAIT", "HELD",
     "BUSY",
 ];
 
+/// The columns from which on all are shown.
+const WIDE: usize = 120;
+
+/// Those that are shown where there is less room.
+const NARROW: [usize; 8] = [0, 2, 4, 5, 8, 10, 11, 12];
+
+/// How much of a name is shown there, in characters.
+const LONGEST: usize = 20;
+
 /// Writes `GET /v1/executions`.
 pub(super) fn show(list: &Value, page: &mut Page) -> bool {
     let executions = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    page.table(&HEADS, executions.iter().map(row).collect());
+    match page.width() {
+        Some(width) if width < WIDE => {
+            page.records(
+                &NARROW.map(|at| HEADS[at]),
+                executions.iter().map(narrow).collect(),
+            );
+        }
+        _ => page.table(&HEADS, executions.iter().map(row).collect()),
+    }
     true
+}
+
+/// For a terminal of 80 columns: what matters most, and a long name in full on a line of its own.
+fn narrow(execution: &Value) -> (Vec<Cell>, String) {
+    let id = text_of(execution, "id");
+    let mut all = row(execution);
+    let mut cells: Vec<Cell> = NARROW.map(|at| std::mem::take(&mut all[at])).into();
+    let is_long = id.chars().count() > LONGEST;
+    cells[0] = Cell::text(cut(id, LONGEST));
+    (
+        cells,
+        if is_long {
+            id.to_owned()
+        } else {
+            String::new()
+        },
+    )
 }
 
 fn row(execution: &Value) -> Vec<Cell> {
@@ -83,5 +117,23 @@ mod tests {
             lines[2],
             ["run", "2", "ended", "(deadline)", "1m01s", "500ms"]
         );
+    }
+
+    #[test]
+    fn at_a_terminal_of_80_columns_no_line_is_longer_and_a_long_name_is_whole() {
+        let id = "execution-1234567890abcdef1234567890abcdef";
+        let list = json!([{
+            "id": id, "generation": 12, "state": "ending", "reason": "deadline", "kind": "implicit",
+            "age_seconds": 4000, "deadline_seconds": 4000, "sessions": 1000, "held_seconds": 4500,
+            "hold_efficiency": 0.01, "pools": [{"lent": 100, "open": 100, "waiting": 1000}],
+        }]);
+        let mut page = Page::new(false).within(Some(80));
+        show(&list, &mut page);
+        let page = page.finish();
+        assert!(
+            page.lines().all(|line| line.chars().count() <= 80),
+            "{page}"
+        );
+        assert!(page.contains(id), "{page}");
     }
 }

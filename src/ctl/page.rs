@@ -71,6 +71,9 @@ impl Cell {
     }
 }
 
+/// Where a line below a row begins.
+const BELOW: &str = "      ";
+
 /// What is going to be printed.
 #[derive(Debug)]
 pub(super) struct Page {
@@ -122,7 +125,13 @@ impl Page {
 
     /// A table with these heads; without heads where they are all empty.
     pub(super) fn table(&mut self, heads: &[&str], rows: Vec<Vec<Cell>>) {
-        let first = rows.first();
+        let rows = rows.into_iter().map(|row| (row, String::new()));
+        self.records(heads, rows.collect());
+    }
+
+    /// The same with a line below each row, if there is something to say; it is cut to the width.
+    pub(super) fn records(&mut self, heads: &[&str], rows: Vec<(Vec<Cell>, String)>) {
+        let first = rows.first().map(|(row, _)| row);
         let rights = (0..heads.len()).map(|at| {
             let cell = first.and_then(|row| row.get(at));
             cell.is_some_and(|cell| cell.right)
@@ -132,16 +141,23 @@ impl Page {
             colour: Colour::Faint,
             right,
         });
-        let mut all: Vec<Vec<Cell>> = Vec::with_capacity(rows.len() + 1);
+        let mut all: Vec<(Vec<Cell>, String)> = Vec::with_capacity(rows.len() + 1);
         if heads.iter().any(|head| !head.is_empty()) {
-            all.push(head.collect());
+            all.push((head.collect(), String::new()));
         }
         all.extend(rows);
         let widths: Vec<usize> = (0..heads.len())
-            .map(|at| all.iter().map(|row| width(row, at)).max().unwrap_or(0))
+            .map(|at| all.iter().map(|(row, _)| width(row, at)).max().unwrap_or(0))
             .collect();
-        for row in &all {
+        for (row, below) in &all {
             self.row(row, &widths);
+            if !below.is_empty() {
+                let room = self.width.unwrap_or(usize::MAX).saturating_sub(BELOW.len());
+                let below = self.coloured(&cut(&tame(below), room), Colour::Faint);
+                self.out.push_str(BELOW);
+                self.out.push_str(&below);
+                self.out.push('\n');
+            }
         }
     }
 
@@ -173,6 +189,15 @@ impl Page {
             _ => text.to_owned(),
         }
     }
+}
+
+/// The beginning of a text that has not room for all of it.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let begin: String = text.chars().take(most.saturating_sub(1)).collect();
+    format!("{begin}…")
 }
 
 fn width(row: &[Cell], at: usize) -> usize {

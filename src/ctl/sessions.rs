@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::page::{Cell, Colour, Page, count_of, share_of, text_of, time_of};
+use super::page::{Cell, Colour, Page, count_of, cut, share_of, text_of, time_of};
 
 const HEADS: [&str; 11] = [
     "ID",
@@ -18,6 +18,12 @@ const HEADS: [&str; 11] = [
     "STATEMENT",
 ];
 
+/// The same where there is less room.
+const NARROW_HEADS: [&str; 6] = ["ID", "EXECUTION", "STATE", "FOR", "HELD", "PID"];
+
+/// The columns from which on all is on one line.
+const WIDE: usize = 160;
+
 /// How much of a caller and of a statement is shown, in characters.
 const LONGEST: usize = 60;
 
@@ -28,28 +34,52 @@ pub(super) fn show(list: &Value, page: &mut Page) -> bool {
         page.line("No sessions.");
         return true;
     }
-    page.table(&HEADS, sessions.iter().map(row).collect());
+    match page.width() {
+        Some(width) if width < WIDE => {
+            page.records(&NARROW_HEADS, sessions.iter().map(narrow).collect());
+        }
+        _ => page.table(&HEADS, sessions.iter().map(row).collect()),
+    }
     true
 }
 
-fn row(session: &Value) -> Vec<Cell> {
+/// Where it stands; suspects stand out.
+fn state(session: &Value) -> Cell {
     let state = text_of(session, "state");
-    let told = match session["leak_suspect"] == true {
+    match session["leak_suspect"] == true {
         true => Cell::text(format!("{state}, suspect")).in_colour(Colour::Red),
         false => Cell::text(state).in_colour(Colour::of_state(state)),
-    };
+    }
+}
+
+/// For a terminal of 80 columns: from where and what on a line of its own.
+fn narrow(session: &Value) -> (Vec<Cell>, String) {
+    let row = vec![
+        Cell::number(count_of(session, "id")),
+        Cell::text(cut(text_of(session, "execution"), 18)),
+        state(session),
+        Cell::number(time_of(session, "state_age_seconds")),
+        Cell::number(time_of(session, "held_seconds")),
+        Cell::number(count_of(session, "server_pid")),
+    ];
+    let told = [caller(session), text_of(session, "statement")];
+    let told: Vec<&str> = told.into_iter().filter(|text| !text.is_empty()).collect();
+    (row, told.join(": "))
+}
+
+fn row(session: &Value) -> Vec<Cell> {
     vec![
         Cell::number(count_of(session, "id")),
         Cell::text(text_of(session, "execution")),
         Cell::text(text_of(session, "upstream")),
-        told,
+        state(session),
         Cell::number(time_of(session, "state_age_seconds")),
         Cell::number(time_of(session, "age_seconds")),
         Cell::number(time_of(session, "held_seconds")),
         Cell::number(share_of(session, "hold_efficiency")),
         Cell::number(count_of(session, "server_pid")),
-        Cell::text(short(caller(session))),
-        Cell::text(short(text_of(session, "statement"))),
+        Cell::text(cut(caller(session), LONGEST)),
+        Cell::text(cut(text_of(session, "statement"), LONGEST)),
     ]
 }
 
@@ -58,14 +88,6 @@ fn caller(session: &Value) -> &str {
     let names = ["caller", "label", "application_name"];
     let mut known = names.iter().filter_map(|name| session[*name].as_str());
     known.next().unwrap_or_default()
-}
-
-fn short(text: &str) -> String {
-    if text.chars().count() <= LONGEST {
-        return text.to_owned();
-    }
-    let begin: String = text.chars().take(LONGEST - 1).collect();
-    format!("{begin}…")
 }
 
 #[cfg(test)]
@@ -100,5 +122,27 @@ mod tests {
         let mut page = Page::new(false);
         show(&json!([]), &mut page);
         assert_eq!(page.finish(), "No sessions.\n");
+    }
+
+    #[test]
+    fn at_a_terminal_of_80_columns_no_line_is_longer() {
+        let list = json!([{
+            "id": 123_456, "execution": "execution-1234567890abcdef", "upstream": "app",
+            "state": "idle_in_transaction", "state_age_seconds": 4000, "age_seconds": 5000,
+            "held_seconds": 4500, "hold_efficiency": 0.01, "server_pid": 4_194_304,
+            "caller": "agent.py:7 run < flow.py:12 step", "statement": "SELECT ?, ".repeat(20),
+            "leak_suspect": true,
+        }]);
+        let mut page = Page::new(false).within(Some(80));
+        show(&list, &mut page);
+        let page = page.finish();
+        assert!(
+            page.lines().all(|line| line.chars().count() <= 80),
+            "{page}"
+        );
+        assert!(
+            page.contains("agent.py:7 run < flow.py:12 step: SELECT ?"),
+            "{page}"
+        );
     }
 }
