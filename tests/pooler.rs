@@ -10,7 +10,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::pgbouncer::PgBouncer;
-use support::session::{error, kinds};
+use support::session::{error, kinds, told_pid};
 use support::sidecar::upstream;
 use support::{Database, Postgres, PostgresOptions, Sidecar, eventually};
 
@@ -79,6 +79,25 @@ async fn sessions_work_through_a_pooler_and_nothing_is_done_that_it_does_not_kno
     );
     for word in ["client_connection_check_interval", "pg_terminate_backend"] {
         assert!(!log.contains(word), "{word} in\n{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_told_to_one_session_is_not_told_to_another() {
+    let (_postgres, database) = server().await;
+    let pgbouncer = PgBouncer::start(&database, &[]);
+    let sidecar = over(&pgbouncer, "").await;
+    let named = [("execpool.execution_id", "a")];
+    let mut told_before = Vec::new();
+    for _ in 0..3 {
+        let (raw, told) = sidecar.started("app", &named).await;
+        let pid = told_pid(&told);
+        assert!(!told_before.contains(&pid), "{pid} of {told_before:?}");
+        told_before.push(pid);
+        // It has asked nothing.
+        drop(raw);
+        sidecar.settles().await;
+        has_clients(&pgbouncer, 1).await;
     }
 }
 

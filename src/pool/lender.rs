@@ -341,9 +341,17 @@ impl Lender {
         receiver.await.unwrap_or(Err(Refused::Ended))
     }
 
-    /// What was parked for a session is anybody's: it has gone, or queries elsewhere.
-    pub fn unpark(&self, pool: PoolId, key: &Key, session: WaiterId) {
-        self.ledger.lock().stock.unpark(pool, key.id(), session);
+    /// What was parked for a session is anybody's: it has gone, or queries elsewhere. Where a
+    /// connection is one session's alone, it is closed.
+    pub fn unpark(self: &Arc<Self>, pool: PoolId, key: &Key, session: WaiterId) {
+        let place = self.ledger.lock().stock.unpark(pool, key.id(), session);
+        match place {
+            Some(place) if key.target().reset.is_none() => {
+                self.close_idle(vec![(pool, key.id(), place)]);
+            }
+            // Dropped, it goes back into bb8.
+            other => drop(other),
+        }
     }
 
     /// A clean connection comes back.

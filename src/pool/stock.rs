@@ -85,12 +85,10 @@ impl Stock {
         }
     }
 
-    /// What was parked for a session is anybody's.
-    pub(super) fn unpark(&mut self, pool: PoolId, key: KeyId, session: WaiterId) {
-        if let Some(shelf) = self.shelves.get_mut(&(pool, key)) {
-            // Dropped, it goes back into bb8.
-            drop(shelf.take_parked(session));
-        }
+    /// What was parked for a session, for whoever is to have it now.
+    pub(super) fn unpark(&mut self, pool: PoolId, key: KeyId, session: WaiterId) -> Option<Place> {
+        let shelf = self.shelves.get_mut(&(pool, key))?;
+        shelf.take_parked(session)
     }
 
     /// For a session: what was parked for it, else the most recently used one.
