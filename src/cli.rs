@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::app::{self, Source};
 use crate::config;
@@ -37,6 +38,16 @@ enum Command {
         execpool check --config config.yaml --set budget.size=30 --json\n\n\
         Exit status: 0 valid, 1 not valid, 2 wrong usage.")]
     Check(Check),
+    /// Print what a shell needs to complete this command line
+    #[command(after_help = "Examples:\n  \
+        source <(execpool completion bash)\n  \
+        execpool completion zsh > ~/.zfunc/_execpool\n  \
+        execpool completion fish > ~/.config/fish/completions/execpool.fish")]
+    Completion {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Show a real workload through execpool and straight at a throw-away PostgreSQL
     #[command(
         after_help = "It needs PostgreSQL's programs (from EXECPOOL_PG_BIN, PATH, \
@@ -84,6 +95,7 @@ where
         Ok(cli) => match cli.command {
             Command::Run(layers) => run_sidecar(layers, env),
             Command::Check(check) => run_check(check, env),
+            Command::Completion { shell } => complete(shell),
             Command::Demo => demo::run(&env),
             Command::Events(events) => ctl::follow(events, &env),
             Command::Control(command) => ctl::run(command, &env),
@@ -94,6 +106,16 @@ where
             let code = u8::try_from(usage.exit_code()).unwrap_or(2);
             Ok(ExitCode::from(code))
         }
+    }
+}
+
+fn complete(shell: Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "execpool", &mut script);
+    match std::io::stdout().write_all(&script) {
+        // As in `execpool completion bash | head`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        written => written.map(|()| ExitCode::SUCCESS).map_err(Into::into),
     }
 }
 

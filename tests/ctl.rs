@@ -354,3 +354,32 @@ fn cpu(pid: &str) -> u64 {
         .collect();
     fields[11] + fields[12]
 }
+
+#[tokio::test]
+async fn top_shows_all_of_it_who_holds_most_first() {
+    let (sidecar, _database) = over("top").await;
+    let mut busy = sidecar.session("top", "busy").await;
+    assert_eq!(busy.ask("SELECT 1").await, "1");
+    let said = execpool(sidecar.dir(), &["top", "--once"]).await;
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    for part in ["budget ", "EXECUTION", "busy", "SELECT ?"] {
+        assert!(said.out.contains(part), "{part}: {}", said.out);
+    }
+    let said = execpool(sidecar.dir(), &["top", "--once", "--json"]).await;
+    let seen: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(seen["sessions"][0]["execution"], "busy");
+    let nowhere = execpool(Path::new("/nowhere"), &["top"]).await;
+    assert_eq!(nowhere.code, 1);
+    assert!(nowhere.err.contains("no execpool at"), "{}", nowhere.err);
+}
+
+#[tokio::test]
+async fn shells_are_told_how_to_complete_it() {
+    for shell in ["bash", "zsh", "fish"] {
+        let said = execpool(Path::new("/nowhere"), &["completion", shell]).await;
+        assert_eq!(said.code, 0, "{}", said.err);
+        for word in ["doctor", "cleanup", "sessions"] {
+            assert!(said.out.contains(word), "{shell}: {word}");
+        }
+    }
+}

@@ -8,6 +8,7 @@
 //! | `page` | what is printed: tables, words, colours on a terminal |
 //! | `status` `executions` `sessions` `query` `end` `cleanup` `reload` `pause` | what each command prints |
 //! | `doctor` | an examination |
+//! | `top` | watching |
 //! | [`events`] | following what happens |
 
 mod cleanup;
@@ -23,6 +24,7 @@ mod query;
 mod reload;
 mod sessions;
 mod status;
+mod top;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -55,6 +57,9 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// How long a query may take unless something else is said.
 const QUERY: Duration = Duration::from_secs(30);
 
+/// The time between two looks unless something else is said.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// The commands that ask a running execpool.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -64,6 +69,24 @@ pub enum Command {
         execpool status --socket /tmp/pool/control.sock\n\n\
         Exit status: 0 answered, 1 not answered, 2 wrong usage.")]
     Status {
+        /// How to ask.
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Watch a running execpool: status, executions and sessions, who holds most first
+    #[command(after_help = "Examples:\n  execpool top\n  \
+        execpool top --interval 5s\n  \
+        execpool top --once\n\n\
+        Ctrl-C ends it. Without a terminal nothing is cleared: one picture follows the other.\n\
+        With --json each is one line: status, executions, sessions.\n\
+        Exit status: 0 ended by Ctrl-C or --once, 1 not answered, 2 wrong usage.")]
+    Top {
+        /// The time between two looks, such as 5s; 2s without
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        interval: Option<(String, Duration)>,
+        /// Look once
+        #[arg(long)]
+        once: bool,
         /// How to ask.
         #[command(flatten)]
         ask: Ask,
@@ -301,6 +324,11 @@ pub fn run(command: Command, env: &[(String, String)]) -> anyhow::Result<ExitCod
         match plan(command) {
             Plan::Ask(question, ask) => answer(question, ask, env).await,
             Plan::Examine { upstream, ask } => examine(upstream, ask, env).await,
+            Plan::Watch {
+                interval,
+                once,
+                ask,
+            } => watch(interval, once, ask, env).await,
         }
     });
     match printed {
@@ -346,6 +374,27 @@ async fn examine(upstream: Option<String>, ask: Ask, env: &[(String, String)]) -
     Ok(!findings.iter().any(doctor::Finding::is_failed))
 }
 
+/// Looks again and again. Whether somebody answered to the end.
+async fn watch(
+    interval: Duration,
+    once: bool,
+    ask: Ask,
+    env: &[(String, String)],
+) -> io::Result<bool> {
+    let look = top::Look {
+        interval,
+        once,
+        json: ask.json,
+        screen: io::stdout().is_terminal() && !once && !ask.json,
+        colours: colours(env),
+        room: room(),
+    };
+    match top::watch(&ask.client(env), look).await {
+        Ok(printed) => printed.map(|()| true),
+        Err(error) => complain(&error, ask.json).map(|()| false),
+    }
+}
+
 impl Ask {
     /// Who is asked.
     fn client(&self, env: &[(String, String)]) -> Client {
@@ -358,6 +407,12 @@ impl Ask {
 enum Plan {
     /// One question.
     Ask(Question, Ask),
+    /// The same ones, again and again.
+    Watch {
+        interval: Duration,
+        once: bool,
+        ask: Ask,
+    },
     /// Many of them.
     Examine { upstream: Option<String>, ask: Ask },
 }
@@ -379,6 +434,17 @@ fn plan(command: Command) -> Plan {
     };
     let (question, ask) = match command {
         Command::Doctor { upstream, ask } => return Plan::Examine { upstream, ask },
+        Command::Top {
+            interval,
+            once,
+            ask,
+        } => {
+            return Plan::Watch {
+                interval: interval.map_or(LOOK, |(_, interval)| interval),
+                once,
+                ask,
+            };
+        }
         Command::Reload { ask } => (post("/v1/reload", reload::show), ask),
         Command::Pause { timeout, time, ask } => {
             let (timeout, wait) = timeout.unzip();
@@ -516,11 +582,16 @@ fn colours(env: &[(String, String)]) -> bool {
 
 /// How wide a line may be; none where it is not for a terminal.
 fn width() -> Option<usize> {
+    room().map(|(width, _)| width)
+}
+
+/// How wide and how high the terminal is, where there is one.
+fn room() -> Option<(usize, usize)> {
     if !io::stdout().is_terminal() {
         return None;
     }
-    let (width, _) = terminal_size::terminal_size()?;
-    Some(width.0.into())
+    let (width, height) = terminal_size::terminal_size()?;
+    Some((width.0.into(), height.0.into()))
 }
 
 fn print(text: &str) -> io::Result<()> {
@@ -560,7 +631,9 @@ mod tests {
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
         match plan(cli.command) {
             Plan::Ask(question, _) => (question.method, question.path),
-            Plan::Examine { .. } => panic!("{line} asks more than one question"),
+            Plan::Examine { .. } | Plan::Watch { .. } => {
+                panic!("{line} asks more than one question")
+            }
         }
     }
 
