@@ -50,12 +50,17 @@ impl Lender {
                     lender.tell_full(pool.upstream, &error);
                 }
                 Some(Err(error)) => lender.failed(pool, key, error),
-                None => lender.change(
-                    |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
-                    None,
-                ),
+                None => lender.undialled(pool, key, None),
             }
         });
+    }
+
+    /// Nothing has come of a dial; `why` is for the one whom it is refused.
+    fn undialled(self: &Arc<Self>, pool: PoolId, key: KeyId, why: Option<ConnectError>) {
+        self.change(
+            |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
+            why,
+        );
     }
 
     /// A dial has failed: who waits for it is told, or waits until somebody is there again.
@@ -71,10 +76,7 @@ impl Lender {
             self.tell_away(&name, &error);
         }
         let Some(pause) = postponed else {
-            return self.change(
-                |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
-                Some(error),
-            );
+            return self.undialled(pool, key, Some(error));
         };
         self.change(
             |inner| inner.gone(pool, |gate| gate.dial_postponed(pool, key)),
@@ -137,10 +139,7 @@ impl Lender {
                 }
                 self.tell_raised();
             }
-            Err(_) => self.change(
-                |inner| inner.gone(pool, |gate| gate.dial_failed(pool, key)),
-                None,
-            ),
+            Err(_) => self.undialled(pool, key, None),
         }
     }
 
