@@ -51,8 +51,8 @@ use reload::Reloader;
 pub use source::{Look, Source};
 use stage::Stage;
 
-/// How long the last export may take.
-const LAST_EXPORT: Duration = Duration::from_secs(1);
+/// How long the last export may take: so long where no time is left, and so long at most.
+const LAST_EXPORT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
 /// How many requests for a reload may wait for their turn.
 const ASKING: usize = 16;
@@ -220,11 +220,15 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         }
     };
     tokio::spawn(status_log::run(remote.clone(), running.clone(), started));
-    stop::wait(&running, &remote, &life).await;
+    let end = stop::wait(&running, &remote, &life).await;
     drop(stop);
     // Answers under way are finished, within a bound of its own; a panic in it was logged.
     let _ = serving.await;
-    house.exports.shutdown(LAST_EXPORT).await;
+    let left = end.saturating_duration_since(Instant::now());
+    house
+        .exports
+        .shutdown(left.clamp(LAST_EXPORT.0, LAST_EXPORT.1))
+        .await;
     data.stop();
     tracing::info!("execpool ends");
 }

@@ -39,8 +39,9 @@ enum State {
     /// Not all of it, or nothing, arrives, since then. Left when all of something has arrived.
     Failing {
         since: Instant,
-        kind: FailureKind,
         failures: u64,
+        /// The kinds of failure so far, each a bit.
+        kinds: u32,
     },
 }
 
@@ -89,9 +90,12 @@ impl Deliveries {
                 endpoint,
                 error_type = failure.kind.name(),
                 reason = failure.reason,
-                "telemetry does not arrive; this is said again when it works or fails in another way"
+                "telemetry does not arrive; the next line is when it does, or fails for another reason"
             ),
-            (State::Failing { since, kind, .. }, Some(failure)) if kind != failure.kind => {
+            // Each reason once, also where two take turns.
+            (State::Failing { since, kinds, .. }, Some(failure))
+                if kinds & bit(failure.kind) == 0 =>
+            {
                 tracing::warn!(
                     signal,
                     endpoint,
@@ -125,22 +129,28 @@ impl Deliveries {
             (_, None) => State::Working,
             (State::Working, Some(kind)) => State::Failing {
                 since: Instant::now(),
-                kind,
                 failures: 1,
+                kinds: bit(kind),
             },
             (
                 State::Failing {
-                    since, failures, ..
+                    since,
+                    failures,
+                    kinds,
                 },
                 Some(kind),
             ) => State::Failing {
                 since,
-                kind,
                 failures: failures + 1,
+                kinds: kinds | bit(kind),
             },
         };
         before
     }
+}
+
+fn bit(kind: FailureKind) -> u32 {
+    1 << kind.index()
 }
 
 /// Shows the counts of metrics' exporters, each with the number that names it.

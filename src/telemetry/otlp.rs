@@ -184,8 +184,14 @@ impl Line {
             }
             source = error.source();
         }
+        // What has a source is no word of the collector's: it was not reached, or not understood, and
+        // tonic calls that by several codes in turn.
+        let code = match status.source() {
+            Some(_) => Code::Unavailable,
+            None => status.code(),
+        };
         Failure {
-            kind: FailureKind::Status(status.code()),
+            kind: FailureKind::Status(code),
             reason: self.told(&reason),
         }
     }
