@@ -160,7 +160,7 @@ fn run_check(check: Check, env: Vec<(String, String)>) -> anyhow::Result<ExitCod
     if check.json {
         let shown = Checked {
             shown: config::show(&loaded),
-            opentelemetry: exported.shown.into_iter().collect(),
+            telemetry: exported.shown.into_iter().collect(),
         };
         serde_json::to_writer_pretty(&mut out, &shown)?;
         writeln!(out)?;
@@ -182,7 +182,7 @@ struct Checked {
     #[serde(flatten)]
     shown: config::Shown,
     /// What the standard variables come to.
-    opentelemetry: BTreeMap<&'static str, String>,
+    telemetry: BTreeMap<&'static str, String>,
 }
 
 /// What the standard variables come to.

@@ -7,18 +7,28 @@
     reason = "what fails here fails the test"
 )]
 
+#[path = "tls/certificates.rs"]
+#[allow(dead_code, reason = "PostgreSQL's are made elsewhere")]
+mod certificates;
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use certificates::{Authority, Files, Pair, params};
 use nix::sys::signal::Signal;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use serde_json::Value;
 use support::receiver::{Answer, Receiver};
 use support::sidecar::{SidecarOptions, upstream};
 use support::{Postgres, Sidecar, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 const SOON: Duration = Duration::from_secs(20);
 const EXPORTED: &str = "otel.sdk.exporter.metric_data_point.exported";
@@ -335,10 +345,12 @@ async fn the_end_does_not_wait_for_who_does_not_answer() {
 #[tokio::test]
 async fn temporality_is_as_it_is_wanted() {
     use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+    let options = options("temporality", "").await;
     for (wanted, number) in [("delta", 1), ("cumulative", 2)] {
         let receiver = Receiver::start(Answer::Takes).await;
-        let sidecar = options("temporality", &receiver.endpoint())
-            .await
+        let sidecar = options
+            .clone()
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint())
             .env("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", wanted)
             .start()
             .await;
@@ -358,13 +370,13 @@ async fn temporality_is_as_it_is_wanted() {
 #[tokio::test]
 async fn nothing_is_exported_where_the_variables_say_so() {
     let receiver = Receiver::start(Answer::Takes).await;
+    let options = options("off", &receiver.endpoint()).await;
     for (variable, value, answer) in [
         ("OTEL_SDK_DISABLED", "true", "404 Not Found"),
         ("OTEL_METRICS_EXPORTER", "none", "404 Not Found"),
         ("OTEL_METRICS_EXPORTER", "prometheus", "200 OK"),
     ] {
-        let options = options("off", &receiver.endpoint()).await;
-        let mut sidecar = options.env(variable, value).start().await;
+        let mut sidecar = options.clone().env(variable, value).start().await;
         let text = metrics(&sidecar).await;
         assert!(text.contains(answer), "{variable}: {text}");
         assert!(answer == "200 OK" || text.contains(variable), "{text}");
@@ -372,7 +384,6 @@ async fn nothing_is_exported_where_the_variables_say_so() {
         sidecar.exited(SOON).await;
         assert!(receiver.received().is_empty(), "{variable}");
     }
-    let options = options("otlp_alone", &receiver.endpoint()).await;
     let sidecar = options.env("OTEL_METRICS_EXPORTER", "otlp").start().await;
     receiver.wait_for("an export", |_| Some(())).await;
     assert!(metrics(&sidecar).await.contains("404 Not Found"));
@@ -380,6 +391,7 @@ async fn nothing_is_exported_where_the_variables_say_so() {
 
 #[tokio::test]
 async fn what_is_not_served_is_told_at_the_start() {
+    let options = options("refused", "http://127.0.0.1:1").await;
     for (variable, value, told) in [
         (
             "OTEL_EXPORTER_OTLP_PROTOCOL",
@@ -403,8 +415,7 @@ async fn what_is_not_served_is_told_at_the_start() {
         ),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/none.pem", "/none.pem"),
     ] {
-        let options = options("refused", "http://127.0.0.1:1").await;
-        let refused = options.env(variable, value).try_start().await;
+        let refused = options.clone().env(variable, value).try_start().await;
         let refused = refused.err().expect(variable);
         assert!(refused.log.contains(told), "{variable}: {}", refused.log);
         assert!(
@@ -415,4 +426,64 @@ async fn what_is_not_served_is_told_at_the_start() {
         assert!(!refused.log.contains("pass"), "{}", refused.log);
         assert_eq!(refused.status.code(), Some(1));
     }
+}
+
+#[tokio::test]
+async fn tls_is_verified_by_the_authority_that_is_named_and_asks_who_we_are() {
+    let (authority, other) = (Authority::root("collectors"), Authority::root("others"));
+    let files = Files::new();
+    let trusted = files.write("ca.crt", &authority.certificate);
+    let wrong = files.write("other.crt", &other.certificate);
+    let (certificate, key) = authority.signed(&params("execpool", &[]));
+    let (certificate, key) = (
+        files.write("own.crt", &certificate),
+        files.write("own.key", &key),
+    );
+    let server = authority.signed(&params("collector", &["localhost"]));
+    let receiver = Receiver::over_tls(acceptor(&server, &authority)).await;
+    let endpoint = format!("localhost:{}", receiver.address.port());
+    let options = options("over_tls", &endpoint)
+        .await
+        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "2000")
+        .env("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", certificate)
+        .env("OTEL_EXPORTER_OTLP_CLIENT_KEY", key);
+    for (file, reason) in [(Some(&wrong), "UnknownIssuer"), (None, "UnknownIssuer")] {
+        let mut options = options.clone();
+        if let Some(file) = file {
+            options = options.env("OTEL_EXPORTER_OTLP_CERTIFICATE", file);
+        }
+        let sidecar = options.start().await;
+        let told = lines(&sidecar, 1).await;
+        assert!(
+            told[0]["reason"].as_str().unwrap().contains(reason),
+            "{told:?}"
+        );
+        assert!(receiver.received().is_empty());
+    }
+    let options = options.env("OTEL_EXPORTER_OTLP_CERTIFICATE", &trusted);
+    let _sidecar = options.start().await;
+    receiver.wait_for("an export", |_| Some(())).await;
+}
+
+/// Of a receiver with this certificate, for who has one of that authority.
+fn acceptor((certificate, key): &Pair, clients: &Authority) -> TlsAcceptor {
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(clients.certificate.as_bytes()).unwrap();
+    roots.add(root).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        Arc::new(rustls::crypto::ring::default_provider()),
+    );
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
 }

@@ -115,6 +115,7 @@ impl Probes {
                     places.retain(|place| !place.is_finished());
                     if places.len() >= CONNECTIONS && let Some(oldest) = places.pop_front() {
                         oldest.abort();
+                        self.scrape.is_crowded_out();
                     }
                     places.push_back(connections.spawn(Arc::clone(&self).serve_one(stream)));
                 }

@@ -511,3 +511,148 @@ fn without_credentials(text: &str) -> String {
         None => format!("{SECRET}@{host}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(all: &[(&str, &str)]) -> Result<Standard, Vec<String>> {
+        let owned = all
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()));
+        let environment = Environment::new(&owned.collect::<Vec<_>>());
+        let errors = |errors: Vec<StandardError>| errors.iter().map(ToString::to_string).collect();
+        Standard::read(&environment).map_err(errors)
+    }
+
+    const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+    #[test]
+    fn an_endpoint_is_scheme_host_and_port() {
+        for (said, insecure, endpoint) in [
+            ("http://collector:4317", "", "http://collector:4317"),
+            ("https://collector:4317/", "", "https://collector:4317"),
+            ("http://collector", "", "http://collector:80"),
+            ("https://[::1]:4317", "true", "https://[::1]:4317"),
+            ("collector:4317", "", "https://collector:4317"),
+            ("collector:4317", "TRUE", "http://collector:4317"),
+            (
+                "http://user:secret@collector:4317",
+                "",
+                "http://collector:4317",
+            ),
+        ] {
+            let all = [(ENDPOINT, said), ("OTEL_EXPORTER_OTLP_INSECURE", insecure)];
+            assert_eq!(
+                read(&all).unwrap().otlp.unwrap().endpoint,
+                endpoint,
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_told_with_what_to_write_and_without_a_password() {
+        for said in [
+            "http://",
+            "unix:///run/collector",
+            "http://collector:4318/v1/metrics",
+            "http://user:secret@collector:none",
+            "http://collector:0",
+            "http://a b",
+            "user:secret@colle ctor",
+            "http://collector:99999",
+        ] {
+            let errors = read(&[(ENDPOINT, said)]).unwrap_err();
+            assert_eq!(errors.len(), 1, "{said}: {errors:?}");
+            assert!(
+                errors[0].contains("http://collector:4317"),
+                "{said}: {errors:?}"
+            );
+            assert!(!errors[0].contains("secret"), "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn headers_are_decoded_and_never_shown() {
+        let found = read(&[
+            (ENDPOINT, "http://user:secret@collector:4317"),
+            (
+                "OTEL_EXPORTER_OTLP_HEADERS",
+                "X-Tenant = a%2Cb , authorization=Bearer%20t0k3n",
+            ),
+        ])
+        .unwrap();
+        let shown = format!("{:?}", found.shown());
+        assert!(shown.contains("x-tenant=***,authorization=***"), "{shown}");
+        let otlp = found.otlp.unwrap();
+        let values: Vec<_> = otlp
+            .headers
+            .iter()
+            .map(|(_, value)| value.to_str().unwrap())
+            .collect();
+        assert_eq!(values, ["a,b", "Bearer t0k3n"]);
+        assert!(!shown.contains("t0k3n") && !format!("{otlp:?}").contains("t0k3n"));
+        assert_eq!(otlp.without_secrets("bad t0k3n"), "bad ***");
+        let errors = read(&[("OTEL_EXPORTER_OTLP_HEADERS", "a=b,t0k3n,ä=t0k3n")]).unwrap_err();
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert!(!errors.concat().contains("t0k3n"), "{errors:?}");
+    }
+
+    #[test]
+    fn a_number_or_word_that_is_none_is_a_warning_and_the_default() {
+        for variable in [
+            "OTEL_METRIC_EXPORT_INTERVAL",
+            "OTEL_METRIC_EXPORT_TIMEOUT",
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+            "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION",
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+            "OTEL_RESOURCE_ATTRIBUTES",
+        ] {
+            for value in ["nonsense", "-1", "0"] {
+                let found =
+                    read(&[(ENDPOINT, "http://collector:4317"), (variable, value)]).unwrap();
+                assert_eq!(
+                    found.warnings.len(),
+                    1,
+                    "{variable}={value}: {:?}",
+                    found.warnings
+                );
+                assert!(found.warnings[0].contains(variable), "{:?}", found.warnings);
+                assert_eq!(found.interval, Duration::from_secs(60));
+                let otlp = found.otlp.unwrap();
+                assert_eq!((otlp.timeout, otlp.gzip), (Duration::from_secs(10), false));
+            }
+        }
+    }
+
+    #[test]
+    fn half_an_identity_and_a_file_that_is_no_pem_are_told() {
+        let file = "OTEL_EXPORTER_OTLP_CLIENT_KEY";
+        let errors = read(&[(file, "/proc/self/status")]).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(
+            errors[0].contains("no PEM") && errors[0].contains(file),
+            "{errors:?}"
+        );
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(&path, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+        let errors = read(&[(file, path.to_str().unwrap())]).unwrap_err();
+        assert!(
+            errors[0].contains("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"),
+            "{errors:?}"
+        );
+    }
+
+    #[test]
+    fn disabled_asks_for_nothing_however_wrong_the_rest_is() {
+        let found = read(&[
+            ("OTEL_SDK_DISABLED", "true"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+            (ENDPOINT, "nonsense:"),
+        ])
+        .unwrap();
+        assert!(found.is_disabled && found.otlp.is_none() && !found.prometheus);
+    }
+}
