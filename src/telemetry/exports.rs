@@ -299,3 +299,93 @@ fn view(instrument: &Instrument) -> Option<Stream> {
     // It can fail on boundaries out of order alone.
     Stream::builder().with_aggregation(aggregation).build().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Telemetry;
+
+    /// What goes to where nobody is, hourly.
+    fn exports(top_executions: u32, more: &[(&str, &str)]) -> Exports {
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+        let interval = ("OTEL_METRIC_EXPORT_INTERVAL", "3600000");
+        let all = [endpoint, interval].into_iter().chain(more.iter().copied());
+        let all: Vec<_> = all
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let telemetry = Telemetry {
+            listen: Some(([127, 0, 0, 1], 0).into()),
+            status_log: None,
+            top_executions,
+        };
+        let environment = Environment::new(&all);
+        Exports::start(
+            &environment,
+            &telemetry,
+            DroppedLines::default(),
+            &Handle::current(),
+        )
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_has_an_executions_id_goes_over_otlp_alone_and_only_when_it_is_wanted() {
+        assert!(exports(0, &[]).top_executions().is_none());
+        let unsent = exports(5, &[("OTEL_METRICS_EXPORTER", "prometheus")]);
+        assert!(unsent.top_executions().is_none());
+        let exports = exports(5, &[]);
+        let meter = exports.top_executions().unwrap();
+        let gauge = meter.u64_gauge("execpool.execution.connections").build();
+        gauge.record(
+            1,
+            &[opentelemetry::KeyValue::new(
+                "execpool.execution.id",
+                "run-42",
+            )],
+        );
+        let text = exports.scrape().text().await.unwrap();
+        let text = std::str::from_utf8(&text).unwrap();
+        assert!(text.contains("process_cpu_time_seconds_total"), "{text}");
+        assert!(!text.contains("run-42"), "{text}");
+        exports.shutdown(Duration::from_secs(1)).await;
+    }
+
+    #[tokio::test]
+    async fn one_that_is_dropped_without_a_word_waits_for_nobody() {
+        let exports = exports(5, &[]);
+        let start = Instant::now();
+        drop(exports);
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+
+    #[tokio::test]
+    async fn durations_have_the_buckets_of_the_conventions() {
+        let exports = exports(0, &[]);
+        let meter = exports.meter();
+        let unit = |name: &'static str| meter.f64_histogram(name).with_unit("s").build();
+        unit(DB_CLIENT_OPERATION_DURATION).record(0.002, &[]);
+        unit(DB_CLIENT_CONNECTION_USE_TIME).record(100.0, &[]);
+        let text = exports.scrape().text().await.unwrap();
+        let text = std::str::from_utf8(&text).unwrap();
+        let buckets = |name: &str| {
+            let prefix = format!("{name}_seconds_bucket{{le=\"");
+            let lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+            let found = lines.filter_map(|line| line.split_once('"'));
+            found
+                .map(|(le, _)| le.to_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let usual = "0.001 0.005 0.01 0.05 0.1 0.5 1 5 10";
+        assert_eq!(
+            buckets("db_client_operation_duration"),
+            format!("{usual} +Inf")
+        );
+        let held = format!("{usual} 30 60 300 1800 +Inf");
+        assert_eq!(buckets("db_client_connection_use_time"), held);
+    }
+}

@@ -474,19 +474,28 @@ fn endpoint_of(
         _ => return Err(failed("its scheme is neither http nor https")),
     };
     let authority = uri.authority().ok_or_else(|| failed("it has no host"))?;
-    let (credentials, _) = authority.as_str().rsplit_once('@').unzip();
+    let (credentials, place) = match authority.as_str().rsplit_once('@') {
+        Some((credentials, place)) => (Some(credentials), place),
+        None => (None, authority.as_str()),
+    };
     if authority.host().is_empty() {
         return Err(failed("it has no host"));
     }
-    if authority.port().is_some() && authority.port_u16().is_none_or(|port| port == 0) {
-        return Err(failed("its port is no number from 1 to 65535"));
-    }
+    // What is no port at all is none to the parser.
+    let port = match place.strip_prefix(authority.host()) {
+        None | Some("") => None,
+        Some(rest) => {
+            let port = rest.strip_prefix(':').and_then(|port| port.parse().ok());
+            let port = port.filter(|port: &u16| *port != 0);
+            Some(port.ok_or_else(|| failed("its port is no number from 1 to 65535"))?)
+        }
+    };
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Err(failed(
             "it has a path, which OTLP over HTTP has and OTLP over gRPC has not",
         ));
     }
-    let port = authority.port_u16().unwrap_or(match scheme {
+    let port = port.unwrap_or(match scheme {
         "http" => 80,
         _ => 443,
     });
