@@ -126,7 +126,10 @@ async fn ended(mut end: watch::Receiver<Option<Instant>>) {
         // Who would say so is gone.
         Err(_) => None,
     };
-    if let Some(at) = at {
+    // Where that is over, no timer is asked: the runtime may turn no more.
+    if let Some(at) = at
+        && at > Instant::now()
+    {
         tokio::time::sleep_until(at).await;
     }
 }
