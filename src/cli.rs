@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,11 +8,13 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use serde::Serialize;
 
 use crate::app::{self, Source};
 use crate::config;
 use crate::ctl;
 use crate::demo;
+use crate::telemetry::{self, Environment};
 
 const DEFAULT_FILE: &str = "/etc/execpool/config.yaml";
 
@@ -141,22 +144,59 @@ fn complain(complaints: &[String]) -> anyhow::Result<ExitCode> {
 }
 
 fn run_check(check: Check, env: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
+    let environment = Environment::new(&env);
     let source = source(check.layers, env);
-    let loaded = match source.load(&source.look()) {
-        Ok(loaded) => loaded,
-        Err(complaints) => return complain(&complaints),
+    let (loaded, exported) = (source.load(&source.look()), exported(&environment));
+    let (mut loaded, exported) = match (loaded, exported) {
+        (Ok(loaded), Ok(exported)) => (loaded, exported),
+        (loaded, exported) => {
+            let complaints = [loaded.err(), exported.err().map(|why| vec![why])];
+            let complaints: Vec<String> = complaints.into_iter().flatten().flatten().collect();
+            return complain(&complaints);
+        }
     };
+    loaded.warnings.extend(exported.warnings);
     let mut out = std::io::stdout().lock();
     if check.json {
-        serde_json::to_writer_pretty(&mut out, &config::show(&loaded))?;
+        let shown = Checked {
+            shown: config::show(&loaded),
+            telemetry: exported.shown.into_iter().collect(),
+        };
+        serde_json::to_writer_pretty(&mut out, &shown)?;
         writeln!(out)?;
     } else {
-        write!(out, "{}", config::render(&loaded))?;
+        write!(out, "{}\nOpenTelemetry\n", config::render(&loaded))?;
+        for (name, value) in &exported.shown {
+            writeln!(out, "{name:20}  {value}")?;
+        }
         for warning in &loaded.warnings {
             writeln!(std::io::stderr(), "execpool: warning: {warning}")?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What `check --json` prints.
+#[derive(Serialize)]
+struct Checked {
+    #[serde(flatten)]
+    shown: config::Shown,
+    /// What the standard variables come to.
+    telemetry: BTreeMap<&'static str, String>,
+}
+
+/// What the standard variables come to.
+struct Exported {
+    shown: Vec<(&'static str, String)>,
+    warnings: Vec<String>,
+}
+
+fn exported(environment: &Environment) -> Result<Exported, String> {
+    let standard = telemetry::exports::standard(environment).map_err(|error| error.to_string())?;
+    Ok(Exported {
+        shown: standard.shown(),
+        warnings: standard.warnings,
+    })
 }
 
 fn source(layers: Layers, env: Vec<(String, String)>) -> Source {

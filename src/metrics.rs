@@ -1,5 +1,8 @@
 //! What is measured of the process itself.
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+
 /// Resident memory, in bytes, as the kernel tells it; none where it does not.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
@@ -11,6 +14,30 @@ pub fn resident_bytes() -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
+/// CPU time that the process has taken, in seconds: in its own code, and in the kernel on its behalf;
+/// none where the kernel does not tell.
+#[must_use]
+pub fn cpu_seconds() -> Option<[f64; 2]> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Some([usage.user_time(), usage.system_time()].map(seconds))
+}
+
+/// How many descriptors the process has open; none where the kernel does not tell.
+#[must_use]
+pub fn open_descriptors() -> Option<u64> {
+    const PLACE: &str = "/proc/self/fd";
+    // Linux 6.2 and newer tell the number as the size, and all is read otherwise.
+    match std::fs::metadata(PLACE).ok()?.len() {
+        0 => {
+            let all = std::fs::read_dir(PLACE).ok()?.count() as u64;
+            // One was for reading them.
+            Some(all.saturating_sub(1))
+        }
+        count => Some(count),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -18,5 +45,25 @@ mod tests {
     #[test]
     fn a_process_has_memory() {
         assert!(resident_bytes().unwrap() > 100_000);
+    }
+
+    #[test]
+    fn a_process_takes_time() {
+        let before = cpu_seconds().unwrap();
+        while cpu_seconds().unwrap() == before {}
+        let after = cpu_seconds().unwrap();
+        assert!(
+            before.iter().sum::<f64>() < after.iter().sum(),
+            "{before:?} {after:?}"
+        );
+    }
+
+    #[test]
+    fn an_open_file_is_a_descriptor_more() {
+        let before = open_descriptors().unwrap();
+        // Other tests open and close theirs at the same time.
+        let many: Vec<_> = (0..200).map(|_| std::fs::File::open("/dev/null")).collect();
+        assert!(open_descriptors().unwrap() >= before + 100);
+        drop(many);
     }
 }

@@ -181,3 +181,36 @@ fn every_value_of_every_knob_has_its_origin() {
         assert!(reload.is_string(), "{knob}");
     }
 }
+
+#[test]
+fn the_standard_variables_are_shown_without_secrets_and_checked() {
+    let endpoint = "http://user:hunter2@collector:4317";
+    let env = [
+        ("DATABASE_URL", URL),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-token=t0k3n"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "soon"),
+    ];
+    let output = execpool(&["check"], &env);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(shown.contains("http://collector:4317 (grpc)"), "{shown}");
+    assert!(shown.contains("x-token=***"), "{shown}");
+    assert!(
+        !shown.contains("hunter2") && !shown.contains("t0k3n"),
+        "{shown}"
+    );
+    let warned = text(&output.stderr);
+    assert!(warned.contains("OTEL_METRIC_EXPORT_INTERVAL"), "{warned}");
+    let output = execpool(&["check", "--json"], &env);
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(shown["telemetry"]["otlp"], "http://collector:4317 (grpc)");
+
+    let env = [env[0], ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
+    let output = execpool(&["check", "--set", "budget.sise=3"], &env);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    for part in ["budget.sise", "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"] {
+        assert!(told.contains(part), "{told}");
+    }
+}

@@ -39,12 +39,14 @@ const FLOORS: [(&str, u8); 23] = [
 ];
 
 /// Crates that only these rooms may name.
-const KEPT_IN: [(&str, &[&str]); 9] = [
+const KEPT_IN: [(&str, &[&str]); 11] = [
     ("bb8::", &["pool", "monitor"]),
     ("bb8_postgres", &["monitor"]),
     ("tokio_postgres", &["monitor", "control"]),
     ("kube::", &["reactor"]),
     ("opentelemetry", &["telemetry", "metrics"]),
+    ("prometheus::", &["telemetry"]),
+    ("tonic::", &["telemetry"]),
     ("clap::", &["cli", "ctl", "main"]),
     ("hyper::", &["control", "ctl", "telemetry"]),
     ("sqlparser", &["protocol"]),

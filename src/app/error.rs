@@ -3,8 +3,8 @@
 use std::io;
 
 use crate::listener::ListenError;
-use crate::telemetry::LogError;
 use crate::telemetry::probes::BindError;
+use crate::telemetry::{ExportError, LogError};
 
 /// Why the process does not start.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,9 @@ pub enum StartError {
     /// The port of probes could not be had.
     #[error(transparent)]
     Probes(#[from] BindError),
+    /// The standard variables of telemetry ask for what can't be had.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// The operating system gives no event queue, or no thread.
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),

@@ -42,7 +42,7 @@ use crate::execution::Remote;
 use crate::listener::{BoundSocket, Directory, bind_tcp};
 use crate::monitor::Monitor;
 use crate::shutdown::Life;
-use crate::telemetry::{self, LogGuard, probes};
+use crate::telemetry::{self, Environment, Exports, LogGuard, probes};
 
 use data::DataPlane;
 pub use error::StartError;
@@ -50,6 +50,9 @@ use monitors::Monitors;
 use reload::Reloader;
 pub use source::{Look, Source};
 use stage::Stage;
+
+/// How long the last export may take: so long where no time is left, and so long at most.
+const LAST_EXPORT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
 /// How many requests for a reload may wait for their turn.
 const ASKING: usize = 16;
@@ -77,6 +80,17 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
     let (running, seen) = watch::channel(Arc::new(Running::new(loaded)));
     let now = Arc::clone(&seen.borrow());
     let config = &now.loaded.config;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)?;
+    let environment = Environment::new(&source.env);
+    let exports = Exports::start(
+        &environment,
+        &config.telemetry,
+        log.dropped(),
+        runtime.handle(),
+    )?;
     let probes = config.telemetry.listen.map(probes::bind).transpose()?;
     let directory = Directory::claim(&config.listen.dir)?;
     let access = stage::access(config);
@@ -84,10 +98,6 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
     let name = format!(".s.PGSQL.{}", config.listen.port);
     let (postgres_socket, postgres_place) = directory.bind(&name, &access)?;
     let tcp = listen_on_tcp(config)?;
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(StartError::Runtime)?;
     let monitors = Arc::new(Monitors::default());
     let addresses = Addresses::of(probes.as_ref(), &tcp);
     let events = Arc::new(Events::default());
@@ -119,6 +129,7 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         life,
         probes,
         addresses,
+        exports,
     };
     runtime.block_on(watch(house, control_socket, data));
     Ok(())
@@ -135,6 +146,7 @@ struct House {
     life: Arc<Life>,
     probes: Option<StdTcpListener>,
     addresses: Addresses,
+    exports: Exports,
 }
 
 /// Where the process is reached over TCP.
@@ -174,7 +186,8 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
     }
     let addresses = house.addresses;
     if let Some(listener) = house.probes {
-        probing::begin(listener, remote.clone(), Arc::clone(&life));
+        let scrape = house.exports.scrape();
+        probing::begin(listener, remote.clone(), Arc::clone(&life), scrape);
     }
     let (ask, asked) = mpsc::channel(ASKING);
     let configuration = Configuration::new(running.clone(), ask);
@@ -207,10 +220,15 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         }
     };
     tokio::spawn(status_log::run(remote.clone(), running.clone(), started));
-    stop::wait(&running, &remote, &life).await;
+    let end = stop::wait(&running, &remote, &life).await;
     drop(stop);
     // Answers under way are finished, within a bound of its own; a panic in it was logged.
     let _ = serving.await;
+    let left = end.saturating_duration_since(Instant::now());
+    house
+        .exports
+        .shutdown(left.clamp(LAST_EXPORT.0, LAST_EXPORT.1))
+        .await;
     data.stop();
     tracing::info!("execpool ends");
 }

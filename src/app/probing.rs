@@ -8,12 +8,13 @@ use tokio::net::TcpListener;
 use crate::execution::Remote;
 use crate::shutdown::Life;
 use crate::telemetry::probes::{Probes, Pulse};
+use crate::telemetry::scrape::Scrape;
 
 /// Answers probes until the runtime ends.
-pub(super) fn begin(listener: StdListener, remote: Remote, life: Arc<Life>) {
+pub(super) fn begin(listener: StdListener, remote: Remote, life: Arc<Life>, scrape: Arc<Scrape>) {
     match TcpListener::from_std(listener) {
         Ok(listener) => {
-            let probes = Probes::new(life, pulse(remote));
+            let probes = Probes::new(life, pulse(remote), scrape);
             tokio::spawn(probes.serve(listener));
         }
         Err(error) => tracing::error!(%error, "cannot listen on the port of telemetry.listen"),

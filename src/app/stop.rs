@@ -41,8 +41,13 @@ impl Signals {
 }
 
 /// Waits for SIGTERM, SIGINT or `/quitquitquit`, serves who is left within the grace, then ends all
-/// executions. A second signal cuts that short.
-pub(super) async fn wait(running: &watch::Receiver<Arc<Running>>, remote: &Remote, life: &Life) {
+/// executions. A second signal cuts that short. Gives the time at which the process should have
+/// ended.
+pub(super) async fn wait(
+    running: &watch::Receiver<Arc<Running>>,
+    remote: &Remote,
+    life: &Life,
+) -> Instant {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -59,7 +64,8 @@ pub(super) async fn wait(running: &watch::Receiver<Arc<Running>>, remote: &Remot
         .ask(|executions| executions.lender().give_up_reserve())
         .await;
     let shutdown = running.borrow().loaded.config.shutdown.clone();
-    let deadline = Instant::now() + shutdown.grace.saturating_sub(LAST);
+    let begun = Instant::now();
+    let deadline = begun + shutdown.grace.saturating_sub(LAST);
     let event = Event::Shutdown {
         grace_seconds: Seconds(shutdown.grace),
     };
@@ -72,11 +78,14 @@ pub(super) async fn wait(running: &watch::Receiver<Arc<Running>>, remote: &Remot
     tokio::select! {
         () = served(shutdown.mode, remote, life, deadline) => {}
         // At once, and yet no query is left behind at the database.
-        () = signals.next() => return end_all(remote, AT_ONCE).await,
+        () = signals.next() => {
+            end_all(remote, AT_ONCE).await;
+            return Instant::now();
+        }
     }
     tokio::select! {
-        () = end_all(remote, LAST) => {}
-        () = signals.next() => {}
+        () = end_all(remote, LAST) => begun + shutdown.grace,
+        () = signals.next() => Instant::now(),
     }
 }
 

@@ -402,7 +402,7 @@ pub const KNOBS: &[Knob] = &[
         Kind::AddressOrOff,
         "[::]:9464",
         Reload::Restart,
-        "read-only HTTP port with `/healthz`, `/readyz`, `/startupz`; `[::]` is `0.0.0.0` where there is no IPv6",
+        "read-only HTTP port with `/healthz`, `/readyz`, `/startupz` and `/metrics`; `[::]` is `0.0.0.0` where there is no IPv6",
     ),
     knob(
         "telemetry.status_log",
@@ -410,6 +410,13 @@ pub const KNOBS: &[Knob] = &[
         "5m",
         Reload::Live,
         "how often the status is logged",
+    ),
+    knob(
+        "telemetry.top_executions",
+        Kind::Count(0, 500),
+        "0",
+        Reload::Restart,
+        "how many of the largest executions are told by their ids, over OTLP alone; 0: none",
     ),
     knob(
         "errors.holders",

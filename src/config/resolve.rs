@@ -246,6 +246,7 @@ impl Resolver {
                     _ => None,
                 },
                 status_log: self.time_or_off("telemetry.status_log"),
+                top_executions: self.count("telemetry.top_executions"),
             },
             errors: Errors {
                 holders: match self.text("errors.holders").as_deref() {

@@ -128,6 +128,7 @@ fn database_url_alone_gives_every_default() {
         telemetry: Telemetry {
             listen: Some("[::]:9464".parse().unwrap()),
             status_log: Some(seconds(300)),
+            top_executions: 0,
         },
         errors: Errors {
             holders: Holders::Full,

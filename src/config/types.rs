@@ -319,6 +319,8 @@ pub struct Telemetry {
     pub listen: Option<SocketAddr>,
     /// How often the status is logged; none: never.
     pub status_log: Option<Duration>,
+    /// How many of the largest executions are told by name over OTLP.
+    pub top_executions: u32,
 }
 
 /// What errors tell.

@@ -27,6 +27,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::{self, LogFormat};
 
+use super::process::DroppedLines;
+
 use queue::Queue;
 
 pub use panic::install_panic_hook;
@@ -74,10 +76,16 @@ impl LogGuard {
     /// # Errors
     /// It is no filter; nothing changes then.
     pub fn set_level(&self, level: &str) -> Result<(), LogError> {
-        let filter = EnvFilter::try_new(level)?;
+        let filter = filter(level)?;
         // A log that has ended needs none.
         let _ = (self.filter)(filter);
         Ok(())
+    }
+
+    /// How many lines were dropped, as long as the process runs.
+    #[must_use]
+    pub fn dropped(&self) -> DroppedLines {
+        self.queue.dropped.clone()
     }
 }
 
@@ -117,11 +125,29 @@ fn log_to(
     shape: Shape,
     level: &str,
 ) -> Result<(Dispatch, LogGuard), LogError> {
-    let filter = EnvFilter::try_new(level)?;
+    let filter = filter(level)?;
     let dropped = move |count| line_about_dropped(shape, count);
     let queue = Queue::start(output, dropped).map_err(LogError::Thread)?;
     let (dispatch, filter) = dispatch(shape, filter, Arc::clone(&queue));
     Ok((dispatch, LogGuard { queue, filter }))
+}
+
+/// The filter that is configured. OpenTelemetry's own lines, one for each export that fails, are left
+/// out unless it names them: what they tell is said once by us.
+fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    const OWN: [&str; 5] = [
+        "opentelemetry=off",
+        "opentelemetry_sdk=off",
+        "opentelemetry-otlp=off",
+        "opentelemetry-prometheus=off",
+        "opentelemetry_prometheus=off",
+    ];
+    let filter = EnvFilter::try_new(level)?;
+    if level.contains("opentelemetry") {
+        return Ok(filter);
+    }
+    OWN.iter()
+        .try_fold(filter, |filter, own| Ok(filter.add_directive(own.parse()?)))
 }
 
 /// The shape of the lines, decided.

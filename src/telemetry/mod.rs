@@ -3,9 +3,30 @@
 //! | module | gives |
 //! |---|---|
 //! | [`log`] | events as lines on standard error, and never a wait for who reads them |
-//! | [`probes`] | the read-only port: whether it turns, is started, is ready |
+//! | [`probes`] | the read-only port: whether it turns, is started, is ready; and `/metrics` |
+//! | [`environment`] | the variables that OpenTelemetry and Kubernetes define |
+//! | [`standard`] | what they ask for, checked |
+//! | `resource` | who tells all that |
+//! | [`exports`] | one provider of metrics for OTLP and `/metrics`, and its end |
+//! | `otlp` `exporter` | the connection to a collector; what sends metrics on it |
+//! | `deliveries` | whether they arrive: counted, and said when it changes |
+//! | [`scrape`] | all metrics as Prometheus reads them |
+//! | `process` | what the process costs, and what its log lost |
 
+mod deliveries;
+pub mod environment;
+mod exporter;
+pub mod exports;
 pub mod log;
+mod otlp;
 pub mod probes;
+mod process;
+mod resource;
+pub mod scrape;
+pub mod standard;
 
+pub use environment::{Environment, Signal};
+pub use exports::{ExportError, Exports};
 pub use log::{LogError, LogGuard, init, install_panic_hook};
+pub use process::DroppedLines;
+pub use resource::resource;

@@ -1,5 +1,5 @@
-//! The read-only port: whether the process turns, is started, is ready. It touches no pool and
-//! shows no statement and no id.
+//! The read-only port: whether the process turns, is started, is ready, and its metrics. It touches no
+//! pool and shows no statement and no id.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -16,10 +16,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::errno::Errno;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::shutdown::Life;
+
+use super::scrape::{Scrape, ScrapeError, Visit};
 
 /// How many connections there may be at once: one more takes the place of the oldest.
 const CONNECTIONS: usize = 64;
@@ -82,6 +85,7 @@ fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
 pub struct Probes {
     life: Arc<Life>,
     pulse: Pulse,
+    scrape: Arc<Scrape>,
 }
 
 impl std::fmt::Debug for Probes {
@@ -91,10 +95,14 @@ impl std::fmt::Debug for Probes {
 }
 
 impl Probes {
-    /// Answers what `life` and `pulse` tell.
+    /// Answers what `life` and `pulse` tell, and `scrape` on `/metrics`.
     #[must_use]
-    pub fn new(life: Arc<Life>, pulse: Pulse) -> Arc<Self> {
-        Arc::new(Self { life, pulse })
+    pub fn new(life: Arc<Life>, pulse: Pulse, scrape: Arc<Scrape>) -> Arc<Self> {
+        Arc::new(Self {
+            life,
+            pulse,
+            scrape,
+        })
     }
 
     /// Serves the port until it is dropped.
@@ -107,6 +115,7 @@ impl Probes {
                     places.retain(|place| !place.is_finished());
                     if places.len() >= CONNECTIONS && let Some(oldest) = places.pop_front() {
                         oldest.abort();
+                        self.scrape.is_crowded_out();
                     }
                     places.push_back(connections.spawn(Arc::clone(&self).serve_one(stream)));
                 }
@@ -116,10 +125,13 @@ impl Probes {
     }
 
     async fn serve_one(self: Arc<Self>, stream: TcpStream) {
+        // There is one request on a connection; this outlives its answer, and is dropped with it.
+        let visit = Arc::new(Mutex::new(None));
         let service = service_fn(|request: Request<hyper::body::Incoming>| {
-            let probes = Arc::clone(&self);
+            let (probes, visit) = (Arc::clone(&self), Arc::clone(&visit));
             async move {
-                let answer = probes.answer(request.method(), request.uri().path()).await;
+                let (method, path) = (request.method(), request.uri().path());
+                let answer = probes.answer(method, path, &visit).await;
                 Ok::<_, Infallible>(answer)
             }
         });
@@ -130,12 +142,20 @@ impl Probes {
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), service);
         // One that breaks off or dawdles is its own affair.
-        let _ = tokio::time::timeout(PATIENCE, connection).await;
+        let served = tokio::time::timeout(PATIENCE, connection).await;
+        if let (Ok(Ok(())), Some(visit)) = (served, visit.lock().take()) {
+            visit.over();
+        }
     }
 
-    async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        if !matches!(path, "/healthz" | "/readyz" | "/startupz") {
-            let there_is = "there are /healthz, /readyz and /startupz";
+    async fn answer(
+        &self,
+        method: &Method,
+        path: &str,
+        visit: &Mutex<Option<Visit>>,
+    ) -> Response<Full<Bytes>> {
+        if !matches!(path, "/healthz" | "/readyz" | "/startupz" | "/metrics") {
+            let there_is = "there are /healthz, /readyz, /startupz and /metrics";
             return text(StatusCode::NOT_FOUND, there_is);
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
@@ -143,6 +163,16 @@ impl Probes {
             let allow = HeaderValue::from_static("GET, HEAD");
             response.headers_mut().insert(header::ALLOW, allow);
             return response;
+        }
+        if path == "/metrics" {
+            return match self.metrics(visit).await {
+                Ok(text) => with_type(
+                    StatusCode::OK,
+                    text,
+                    "text/plain; version=0.0.4; charset=utf-8",
+                ),
+                Err(why) => text(status(why), &why.to_string()),
+            };
         }
         let verdict = match path {
             "/healthz" => self.turns().await,
@@ -153,6 +183,12 @@ impl Probes {
             Ok(()) => text(StatusCode::OK, "ok"),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why),
         }
+    }
+
+    /// All metrics. `visit` keeps who asks until the answer is taken.
+    async fn metrics(&self, visit: &Mutex<Option<Visit>>) -> Result<Bytes, ScrapeError> {
+        *visit.lock() = Some(self.scrape.visit()?);
+        self.scrape.text().await
     }
 
     /// Whether the process turns: this thread does, as it answers.
@@ -168,11 +204,24 @@ impl Probes {
     }
 }
 
+fn status(why: ScrapeError) -> StatusCode {
+    match why {
+        ScrapeError::Disabled | ScrapeError::NotWanted => StatusCode::NOT_FOUND,
+        ScrapeError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        ScrapeError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
 fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(format!("{text}\n"))));
+    let body = Bytes::from(format!("{text}\n"));
+    with_type(status, body, "text/plain; charset=utf-8")
+}
+
+fn with_type(status: StatusCode, body: Bytes, kind: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    let kind = HeaderValue::from_static(kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 
@@ -204,13 +253,15 @@ mod tests {
             Some(beats) => Box::pin(std::future::ready(beats)),
             None => Box::pin(std::future::pending()),
         });
-        Probes::new(Arc::new(Life::default()), pulse)
+        let scrape = Arc::new(Scrape::new(Err(ScrapeError::Disabled)));
+        Probes::new(Arc::new(Life::default()), pulse, scrape)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_data_plane_that_hangs_or_has_ended_is_unhealthy() {
         for (pulse, status) in [(Some(true), 200), (Some(false), 503), (None, 503)] {
-            let answer = probes(pulse).answer(&Method::GET, "/healthz").await;
+            let (get, none) = (Method::GET, Mutex::default());
+            let answer = probes(pulse).answer(&get, "/healthz", &none).await;
             assert_eq!(answer.status(), status, "{pulse:?}");
         }
     }

@@ -49,6 +49,7 @@ fn other_value(knob: &str) -> Option<String> {
         "hold.grace" => "3s",
         "maintenance.interval" => "1m",
         "telemetry.status_log" => "1m",
+        "telemetry.top_executions" => "5",
         "errors.holders" => "ids",
         "shutdown.grace" => "9s",
         "shutdown.mode" => "plain",

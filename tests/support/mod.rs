@@ -11,6 +11,7 @@
 //! | [`session`] | sessions over `raw`, and what they are told |
 //! | [`schema`] | the control API's description, against which every answer is held |
 //! | [`proxy`] | a relay that freezes, cuts, delays and refuses |
+//! | [`receiver`] | a receiver of OTLP that takes, refuses, rejects or never answers |
 //! | [`recorder`] | a relay that writes down what a driver and the server say |
 //! | [`driver`] | the driver programs, and the comparison of two runs |
 //! | [`pgbouncer`] | PgBouncer in front of a database |
@@ -41,6 +42,7 @@ pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod receiver;
 pub(crate) mod recorder;
 pub(crate) mod schema;
 pub(crate) mod session;

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::telemetry::process::DroppedLines;
+
 /// How many lines wait at most, besides those that are being written (as many again).
 pub(super) const CAPACITY: usize = 1024;
 
@@ -23,6 +25,8 @@ pub(super) struct Queue {
     filled: Condvar,
     /// All is written.
     emptied: Condvar,
+    /// All that found no room, ever.
+    pub(super) dropped: DroppedLines,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +56,7 @@ impl Queue {
             state: Mutex::default(),
             filled: Condvar::new(),
             emptied: Condvar::new(),
+            dropped: DroppedLines::default(),
         });
         let own = Arc::clone(&queue);
         thread::Builder::new()
@@ -70,6 +75,7 @@ impl Queue {
             state.lines.push_back(line.to_owned());
         } else {
             state.dropped += 1;
+            self.dropped.add_one();
         }
         drop(state);
         self.filled.notify_one();

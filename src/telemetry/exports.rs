@@ -1,0 +1,391 @@
+//! One provider of metrics for OTLP and `/metrics`, and its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::InstrumentationScope;
+use opentelemetry::metrics::{Meter, MeterProvider};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::{
+    Aggregation, Instrument, PeriodicReader, SdkMeterProvider, Stream,
+};
+use opentelemetry_semantic_conventions::metric::{
+    DB_CLIENT_CONNECTION_CREATE_TIME, DB_CLIENT_CONNECTION_USE_TIME,
+    DB_CLIENT_CONNECTION_WAIT_TIME, DB_CLIENT_OPERATION_DURATION,
+};
+use prometheus::Registry;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use crate::config;
+
+use super::deliveries::{self, Deliveries, Tally};
+use super::environment::{Environment, Signal};
+use super::exporter::Exporter;
+use super::otlp::{self, Line};
+use super::process::{self, DroppedLines};
+use super::resource::resource;
+use super::scrape::{Scrape, ScrapeError};
+use super::standard::{Otlp, Standard, StandardError};
+
+/// Seconds, as the conventions have them for durations of a database's client.
+const BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
+/// What is added for how long a connection is held.
+const HELD: [f64; 4] = [30.0, 60.0, 300.0, 1800.0];
+
+/// Why nothing can be exported as it is wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The variables ask for what can't be had.
+    #[error("{}", sentences(.0))]
+    Standard(Vec<StandardError>),
+    /// TLS can't be had with the files.
+    #[error(
+        "OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE and _CLIENT_KEY give no TLS for {endpoint}: {why}; name PEM files, the key as PKCS#8 or as openssl writes it"
+    )]
+    Tls {
+        /// Where to.
+        endpoint: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The metrics can't be registered for `/metrics`.
+    #[error("metrics can't be prepared for /metrics: {0}; this is a bug in execpool")]
+    Prometheus(String),
+}
+
+fn sentences(errors: &[StandardError]) -> String {
+    let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    all.join("\nexecpool: ")
+}
+
+/// What the variables ask for, where all of it can be had.
+///
+/// # Errors
+/// It can't.
+pub fn standard(environment: &Environment) -> Result<Standard, ExportError> {
+    let standard = Standard::read(environment).map_err(ExportError::Standard)?;
+    if let Some(otlp) = &standard.otlp {
+        otlp::endpoint(otlp).map_err(|error| no_tls(otlp, &error))?;
+    }
+    Ok(standard)
+}
+
+fn no_tls(otlp: &Otlp, error: &dyn std::error::Error) -> ExportError {
+    let mut why = error.to_string();
+    if let Some(source) = error.source() {
+        why += &format!(": {source}");
+    }
+    ExportError::Tls {
+        endpoint: otlp.endpoint.clone(),
+        why,
+    }
+}
+
+/// All that is exported, until it is dropped. It is to be [shut down](Exports::shutdown) before, so
+/// that the last numbers arrive.
+pub struct Exports {
+    main: SdkMeterProvider,
+    /// For OTLP alone: what has execution ids.
+    top: Option<SdkMeterProvider>,
+    scrape: Arc<Scrape>,
+    end: watch::Sender<Option<Instant>>,
+}
+
+impl std::fmt::Debug for Exports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exports").finish_non_exhaustive()
+    }
+}
+
+impl Exports {
+    /// Starts to export as the environment says. Connections live on `runtime`, which must turn; what
+    /// is measured is collected and sent from a thread of its own.
+    ///
+    /// # Errors
+    /// The environment asks for what can't be had.
+    pub fn start(
+        environment: &Environment,
+        telemetry: &config::Telemetry,
+        dropped: DroppedLines,
+        runtime: &Handle,
+    ) -> Result<Self, ExportError> {
+        let standard = standard(environment)?;
+        for warning in &standard.warnings {
+            tracing::warn!("{warning}");
+        }
+        let (end, ending) = watch::channel(None);
+        let mut starting = Starting {
+            resource: resource(environment),
+            standard,
+            ending,
+            runtime,
+            tallies: Vec::new(),
+        };
+        let (main, scrape) = starting.main(telemetry.listen.is_some())?;
+        let top = match telemetry.top_executions {
+            0 => None,
+            _ => starting.top()?,
+        };
+        let scrape = Arc::new(scrape);
+        let exports = Self {
+            main,
+            top,
+            scrape,
+            end,
+        };
+        let meter = exports.meter();
+        process::observe(&meter, dropped);
+        deliveries::observe(&meter, starting.tallies);
+        exports.scrape.observe(&meter);
+        Ok(exports)
+    }
+
+    /// Where instruments are registered. Where nothing is exported, what they record goes nowhere.
+    #[must_use]
+    pub fn meter(&self) -> Meter {
+        self.main.meter_with_scope(scope())
+    }
+
+    /// Where those with an execution's id are registered, which go over OTLP alone; none where
+    /// `telemetry.top_executions` is 0 or nothing is sent.
+    #[must_use]
+    pub fn top_executions(&self) -> Option<Meter> {
+        let top = self.top.as_ref()?;
+        Some(top.meter_with_scope(scope()))
+    }
+
+    /// What `/metrics` answers.
+    #[must_use]
+    pub fn scrape(&self) -> Arc<Scrape> {
+        Arc::clone(&self.scrape)
+    }
+
+    /// Exports a last time and ends, within `grace`; what is under way then is left. The runtime
+    /// must turn. Cancel safe: the rest is left.
+    pub async fn shutdown(self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        self.end.send_replace(Some(deadline));
+        let providers: Vec<_> = [Some(self.main.clone()), self.top.clone()]
+            .into_iter()
+            .flatten()
+            .map(ended)
+            .collect();
+        let all = async {
+            for provider in providers {
+                // Its thread may not have started: nothing more can be done then.
+                let _ = provider.await;
+            }
+        };
+        let _ = tokio::time::timeout_at(deadline, all).await;
+    }
+}
+
+/// What was not shut down does not wait for a last export that nobody carries.
+impl Drop for Exports {
+    fn drop(&mut self) {
+        self.end.send_if_modified(|end| {
+            let now = end.is_none();
+            *end = end.or(Some(Instant::now()));
+            now
+        });
+    }
+}
+
+/// Shuts a provider down on a thread of its own, as it waits for exports that the runtime carries.
+fn ended(provider: SdkMeterProvider) -> oneshot::Receiver<()> {
+    let (done, is_done) = oneshot::channel();
+    let spawned = std::thread::Builder::new()
+        .name("last-export".to_owned())
+        .spawn(move || {
+            // What failed was said by the exporter.
+            let _ = provider.shutdown();
+            let _ = done.send(());
+        });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "the last numbers are not exported");
+    }
+    is_done
+}
+
+fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder("execpool")
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .build()
+}
+
+/// What both providers are made from.
+struct Starting<'a> {
+    resource: Resource,
+    standard: Standard,
+    ending: watch::Receiver<Option<Instant>>,
+    runtime: &'a Handle,
+    tallies: Vec<Arc<Tally>>,
+}
+
+impl Starting<'_> {
+    fn main(&mut self, is_listening: bool) -> Result<(SdkMeterProvider, Scrape), ExportError> {
+        let mut provider = SdkMeterProvider::builder()
+            .with_resource(self.resource.clone())
+            .with_view(view);
+        if let Some(reader) = self.reader()? {
+            provider = provider.with_reader(reader);
+        }
+        let source = match (self.standard.is_disabled, self.standard.prometheus) {
+            (true, _) => Err(ScrapeError::Disabled),
+            (false, false) => Err(ScrapeError::NotWanted),
+            (false, true) => Ok(Registry::new()),
+        };
+        if let (Ok(registry), true) = (&source, is_listening) {
+            let reader = opentelemetry_prometheus::exporter()
+                .with_registry(registry.clone())
+                .scope_info_enabled(false)
+                .build()
+                .map_err(|error| ExportError::Prometheus(error.to_string()))?;
+            provider = provider.with_reader(reader);
+        }
+        Ok((provider.build(), Scrape::new(source)))
+    }
+
+    /// None where nothing is sent.
+    fn top(&mut self) -> Result<Option<SdkMeterProvider>, ExportError> {
+        let Some(reader) = self.reader()? else {
+            return Ok(None);
+        };
+        let provider = SdkMeterProvider::builder()
+            .with_resource(self.resource.clone())
+            .with_reader(reader);
+        Ok(Some(provider.build()))
+    }
+
+    /// What collects and sends; none where nothing is sent.
+    fn reader(&mut self) -> Result<Option<PeriodicReader<Exporter>>, ExportError> {
+        let Some(otlp) = &self.standard.otlp else {
+            return Ok(None);
+        };
+        let _within = self.runtime.enter();
+        let line = Line::new(otlp).map_err(|error| no_tls(otlp, &error))?;
+        let deliveries = Arc::new(Deliveries::new(Signal::Metrics, otlp.endpoint.clone()));
+        self.tallies.push(deliveries.tally());
+        let exporter = Exporter::new(
+            line,
+            deliveries,
+            self.standard.temporality,
+            self.standard.patience,
+            self.runtime.clone(),
+            self.ending.clone(),
+        );
+        let reader = PeriodicReader::builder(exporter).with_interval(self.standard.interval);
+        Ok(Some(reader.build()))
+    }
+}
+
+/// The buckets of durations, as the SDK's own are of milliseconds.
+fn view(instrument: &Instrument) -> Option<Stream> {
+    let boundaries = match instrument.name() {
+        DB_CLIENT_OPERATION_DURATION
+        | DB_CLIENT_CONNECTION_CREATE_TIME
+        | DB_CLIENT_CONNECTION_WAIT_TIME => BUCKETS.to_vec(),
+        DB_CLIENT_CONNECTION_USE_TIME => [&BUCKETS[..], &HELD].concat(),
+        _ => return None,
+    };
+    let aggregation = Aggregation::ExplicitBucketHistogram {
+        boundaries,
+        // They would be those of the whole life of the process.
+        record_min_max: false,
+    };
+    // It can fail on boundaries out of order alone.
+    Stream::builder().with_aggregation(aggregation).build().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Telemetry;
+
+    /// What goes to where nobody is, hourly.
+    fn exports(top_executions: u32, more: &[(&str, &str)]) -> Exports {
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+        let interval = ("OTEL_METRIC_EXPORT_INTERVAL", "3600000");
+        let all = [endpoint, interval].into_iter().chain(more.iter().copied());
+        let all: Vec<_> = all
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let telemetry = Telemetry {
+            listen: Some(([127, 0, 0, 1], 0).into()),
+            status_log: None,
+            top_executions,
+        };
+        let environment = Environment::new(&all);
+        Exports::start(
+            &environment,
+            &telemetry,
+            DroppedLines::default(),
+            &Handle::current(),
+        )
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_has_an_executions_id_goes_over_otlp_alone_and_only_when_it_is_wanted() {
+        assert!(exports(0, &[]).top_executions().is_none());
+        let unsent = exports(5, &[("OTEL_METRICS_EXPORTER", "prometheus")]);
+        assert!(unsent.top_executions().is_none());
+        let exports = exports(5, &[]);
+        let meter = exports.top_executions().unwrap();
+        let gauge = meter.u64_gauge("execpool.execution.connections").build();
+        gauge.record(
+            1,
+            &[opentelemetry::KeyValue::new(
+                "execpool.execution.id",
+                "run-42",
+            )],
+        );
+        let text = exports.scrape().text().await.unwrap();
+        let text = std::str::from_utf8(&text).unwrap();
+        assert!(text.contains("process_cpu_time_seconds_total"), "{text}");
+        assert!(!text.contains("run-42"), "{text}");
+        exports.shutdown(Duration::from_secs(1)).await;
+    }
+
+    #[tokio::test]
+    async fn one_that_is_dropped_without_a_word_waits_for_nobody() {
+        let exports = exports(5, &[]);
+        let start = Instant::now();
+        drop(exports);
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+
+    #[tokio::test]
+    async fn durations_have_the_buckets_of_the_conventions() {
+        let exports = exports(0, &[]);
+        let meter = exports.meter();
+        let unit = |name: &'static str| meter.f64_histogram(name).with_unit("s").build();
+        unit(DB_CLIENT_OPERATION_DURATION).record(0.002, &[]);
+        unit(DB_CLIENT_CONNECTION_USE_TIME).record(100.0, &[]);
+        let text = exports.scrape().text().await.unwrap();
+        let text = std::str::from_utf8(&text).unwrap();
+        let buckets = |name: &str| {
+            let prefix = format!("{name}_seconds_bucket{{le=\"");
+            let lines = text.lines().filter_map(|line| line.strip_prefix(&prefix));
+            let found = lines.filter_map(|line| line.split_once('"'));
+            found
+                .map(|(le, _)| le.to_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let usual = "0.001 0.005 0.01 0.05 0.1 0.5 1 5 10";
+        assert_eq!(
+            buckets("db_client_operation_duration"),
+            format!("{usual} +Inf")
+        );
+        let held = format!("{usual} 30 60 300 1800 +Inf");
+        assert_eq!(buckets("db_client_connection_use_time"), held);
+    }
+}
