@@ -18,6 +18,7 @@ use crate::execution::{Executions, Rules, Untagged, Upstream};
 use crate::pool::{Lender, PoolLimits, UpstreamNumber};
 use crate::server::Password;
 use crate::session::{Limit, Limits, Table};
+use crate::telemetry::Traces;
 
 use super::monitors::Monitors;
 use super::{StartError, keeper};
@@ -32,13 +33,14 @@ pub(super) struct DataPlane {
 
 impl DataPlane {
     /// Starts it, serving the socket. Backends are ended by force through `monitors`, on `main`; what
-    /// happens is told to `events`.
+    /// happens is told to `events`, and by spans that `traces` makes.
     pub(super) fn start(
         running: watch::Receiver<Arc<Running>>,
         sockets: (StdListener, Vec<StdTcpListener>),
         main: &Handle,
         monitors: &Arc<Monitors>,
         events: Arc<Events>,
+        traces: Option<Traces>,
     ) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -58,6 +60,9 @@ impl DataPlane {
             runtime.handle().clone(),
         );
         executions.set_cleanup(cleanup(config));
+        if let Some(traces) = traces {
+            executions.trace(traces);
+        }
         let serving = Serving {
             upstreams,
             settings: settings(config),

@@ -102,7 +102,8 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
     let addresses = Addresses::of(probes.as_ref(), &tcp);
     let events = Arc::new(Events::default());
     let (main, sockets) = (runtime.handle(), (postgres_socket, tcp));
-    let data = DataPlane::start(seen, sockets, main, &monitors, Arc::clone(&events))?;
+    let (telling, traces) = (Arc::clone(&events), exports.traces());
+    let data = DataPlane::start(seen, sockets, main, &monitors, telling, traces)?;
     let life = Arc::new(Life::default());
     life.is_bound_now();
     let event = Event::Start {

@@ -18,6 +18,7 @@ use super::relay::Relay;
 use super::service::Service;
 use super::startup::{Admission, key_again};
 use super::taint::Taint;
+use super::traced::Traced;
 use super::wait::{TERMINATE, Wait, Waited};
 use super::words;
 
@@ -35,6 +36,7 @@ pub(super) struct Visit {
     mail: Mail,
     /// What the client has sent that nobody has looked at.
     held: Vec<u8>,
+    traced: Traced,
 }
 
 /// What a session was told when it came in.
@@ -64,6 +66,7 @@ impl Visit {
             admission,
             mail,
             held,
+            traced: Traced::default(),
         }
     }
 
@@ -89,19 +92,23 @@ impl Visit {
     async fn come_in(&mut self, opening: Vec<u8>) -> Option<Told> {
         let key = Arc::clone(&self.admission.key);
         let mut opening = Some(opening);
+        self.begins_to_wait();
         let waited = match key.profile() {
             None => self.wait(Severity::Fatal, &mut opening).await,
             Some(profile) => match self.at_once().await {
                 Some(waited) => waited,
                 None => {
+                    self.traced.forget();
                     return self
                         .answer(opening.unwrap_or_default(), profile, None)
                         .await;
                 }
             },
         };
+        self.has_waited(&waited);
         match waited {
             Waited::Got(checkout) => {
+                self.traced.parked();
                 key.learn(checkout.reported());
                 let (profile, pid) = (key.profile()?, checkout.pid());
                 checkout.park(WaiterId(self.session().id().0));
@@ -177,7 +184,10 @@ impl Visit {
             return Next::Leave;
         }
         self.session().transition(State::Waiting);
-        match self.wait(Severity::Error, &mut None).await {
+        self.begins_to_wait();
+        let waited = self.wait(Severity::Error, &mut None).await;
+        self.has_waited(&waited);
+        match waited {
             Waited::Got(checkout) => {
                 // Large, and there only while a server connection is held.
                 Box::pin(self.relay(*checkout, told)).await;
@@ -224,8 +234,19 @@ impl Visit {
             admission: &self.admission,
             severity,
             opening,
+            traced: &mut self.traced,
         };
         Box::pin(wait.run(&mut self.held, &mut self.mail)).await
+    }
+
+    fn begins_to_wait(&mut self) {
+        let traces = self.service.executions().traces();
+        self.traced.waits(traces, self.admission.seat.session());
+    }
+
+    fn has_waited(&mut self, waited: &Waited) {
+        let traces = self.service.executions().traces();
+        self.traced.waited(traces, &self.admission, waited);
     }
 
     /// Relays until the session is over, and gives the server connection back or closes it.
@@ -238,6 +259,7 @@ impl Visit {
         self.session().bound(pid);
         let session = Arc::clone(self.session());
         let changed = differences(&told.profile, &checkout);
+        self.traced.used(&checkout);
         let Some(connection) = checkout.connection() else {
             return;
         };
@@ -250,6 +272,7 @@ impl Visit {
         if relay.tell(&changed).is_ok() {
             let over = relay.run(&held, &mut self.mail).await;
             drop(held);
+            self.traced.ends(&over);
             let upstream = &session.identity().upstream;
             let mail = &mut self.mail;
             is_clean = part(&mut relay, over, mail, canceller.as_ref(), upstream).await;
@@ -265,6 +288,9 @@ impl Visit {
             true => checkout.give_back().await,
             false => checkout.discard(),
         }
+        let outcome = if is_clean { "returned" } else { "closed" };
+        let traces = self.service.executions().traces();
+        self.traced.over(traces, &self.admission, outcome);
     }
 
     /// Answers what was sent in vain, with one error for each segment. All that can be read by

@@ -12,6 +12,7 @@ use crate::session::{Ending, Mail, Session};
 use super::line::Line;
 use super::service::Service;
 use super::startup::Admission;
+use super::traced::Traced;
 use super::words::{self, Wanting};
 
 /// How much is read of a client that waits, in bytes; then it is only noticed at the end of the
@@ -42,6 +43,7 @@ pub(super) struct Wait<'a> {
     pub(super) severity: Severity,
     /// What must be sent before the first notice, and is taken by it.
     pub(super) opening: &'a mut Option<Vec<u8>>,
+    pub(super) traced: &'a mut Traced,
 }
 
 impl Wait<'_> {
@@ -96,6 +98,11 @@ impl Wait<'_> {
                     }
                 }
                 () = &mut timeout => return Waited::Refused(self.in_vain(session, begun.elapsed())),
+                // All others were asked, and none is ready: it waits.
+                () = std::future::ready(()), if self.traced.wants_limit() => {
+                    let shortage = lender.shortage(admission.pool, WaiterId(session.id().0));
+                    self.traced.is_limited(shortage.limit);
+                }
             }
         }
     }
@@ -110,6 +117,7 @@ impl Wait<'_> {
                     event = event.name(),
                     session_id = self.admission.seat.session().id().0,
                     execution_id = %self.admission.membership.id(),
+                    trace_id = self.admission.seat.session().identity().trace_id(),
                     upstream = &**upstream,
                     sqlstate = error.sqlstate().as_str(),
                     error = error.for_others(),
@@ -162,6 +170,7 @@ impl Wait<'_> {
             limit = limit.as_str(),
             session_id = session.id().0,
             execution_id = %session.identity().execution,
+            trace_id = session.identity().trace_id(),
             detail = report.detail.as_deref().unwrap_or_default(),
             "{}", report.message
         );

@@ -1,7 +1,7 @@
 //! Executions with what they have: sessions, pools, and how each is joined and left.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use crate::pool::{ExecutionNumber, Lender, PoolId, PoolLimits, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
 use crate::server::Backend;
 use crate::session::{GraceGiver, Session, SessionId, Table, Totals};
+use crate::telemetry::Traces;
 
 use super::cancel::Cancellers;
 use super::cleanup::Policy;
@@ -21,6 +22,7 @@ use super::membership::{Hold, Membership};
 use super::rates::{Ever, PerSecond, Rates};
 use super::resources::Resources;
 use super::teardown::Ended;
+use super::traced::Traced;
 use super::{Conflict, Created, Kind, Reason, ReasonText, Refused, Registry, Rules};
 
 /// An upstream, as executions need to know it.
@@ -62,6 +64,8 @@ pub struct Executions {
     sessions: Arc<Table>,
     rates: Mutex<Rates>,
     pub(super) cancellers: Cancellers,
+    /// Who makes spans; none: nobody.
+    traces: OnceLock<Traces>,
     /// Held by the cleanup that is under way.
     pub(super) cleanups: tokio::sync::Mutex<()>,
 }
@@ -99,6 +103,8 @@ pub(super) struct Room {
     pub(super) grace: GraceGiver,
     /// Told how it ended.
     pub(super) ended: watch::Sender<Option<Arc<Ended>>>,
+    /// Its span.
+    pub(super) traced: Traced,
 }
 
 impl Room {
@@ -150,6 +156,7 @@ impl Executions {
             sessions,
             rates: Mutex::default(),
             cancellers: Cancellers::default(),
+            traces: OnceLock::new(),
             cleanups: tokio::sync::Mutex::default(),
         })
     }
@@ -164,6 +171,17 @@ impl Executions {
     #[must_use]
     pub fn events(&self) -> &Arc<Events> {
         self.lender.events()
+    }
+
+    /// Has spans made from now on. The first word counts.
+    pub fn trace(&self, traces: Traces) {
+        let _ = self.traces.set(traces);
+    }
+
+    /// Who makes spans; none: nobody.
+    #[must_use]
+    pub fn traces(&self) -> Option<&Traces> {
+        self.traces.get()
     }
 
     /// All sessions.

@@ -12,6 +12,7 @@
 //! | [`maintenance`] | what is done about what an end has left behind |
 //! | [`cancel`] [`dismissal`] | how a session is cancelled, and how a single one ends |
 //! | [`cleanup`] [`tidying`] | whom an emergency cleanup ends, and how it does |
+//! | `traced` | the span of one |
 //! | [`view`] | how they are shown |
 //! | [`rates`] | how fast sessions and executions come and go |
 //! | [`remote`] | how another thread asks |
@@ -36,6 +37,7 @@ pub mod rules;
 pub mod run;
 pub mod teardown;
 pub mod tidying;
+mod traced;
 pub mod view;
 
 pub use counts::Counts;

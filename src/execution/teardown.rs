@@ -185,6 +185,9 @@ impl Executions {
             remaining,
             resources,
         };
+        if let Some(traces) = self.traces() {
+            room.traced.end(traces, &ended.summary);
+        }
         self.tell_ended(&ended, now.saturating_duration_since(begun));
         log_resources(&ended);
         room.ended.send_replace(Some(Arc::new(ended)));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::server::Connection;
+use crate::server::{Address, Connection};
 
 use super::PoolId;
 use super::WaiterId;
@@ -166,6 +166,12 @@ impl Checkout {
                 self.cleaned();
             }
         }
+    }
+
+    /// Where its server listens.
+    #[must_use]
+    pub fn address(&self) -> Option<&Address> {
+        self.held.connection().map(Connection::address)
     }
 
     /// Its connection is as it came: anybody may have it.

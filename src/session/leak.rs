@@ -85,6 +85,7 @@ pub(super) fn log_suspect(suspect: &Snapshot) {
         event = "session.leak_suspect",
         session_id = suspect.id.0,
         execution_id = %identity.execution,
+        trace_id = identity.trace_id(),
         upstream = &*identity.upstream,
         state = suspect.state.as_str(),
         idle_for_seconds = suspect.idle_for.map(|time| time.as_secs_f64()),
@@ -106,6 +107,7 @@ pub(super) fn log_recovered(id: SessionId, identity: &Identity, idle: Duration) 
         event = "session.leak_recovered",
         session_id = id.0,
         execution_id = %identity.execution,
+        trace_id = identity.trace_id(),
         idle_for_seconds = idle.as_secs_f64(),
         "a session that seemed forgotten is used again"
     );

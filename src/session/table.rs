@@ -212,6 +212,7 @@ impl Table {
                 event = event.name(),
                 session_id = session.id().0,
                 execution_id = %session.identity().execution,
+                trace_id = session.identity().trace_id(),
                 limit = overdue.word(),
                 seconds = overdue.time.as_secs_f64(),
                 detail = report.detail.as_deref().unwrap_or_default(),
