@@ -58,11 +58,9 @@ impl DataPlane {
             Arc::new(Table::default()),
             monitors.terminate(main),
             runtime.handle().clone(),
-        );
+        )
+        .traced(traces);
         executions.set_cleanup(cleanup(config));
-        if let Some(traces) = traces {
-            executions.trace(traces);
-        }
         let serving = Serving {
             upstreams,
             settings: settings(config),
