@@ -285,7 +285,7 @@ SIDECAR = [
            {EXECPOOLS}""", "{{pod}} {{container}}"),
           levels=[(0.9, RED)], runbook="ExecpoolAppMemoryHigh"),
     lines("Exported data points and spans (per second)",
-          "Over OTLP. 0 where no endpoint is set.",
+          "What reaches the collector over OTLP; 0 where no endpoint is set. Worry when it falls to 0 and an endpoint is.",
           "cps",
           ('sum(rate(otel_sdk_exporter_metric_data_point_exported_total{@, error_type=""}[$__rate_interval]))', "data points"),
           ('sum(rate(otel_sdk_exporter_span_exported_total{@, error_type=""}[$__rate_interval]))', "spans")),

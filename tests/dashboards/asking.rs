@@ -86,7 +86,10 @@ async fn ask(prometheus: &str, expression: &str, window: Window) -> Answer {
     let step = step.as_secs();
     let path = format!("/api/v1/query_range?query={query}&start={from}&end={to}&step={step}");
     let answer = get(prometheus, &path).await;
-    match (answer["status"].as_str(), answer["data"]["result"].as_array()) {
+    match (
+        answer["status"].as_str(),
+        answer["data"]["result"].as_array(),
+    ) {
         (Some("success"), Some(series)) if !series.is_empty() => Answer::Data,
         (Some("success"), Some(_)) => Answer::Nothing,
         _ => Answer::Error(answer["error"].to_string()),
@@ -101,7 +104,9 @@ pub(crate) async fn get(address: &str, path: &str) -> Value {
         let (mut sender, connection) = handshake.ok()?;
         tokio::spawn(connection);
         let request = http::Request::get(path).header("host", address);
-        let request = request.body(Empty::<Bytes>::new()).expect("a path is a URI");
+        let request = request
+            .body(Empty::<Bytes>::new())
+            .expect("a path is a URI");
         let response = sender.send_request(request).await.ok()?;
         let body = response.into_body().collect().await.ok()?.to_bytes();
         serde_json::from_slice(&body).ok()

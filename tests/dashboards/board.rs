@@ -38,7 +38,10 @@ fn string(value: &Value) -> &str {
 /// The labels of `{{label}}` in a legend.
 pub(crate) fn placeholders(legend: &str) -> Vec<String> {
     let parts = legend.split("{{").skip(1);
-    parts.filter_map(|part| part.split("}}").next()).map(str::to_owned).collect()
+    parts
+        .filter_map(|part| part.split("}}").next())
+        .map(str::to_owned)
+        .collect()
 }
 
 impl Dashboard {
@@ -62,7 +65,9 @@ impl Dashboard {
 
     /// The titles of its rows.
     pub(crate) fn rows(&self) -> Vec<String> {
-        let rows = list(&self.json["panels"]).iter().filter(|panel| panel["type"] == "row");
+        let rows = list(&self.json["panels"])
+            .iter()
+            .filter(|panel| panel["type"] == "row");
         rows.map(|row| string(&row["title"]).to_owned()).collect()
     }
 
@@ -76,7 +81,13 @@ impl Dashboard {
         let panels = self.panels().into_iter().flat_map(|panel| {
             let title = string(&panel["title"]);
             let targets = list(&panel["targets"]).iter();
-            targets.map(move |asked| one(title, string(&asked["expr"]), string(&asked["legendFormat"])))
+            targets.map(move |asked| {
+                one(
+                    title,
+                    string(&asked["expr"]),
+                    string(&asked["legendFormat"]),
+                )
+            })
         });
         let annotations = list(&self.json["annotations"]["list"]).iter();
         let annotations = annotations.map(|asked| {
@@ -84,18 +95,29 @@ impl Dashboard {
             one(string(&asked["name"]), string(&asked["expr"]), &legend)
         });
         let variables = list(&self.json["templating"]["list"]).iter();
-        let variables = variables.filter(|variable| variable["type"] == "query").map(|variable| {
-            let query = string(&variable["query"]["query"]);
-            let inner = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
-            let (series, label) = inner.unwrap().rsplit_once(", ").unwrap();
-            one(string(&variable["name"]), &format!("count by ({label}) ({series})"), "")
-        });
+        let variables = variables
+            .filter(|variable| variable["type"] == "query")
+            .map(|variable| {
+                let query = string(&variable["query"]["query"]);
+                let inner = query
+                    .strip_prefix("label_values(")
+                    .and_then(|rest| rest.strip_suffix(')'));
+                let (series, label) = inner.unwrap().rsplit_once(", ").unwrap();
+                one(
+                    string(&variable["name"]),
+                    &format!("count by ({label}) ({series})"),
+                    "",
+                )
+            });
         panels.chain(annotations).chain(variables).collect()
     }
 
     /// Where its links lead.
     pub(crate) fn urls(&self) -> Vec<String> {
-        let of_panels = self.panels().into_iter().flat_map(|panel| list(&panel["links"]));
+        let of_panels = self
+            .panels()
+            .into_iter()
+            .flat_map(|panel| list(&panel["links"]));
         let all = list(&self.json["links"]).iter().chain(of_panels);
         all.map(|link| string(&link["url"]).to_owned()).collect()
     }
@@ -112,21 +134,42 @@ impl Dashboard {
         let names: Vec<&str> = variables.iter().map(|one| string(&one["name"])).collect();
         assert_eq!(names, ["datasource", "namespace", "workload", "pod"]);
         for variable in &variables[1..] {
-            assert_eq!((&variable["multi"], &variable["includeAll"]), (&true.into(), &true.into()));
+            assert_eq!(
+                (&variable["multi"], &variable["includeAll"]),
+                (&true.into(), &true.into())
+            );
             assert_eq!(variable["datasource"]["uid"], "${datasource}");
         }
-        let other = if uid == "execpool-pod" { "/d/execpool-fleet" } else { "/d/execpool-pod" };
-        assert!(self.urls().iter().any(|url| url == other), "{uid} does not lead to {other}");
-        assert!(self.urls().iter().any(|url| url.ends_with("/docs/sre.md")), "{uid}");
-        let rows = list(&json["panels"]).iter().filter(|panel| panel["type"] == "row");
+        let other = if uid == "execpool-pod" {
+            "/d/execpool-fleet"
+        } else {
+            "/d/execpool-pod"
+        };
+        assert!(
+            self.urls().iter().any(|url| url == other),
+            "{uid} does not lead to {other}"
+        );
+        assert!(
+            self.urls().iter().any(|url| url.ends_with("/docs/sre.md")),
+            "{uid}"
+        );
+        let rows = list(&json["panels"])
+            .iter()
+            .filter(|panel| panel["type"] == "row");
         let collapsed: Vec<bool> = rows.map(|row| row["collapsed"] == true).collect();
-        assert!(!collapsed[0] && collapsed[1..].iter().all(|row| *row), "{collapsed:?}");
+        assert!(
+            !collapsed[0] && collapsed[1..].iter().all(|row| *row),
+            "{collapsed:?}"
+        );
         assert_eq!(self.rows()[0], "Is anything wrong?");
     }
 
     pub(crate) fn assert_panels(&self) {
         let panels = self.panels();
-        let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+        let ids: BTreeSet<u64> = panels
+            .iter()
+            .map(|panel| panel["id"].as_u64().unwrap())
+            .collect();
         assert_eq!(ids.len(), panels.len(), "ids are unique");
         for panel in panels {
             assert_panel(&self.uid, panel);
@@ -141,12 +184,25 @@ fn assert_panel(uid: &str, panel: &Value) {
     let title = string(&panel["title"]);
     let place = format!("{uid}, {title}");
     let is_quantity = title.ends_with(')') || title == "Exhaustion state";
-    assert!(title.ends_with('?') || title.contains("? (") || is_quantity, "{place}");
+    assert!(
+        title.ends_with('?') || title.contains("? (") || is_quantity,
+        "{place}"
+    );
     let description = string(&panel["description"]);
-    assert!(description.len() > 40 && description.ends_with('.'), "{place}: {description}");
+    assert!(
+        description.len() > 40 && description.ends_with('.'),
+        "{place}: {description}"
+    );
     let defaults = &panel["fieldConfig"]["defaults"];
-    assert!(UNITS.contains(&string(&defaults["unit"])), "{place}: {}", defaults["unit"]);
-    assert!(!list(&defaults["thresholds"]["steps"]).is_empty(), "{place}");
+    assert!(
+        UNITS.contains(&string(&defaults["unit"])),
+        "{place}: {}",
+        defaults["unit"]
+    );
+    assert!(
+        !list(&defaults["thresholds"]["steps"]).is_empty(),
+        "{place}"
+    );
     assert_eq!(panel["datasource"]["uid"], "${datasource}", "{place}");
     assert_unit(title, string(&defaults["unit"]), &place);
     if ["timeseries", "state-timeline"].contains(&string(&panel["type"])) {
@@ -154,18 +210,31 @@ fn assert_panel(uid: &str, panel: &Value) {
     }
     let targets = list(&panel["targets"]);
     assert!(!targets.is_empty(), "{place}");
-    let ids: BTreeSet<&str> = targets.iter().map(|asked| string(&asked["refId"])).collect();
+    let ids: BTreeSet<&str> = targets
+        .iter()
+        .map(|asked| string(&asked["refId"]))
+        .collect();
     assert_eq!(ids.len(), targets.len(), "{place}");
     for asked in targets {
         let expression = string(&asked["expr"]);
-        assert!(!expression.contains("{@") && !expression.contains("}}"), "{place}: {expression}");
-        assert!(!string(&asked["legendFormat"]).is_empty(), "{place}: {expression}");
+        assert!(
+            !expression.contains("{@") && !expression.contains("}}"),
+            "{place}: {expression}"
+        );
+        assert!(
+            !string(&asked["legendFormat"]).is_empty(),
+            "{place}: {expression}"
+        );
         // A rate over less than four scrapes shows gaps: Grafana knows the scrape interval.
         let is_rate = expression.contains("rate(") || expression.contains("increase(");
-        let is_right = expression.contains("[$__rate_interval]") || expression.contains("[$__range]");
+        let is_right =
+            expression.contains("[$__rate_interval]") || expression.contains("[$__range]");
         assert!(!is_rate || is_right, "{place}: {expression}");
         let is_chosen = expression.contains("$namespace");
-        assert!(is_chosen, "{place}: not what the variables choose: {expression}");
+        assert!(
+            is_chosen,
+            "{place}: not what the variables choose: {expression}"
+        );
     }
 }
 

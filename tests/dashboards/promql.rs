@@ -1,11 +1,18 @@
 //! Which metrics and labels an expression names. What Prometheus itself thinks of it is asked elsewhere.
 
 /// What follows has labels between its brackets.
-const LISTS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
+const LISTS: [&str; 6] = [
+    "by",
+    "without",
+    "on",
+    "ignoring",
+    "group_left",
+    "group_right",
+];
 /// Words of the language that are neither.
 const WORDS: [&str; 15] = [
-    "and", "or", "unless", "offset", "bool", "sum", "min", "max", "avg", "count", "topk", "bottomk",
-    "quantile", "stddev", "group",
+    "and", "or", "unless", "offset", "bool", "sum", "min", "max", "avg", "count", "topk",
+    "bottomk", "quantile", "stddev", "group",
 ];
 
 #[derive(Debug, Default)]

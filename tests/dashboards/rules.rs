@@ -41,10 +41,16 @@ impl Alert {
             assert!(!told.is_empty(), "{name} has no {annotation}");
         }
         let description = rule["annotations"]["description"].as_str().unwrap();
-        assert!(description.contains("First "), "{name} does not say what to do first");
+        assert!(
+            description.contains("First "),
+            "{name} does not say what to do first"
+        );
         assert!(description.contains("$labels.pod"), "{name} names no pod");
         let runbook = rule["annotations"]["runbook_url"].as_str().unwrap();
-        assert!(runbook.ends_with(&format!("#{}", name.to_lowercase())), "{runbook}");
+        assert!(
+            runbook.ends_with(&format!("#{}", name.to_lowercase())),
+            "{runbook}"
+        );
         // Who is paged at once is paged for what is over already.
         assert!(rule["for"].is_string() || severity == "info", "{name}");
     }
@@ -57,7 +63,9 @@ fn yaml(text: &str) -> Value {
 fn rules() -> Vec<Value> {
     let file = yaml(&text(RULES));
     let groups = file["groups"].as_array().unwrap().clone();
-    let rules = groups.into_iter().flat_map(|group| group["rules"].as_array().unwrap().clone());
+    let rules = groups
+        .into_iter()
+        .flat_map(|group| group["rules"].as_array().unwrap().clone());
     rules.collect()
 }
 
@@ -71,12 +79,19 @@ pub(crate) fn alerts() -> Vec<Alert> {
 
 /// The names of recorded series.
 pub(crate) fn records() -> Vec<String> {
-    let records = rules().into_iter().filter_map(|rule| Some(rule["record"].as_str()?.to_owned()));
+    let records = rules()
+        .into_iter()
+        .filter_map(|rule| Some(rule["record"].as_str()?.to_owned()));
     records.collect()
 }
 
 pub(crate) fn runbooks() -> Vec<String> {
-    let runbook = |alert: Alert| alert.rule["annotations"]["runbook_url"].as_str().unwrap().to_owned();
+    let runbook = |alert: Alert| {
+        alert.rule["annotations"]["runbook_url"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
     alerts().into_iter().map(runbook).collect()
 }
 
@@ -86,7 +101,12 @@ pub(crate) fn expressions() -> Vec<Expression> {
         let name = rule["alert"].as_str().or(rule["record"].as_str()).unwrap();
         Expression {
             place: format!("{RULES}, {name}"),
-            text: rule["expr"].as_str().unwrap().split_whitespace().collect::<Vec<_>>().join(" "),
+            text: rule["expr"]
+                .as_str()
+                .unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" "),
             legend: String::new(),
         }
     });
@@ -101,7 +121,9 @@ pub(crate) fn labels(record: &str) -> Option<Vec<&'static str>> {
     let level = record.split(':').next()?;
     let labels = level.split('_').flat_map(|word| {
         let known = LEVELS.iter().find(|(level, _)| *level == word);
-        known.unwrap_or_else(|| panic!("{record}: what is the level {word}?")).1
+        known
+            .unwrap_or_else(|| panic!("{record}: what is the level {word}?"))
+            .1
     });
     Some(labels.copied().collect())
 }
@@ -128,7 +150,9 @@ pub(crate) fn tested() -> Tested {
         for test in file["tests"].as_array().unwrap() {
             for case in test["alert_rule_test"].as_array().into_iter().flatten() {
                 let name = case["alertname"].as_str().unwrap().to_owned();
-                let fires = case["exp_alerts"].as_array().is_some_and(|alerts| !alerts.is_empty());
+                let fires = case["exp_alerts"]
+                    .as_array()
+                    .is_some_and(|alerts| !alerts.is_empty());
                 match fires {
                     true => tested.firing.insert(name),
                     false => tested.silent.insert(name),
@@ -153,7 +177,8 @@ pub(crate) fn with_static_targets(example: &str, targets: Value) -> String {
     let mut file = yaml(example);
     let job = file["scrape_configs"][0].take();
     let mut job = job.as_object().unwrap().clone();
-    job.remove("kubernetes_sd_configs").expect("pods are discovered");
+    job.remove("kubernetes_sd_configs")
+        .expect("pods are discovered");
     job.insert("static_configs".into(), targets);
     serde_json::json!({"scrape_configs": [job]}).to_string()
 }

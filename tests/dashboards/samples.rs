@@ -8,8 +8,15 @@ use std::time::{Duration, SystemTime};
 use Kind::{Counter, Gauge, Histogram};
 
 /// What all that is scraped has; the last three are of Prometheus' own making.
-pub(crate) const OF_TARGETS: [&str; 7] =
-    ["namespace", "workload", "pod", "container", "alertname", "alertstate", "severity"];
+pub(crate) const OF_TARGETS: [&str; 7] = [
+    "namespace",
+    "workload",
+    "pod",
+    "container",
+    "alertname",
+    "alertstate",
+    "severity",
+];
 
 /// Metrics that no panel has to show.
 pub(crate) const NOT_SHOWN: [&str; 1] = [
@@ -28,20 +35,32 @@ enum Kind {
 }
 
 /// Name, kind, labels with some of their values.
-type Metric = (&'static str, Kind, &'static [(&'static str, &'static [&'static str])]);
+type Metric = (
+    &'static str,
+    Kind,
+    &'static [(&'static str, &'static [&'static str])],
+);
 
 const POOL: (&str, &[&str]) = ("db_client_connection_pool_name", &["app"]);
 const NONE: &str = "";
 
 /// execpool's, by their names in Prometheus.
 const METRICS: [Metric; 44] = [
-    ("db_client_connection_count", Gauge, &[POOL, ("db_client_connection_state", &["idle", "used"])]),
+    (
+        "db_client_connection_count",
+        Gauge,
+        &[POOL, ("db_client_connection_state", &["idle", "used"])],
+    ),
     ("db_client_connection_idle_max", Gauge, &[POOL]),
     ("db_client_connection_idle_min", Gauge, &[POOL]),
     ("db_client_connection_max", Gauge, &[POOL]),
     ("db_client_connection_pending_requests", Gauge, &[POOL]),
     ("db_client_connection_timeouts_total", Counter, &[POOL]),
-    ("db_client_connection_create_time_seconds", Histogram, &[POOL]),
+    (
+        "db_client_connection_create_time_seconds",
+        Histogram,
+        &[POOL],
+    ),
     ("db_client_connection_wait_time_seconds", Histogram, &[POOL]),
     ("db_client_connection_use_time_seconds", Histogram, &[POOL]),
     (
@@ -62,21 +81,46 @@ const METRICS: [Metric; 44] = [
     ("execpool_budget_reserve", Gauge, &[]),
     ("execpool_budget_waiting", Gauge, &[]),
     ("execpool_budget_oldest_wait_seconds", Gauge, &[]),
-    ("execpool_execution_count", Gauge, &[("state", &["active", "ending"])]),
-    ("execpool_execution_ended_total", Counter, &[("reason", &["deleted", "deadline"])]),
+    (
+        "execpool_execution_count",
+        Gauge,
+        &[("state", &["active", "ending"])],
+    ),
+    (
+        "execpool_execution_ended_total",
+        Counter,
+        &[("reason", &["deleted", "deadline"])],
+    ),
     (
         "execpool_session_count",
         Gauge,
-        &[("state", &["active", "idle_in_transaction", "idle", "waiting", "unbound"])],
+        &[(
+            "state",
+            &[
+                "active",
+                "idle_in_transaction",
+                "idle",
+                "waiting",
+                "unbound",
+            ],
+        )],
     ),
     ("execpool_session_opened_total", Counter, &[]),
-    ("execpool_session_closed_total", Counter, &[("reason", &["terminated", "vanished"])]),
+    (
+        "execpool_session_closed_total",
+        Counter,
+        &[("reason", &["terminated", "vanished"])],
+    ),
     (
         "execpool_session_leaks_total",
         Counter,
         &[("kind", &["suspect", "recovered", "reclaimed", "ended"])],
     ),
-    ("execpool_session_oldest_seconds", Gauge, &[("state", &["active", "idle_in_transaction", "idle"])]),
+    (
+        "execpool_session_oldest_seconds",
+        Gauge,
+        &[("state", &["active", "idle_in_transaction", "idle"])],
+    ),
     (
         "execpool_checkout_held_seconds_total",
         Counter,
@@ -85,22 +129,52 @@ const METRICS: [Metric; 44] = [
     (
         "execpool_server_errors_total",
         Counter,
-        &[("phase", &["connect", "auth", "relay"]), ("class", &["08", "28", "53"])],
+        &[
+            ("phase", &["connect", "auth", "relay"]),
+            ("class", &["08", "28", "53"]),
+        ],
     ),
-    ("execpool_cancels_total", Counter, &[("origin", &["client", "disconnect", "execution", "cleanup"])]),
+    (
+        "execpool_cancels_total",
+        Counter,
+        &[("origin", &["client", "disconnect", "execution", "cleanup"])],
+    ),
     ("execpool_pins_total", Counter, &[("reason", &["other"])]),
-    ("execpool_database_connections", Gauge, &[("kind", &["max", "ours", "others"])]),
+    (
+        "execpool_database_connections",
+        Gauge,
+        &[("kind", &["max", "ours", "others"])],
+    ),
     ("execpool_exhaustion_state", Gauge, &[]),
     (
         "execpool_reactor_actions_total",
         Counter,
-        &[("action", &["annotate", "cleanup", "restart"]), ("outcome", &["ok", "refused"])],
+        &[
+            ("action", &["annotate", "cleanup", "restart"]),
+            ("outcome", &["ok", "refused"]),
+        ],
     ),
-    ("execpool_resources", Gauge, &[("kind", &["browser", "file"])]),
-    ("execpool_execution_connections", Gauge, &[("execpool_execution_id", &["run-1", "run-2"])]),
-    ("execpool_execution_held_seconds_total", Counter, &[("execpool_execution_id", &["run-1", "run-2"])]),
+    (
+        "execpool_resources",
+        Gauge,
+        &[("kind", &["browser", "file"])],
+    ),
+    (
+        "execpool_execution_connections",
+        Gauge,
+        &[("execpool_execution_id", &["run-1", "run-2"])],
+    ),
+    (
+        "execpool_execution_held_seconds_total",
+        Counter,
+        &[("execpool_execution_id", &["run-1", "run-2"])],
+    ),
     ("execpool_log_dropped_total", Counter, &[]),
-    ("process_cpu_time_seconds_total", Counter, &[("cpu_mode", &["user", "system"])]),
+    (
+        "process_cpu_time_seconds_total",
+        Counter,
+        &[("cpu_mode", &["user", "system"])],
+    ),
     ("process_memory_usage_bytes", Gauge, &[]),
     ("process_open_file_descriptor_count", Gauge, &[]),
     (
@@ -108,12 +182,28 @@ const METRICS: [Metric; 44] = [
         Counter,
         &[("error_type", &[NONE, "unavailable"])],
     ),
-    ("otel_sdk_exporter_span_exported_total", Counter, &[("error_type", &[NONE, "unavailable"])]),
+    (
+        "otel_sdk_exporter_span_exported_total",
+        Counter,
+        &[("error_type", &[NONE, "unavailable"])],
+    ),
     // From here on: Prometheus' own, and the kubelet's.
     ("up", Gauge, &[]),
-    ("container_memory_working_set_bytes", Gauge, &[("container", &["app", "execpool"])]),
-    ("container_spec_memory_limit_bytes", Gauge, &[("container", &["app", "execpool"])]),
-    ("container_start_time_seconds", Gauge, &[("container", &["app", "execpool"])]),
+    (
+        "container_memory_working_set_bytes",
+        Gauge,
+        &[("container", &["app", "execpool"])],
+    ),
+    (
+        "container_spec_memory_limit_bytes",
+        Gauge,
+        &[("container", &["app", "execpool"])],
+    ),
+    (
+        "container_start_time_seconds",
+        Gauge,
+        &[("container", &["app", "execpool"])],
+    ),
 ];
 
 /// Upper bounds of buckets, in seconds.
@@ -127,7 +217,10 @@ pub(crate) fn is_prometheus(word: &str) -> bool {
 
 /// execpool's own metrics.
 pub(crate) fn ours() -> impl Iterator<Item = &'static str> {
-    METRICS.iter().map(|(name, _, _)| *name).filter(|name| is_prometheus(name))
+    METRICS
+        .iter()
+        .map(|(name, _, _)| *name)
+        .filter(|name| is_prometheus(name))
 }
 
 /// The labels of each series that can be asked for, by its name.
@@ -149,7 +242,9 @@ pub(crate) fn labels() -> BTreeMap<String, Vec<&'static str>> {
 }
 
 /// Every way to choose one value of each label.
-fn choices(labels: &[(&'static str, &'static [&'static str])]) -> Vec<Vec<(&'static str, &'static str)>> {
+fn choices(
+    labels: &[(&'static str, &'static [&'static str])],
+) -> Vec<Vec<(&'static str, &'static str)>> {
     let mut all = vec![vec![]];
     for (label, values) in labels {
         let with = |chosen: &Vec<_>, value: &&'static str| {
@@ -157,7 +252,10 @@ fn choices(labels: &[(&'static str, &'static [&'static str])]) -> Vec<Vec<(&'sta
             chosen.push((label, value));
             chosen
         };
-        all = all.iter().flat_map(|chosen| values.iter().map(move |value| with(chosen, value))).collect();
+        all = all
+            .iter()
+            .flat_map(|chosen| values.iter().map(move |value| with(chosen, value)))
+            .collect();
     }
     all
 }
@@ -175,10 +273,24 @@ fn value(name: &str, kind: Kind, labels: &[(&str, &str)], wrong: bool, step: u64
         // Exhausted, well again, exhausted again.
         ("execpool_exhaustion_state", true) if !(20..40).contains(&step) => 3.0,
         ("execpool_exhaustion_state", _) => 0.0,
-        ("execpool_session_leaks_total", _) => if is("suspect") { 12.0 } else { 1.0 },
+        ("execpool_session_leaks_total", _) => {
+            if is("suspect") {
+                12.0
+            } else {
+                1.0
+            }
+        }
         ("execpool_session_oldest_seconds", true) => 400.0,
-        ("execpool_checkout_held_seconds_total", _) => steps * if is("active") { 30.0 } else { 300.0 },
-        ("execpool_database_connections", _) => if is("max") { 100.0 } else { 40.0 },
+        ("execpool_checkout_held_seconds_total", _) => {
+            steps * if is("active") { 30.0 } else { 300.0 }
+        }
+        ("execpool_database_connections", _) => {
+            if is("max") {
+                100.0
+            } else {
+                40.0
+            }
+        }
         ("up", wrong) => f64::from(!wrong),
         ("container_memory_working_set_bytes", true) => 95e6,
         ("container_spec_memory_limit_bytes", _) => 1e8,
@@ -190,7 +302,10 @@ fn value(name: &str, kind: Kind, labels: &[(&str, &str)], wrong: bool, step: u64
 
 /// All series, as text that `promtool tsdb create-blocks-from openmetrics` reads.
 pub(crate) fn openmetrics() -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let steps = LENGTH.as_secs() / STEP;
     let mut text = String::new();
     for (pod, wrong) in [("agent-1", false), ("agent-2", true), ("agent-3", false)] {
@@ -227,7 +342,14 @@ fn put(text: &mut String, name: &str, kind: Kind, labels: &str, value: f64, at: 
     for (place, bound) in BOUNDS.iter().enumerate() {
         // Where all is slow, a tenth takes over 5 s.
         let share = if slow && place < 4 { 0.9 } else { 1.0 };
-        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {} {at}", value * share);
+        let _ = writeln!(
+            text,
+            "{name}_bucket{{{labels},le=\"{bound}\"}} {} {at}",
+            value * share
+        );
     }
-    let _ = writeln!(text, "{name}_sum{{{labels}}} {value} {at}\n{name}_count{{{labels}}} {value} {at}");
+    let _ = writeln!(
+        text,
+        "{name}_sum{{{labels}}} {value} {at}\n{name}_count{{{labels}}} {value} {at}"
+    );
 }

@@ -42,7 +42,8 @@ impl Prometheus {
         let free = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let address = free.local_addr().expect("it is bound").to_string();
         drop(free);
-        let log = fs::File::create(directory.path().join("log")).expect("the directory was just made");
+        let log =
+            fs::File::create(directory.path().join("log")).expect("the directory was just made");
         let child = Command::new(tools::prometheus())
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", data.display()))
@@ -54,10 +55,19 @@ impl Prometheus {
             .spawn()
             .expect("Prometheus can be run");
         let watchdog = Watchdog::over(child.id(), Signal::SIGKILL, directory.path());
-        let prometheus = Self { directory, address, child, watchdog: Some(watchdog) };
+        let prometheus = Self {
+            directory,
+            address,
+            child,
+            watchdog: Some(watchdog),
+        };
         eventually(START, "Prometheus answers", async || {
             let answer = get(&prometheus.address, "/api/v1/query?query=1").await;
-            if answer["status"] == "success" { Ok(()) } else { Err(prometheus.log()) }
+            if answer["status"] == "success" {
+                Ok(())
+            } else {
+                Err(prometheus.log())
+            }
         })
         .await;
         prometheus
@@ -83,11 +93,15 @@ impl Prometheus {
         &self.address
     }
 
-    /// Up to now.
+    /// Up to now, and the second that has begun.
     pub(crate) fn window(&self, length: Duration) -> Window {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later");
-        let step = Duration::from_secs(10);
-        Window { from: (now - length).as_secs(), to: now.as_secs(), step }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let to = now.expect("it is later").as_secs() + 1;
+        Window {
+            from: to - length.as_secs(),
+            to,
+            step: Duration::from_secs(10),
+        }
     }
 
     /// Waits until each of these has been recorded.
@@ -106,14 +120,27 @@ impl Prometheus {
     pub(crate) async fn targets(&self) -> Vec<(String, String)> {
         let found = eventually(START, "there are targets", async || {
             let answer = get(&self.address, "/api/v1/targets?state=active").await;
-            let targets = answer["data"]["activeTargets"].as_array().cloned().unwrap_or_default();
-            if targets.is_empty() { Err(answer) } else { Ok(targets) }
+            let targets = answer["data"]["activeTargets"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            if targets.is_empty() {
+                Err(answer)
+            } else {
+                Ok(targets)
+            }
         })
         .await;
         let label = |target: &serde_json::Value, name: &str| {
-            target["labels"][name].as_str().unwrap_or_default().to_owned()
+            target["labels"][name]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
         };
-        found.iter().map(|one| (label(one, "workload"), label(one, "pod"))).collect()
+        found
+            .iter()
+            .map(|one| (label(one, "workload"), label(one, "pod")))
+            .collect()
     }
 
     fn log(&self) -> String {
