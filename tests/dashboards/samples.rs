@@ -45,7 +45,7 @@ const POOL: (&str, &[&str]) = ("db_client_connection_pool_name", &["app"]);
 const NONE: &str = "";
 
 /// execpool's, by their names in Prometheus.
-const METRICS: [Metric; 44] = [
+const METRICS: [Metric; 45] = [
     (
         "db_client_connection_count",
         Gauge,
@@ -170,6 +170,7 @@ const METRICS: [Metric; 44] = [
         &[("execpool_execution_id", &["run-1", "run-2"])],
     ),
     ("execpool_log_dropped_total", Counter, &[]),
+    ("execpool_snapshot_age_seconds", Gauge, &[]),
     (
         "process_cpu_time_seconds_total",
         Counter,
