@@ -12,7 +12,7 @@ help: ## This list
 
 # The debug build: what is shown are counts, and `make test` has built most of it.
 demo: ## A dozen agents through execpool, live, and straight at PostgreSQL
-	@env=$$(scripts/setup) && eval "$$env" && cargo build --quiet --locked && \
+	@env=$$(scripts/setup --demo) && eval "$$env" && cargo build --quiet --locked && \
 		exec cargo run --quiet --locked -- demo
 
 test: ## Every test, over real sockets against a real PostgreSQL
@@ -31,7 +31,7 @@ bench: ## CPU, throughput and memory beside PgBouncer; ROUNDS=1 SECONDS=2 to try
 mutants: setup ## Faults put in on purpose: each must make its test fail
 	@env=$$(scripts/setup --find) && eval "$$env" && scripts/mutants
 
-setup: ## Find or install PostgreSQL, a Python with the drivers, a C compiler
+setup: ## Find or install all that the tests need: PostgreSQL, drivers, a collector, Prometheus
 	@scripts/setup >/dev/null
 
 build: ## Build execpool (debug)

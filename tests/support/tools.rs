@@ -15,6 +15,16 @@ pub(crate) fn pgbouncer() -> PathBuf {
     PathBuf::from(setting("EXECPOOL_PGBOUNCER"))
 }
 
+/// Prometheus.
+pub(crate) fn prometheus() -> PathBuf {
+    PathBuf::from(setting("EXECPOOL_PROMETHEUS"))
+}
+
+/// Prometheus' tool for rules and blocks.
+pub(crate) fn promtool() -> PathBuf {
+    PathBuf::from(setting("EXECPOOL_PROMTOOL"))
+}
+
 /// The python3 that has the drivers.
 pub(crate) fn python() -> PathBuf {
     PathBuf::from(setting("EXECPOOL_PYTHON"))
