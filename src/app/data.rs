@@ -19,6 +19,7 @@ use crate::pool::{Lender, PoolLimits, UpstreamNumber};
 use crate::server::Password;
 use crate::session::{Limit, Limits, Table};
 
+use super::measuring::Measuring;
 use super::monitors::Monitors;
 use super::{StartError, keeper};
 
@@ -30,15 +31,24 @@ pub(super) struct DataPlane {
     thread: JoinHandle<()>,
 }
 
+/// What the data plane knows of the rest of the process.
+pub(super) struct Outside<'a> {
+    /// The main thread's runtime.
+    pub(super) main: &'a Handle,
+    /// Through these backends are ended by force, on the main thread.
+    pub(super) monitors: &'a Arc<Monitors>,
+    /// Where it is told what happens.
+    pub(super) events: Arc<Events>,
+    /// How long things take; none: nobody wants to know.
+    pub(super) measuring: Option<&'a Measuring>,
+}
+
 impl DataPlane {
-    /// Starts it, serving the socket. Backends are ended by force through `monitors`, on `main`; what
-    /// happens is told to `events`.
+    /// Starts it, serving the socket.
     pub(super) fn start(
         running: watch::Receiver<Arc<Running>>,
         sockets: (StdListener, Vec<StdTcpListener>),
-        main: &Handle,
-        monitors: &Arc<Monitors>,
-        events: Arc<Events>,
+        outside: Outside<'_>,
     ) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -46,15 +56,18 @@ impl DataPlane {
             .map_err(StartError::Runtime)?;
         let now = Arc::clone(&running.borrow());
         let config = &now.loaded.config;
-        let lender = Lender::new(budget(config), runtime.handle().clone(), events);
+        let lender = Lender::new(budget(config), runtime.handle().clone(), outside.events);
         let upstreams = numbered(config, &[]);
+        if let Some(measuring) = outside.measuring {
+            lender.time(measuring.timings(&upstreams));
+        }
         let executions = Executions::new(
             rules(config),
             config.execution.grace,
             upstreams.iter().map(upstream).collect(),
             lender,
             Arc::new(Table::default()),
-            monitors.terminate(main),
+            outside.monitors.terminate(outside.main),
             runtime.handle().clone(),
         );
         executions.set_cleanup(cleanup(config));

@@ -8,6 +8,7 @@
 //! | [`error`] | why the process does not start |
 //! | `data` | the data plane: its thread, what lives on it |
 //! | `keeper` | what time alone does on the data plane |
+//! | `measuring` | what is measured of the data plane, and told by instruments |
 //! | `monitors` | the monitor of each upstream |
 //! | `probing` | what probes are told |
 //! | [`source`] | where the configuration comes from |
@@ -18,6 +19,7 @@
 mod data;
 pub mod error;
 mod keeper;
+mod measuring;
 mod monitors;
 mod probing;
 mod reload;
@@ -46,6 +48,7 @@ use crate::telemetry::{self, Environment, Exports, LogGuard, probes};
 
 use data::DataPlane;
 pub use error::StartError;
+use measuring::Measuring;
 use monitors::Monitors;
 use reload::Reloader;
 pub use source::{Look, Source};
@@ -102,7 +105,18 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
     let addresses = Addresses::of(probes.as_ref(), &tcp);
     let events = Arc::new(Events::default());
     let (main, sockets) = (runtime.handle(), (postgres_socket, tcp));
-    let data = DataPlane::start(seen, sockets, main, &monitors, Arc::clone(&events))?;
+    // Where nobody reads it, nothing is measured.
+    let measuring = exports.is_read().then(|| {
+        let of_executions = exports.top_executions();
+        Arc::new(Measuring::on(&exports.meter(), of_executions.as_ref()))
+    });
+    let outside = data::Outside {
+        main,
+        monitors: &monitors,
+        events: Arc::clone(&events),
+        measuring: measuring.as_deref(),
+    };
+    let data = DataPlane::start(seen, sockets, outside)?;
     let life = Arc::new(Life::default());
     life.is_bound_now();
     let event = Event::Start {
@@ -125,6 +139,7 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         look,
         log: Arc::clone(&log),
         monitors,
+        measuring,
         places: Arc::new([control_place, postgres_place]),
         life,
         probes,
@@ -142,6 +157,8 @@ struct House {
     look: Look,
     log: Arc<LogGuard>,
     monitors: Arc<Monitors>,
+    /// None where nothing is measured for others.
+    measuring: Option<Arc<Measuring>>,
     places: Arc<[BoundSocket; 2]>,
     life: Arc<Life>,
     probes: Option<StdTcpListener>,
@@ -200,6 +217,7 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         service: Arc::clone(data.service()),
         control: Arc::clone(&control),
         monitors: house.monitors,
+        measuring: house.measuring.clone(),
         places: Arc::clone(&house.places),
         log: house.log,
         upstreams,
@@ -207,6 +225,10 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         addresses,
         life: Arc::clone(&life),
     };
+    if let Some(measuring) = house.measuring {
+        let (remote, control) = (remote.clone(), Arc::clone(&control));
+        tokio::spawn(measuring.run(remote, control, running.clone()));
+    }
     let reloader = Reloader::new(house.source, house.look, stage, house.running);
     tokio::spawn(reloader.run(asked));
     let (stop, stopped) = oneshot::channel::<()>();

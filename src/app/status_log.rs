@@ -66,7 +66,7 @@ pub(super) async fn run(
         };
         let ever = Ever {
             sessions_opened: sessions.opened,
-            sessions_closed: sessions.closed,
+            sessions_closed: sessions.closed(),
             executions_begun: executions.begun(),
             executions_ended: executions.over(),
         };

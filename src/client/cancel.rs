@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::execution::Executions;
 use crate::execution::cancel::Cancelled;
+use crate::metrics::Origin;
 use crate::session::{Peer, Session};
 
 /// Above what a server gives to its backends.
@@ -103,7 +104,11 @@ impl Cancels {
         let Some(session) = self.find(pid, u32::from_ne_bytes(key), peer) else {
             return;
         };
-        if let Some(Cancelled::Query(request)) = executions.cancel(&session) {
+        let cancelled = executions.cancel(&session);
+        if cancelled.is_some() {
+            executions.lender().counters().cancelled(Origin::Client);
+        }
+        if let Some(Cancelled::Query(request)) = cancelled {
             request.send().await;
         }
     }

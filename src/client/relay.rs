@@ -7,9 +7,11 @@
 mod standing;
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::metrics::{Code, Counters, Operations};
 use crate::protocol::expect::Expectations;
 use crate::protocol::frame::Violation;
 use crate::protocol::message::Report;
@@ -62,6 +64,16 @@ pub(super) struct Relay<'a> {
     notices: Vec<u8>,
     /// Whether the server itself has told the client that it ends the session.
     server_said_goodbye: bool,
+    meters: Meters,
+    /// With what the operation under way has failed, if it has.
+    failing: Option<Code>,
+}
+
+/// Where a relay counts, and tells how long the server takes; none: nobody wants to know.
+#[derive(Debug, Clone)]
+pub(super) struct Meters {
+    pub(super) counters: Arc<Counters>,
+    pub(super) operations: Option<Arc<Operations>>,
 }
 
 impl<'a> Relay<'a> {
@@ -72,6 +84,7 @@ impl<'a> Relay<'a> {
         forbidden: &'a Forbidden,
         gatepost: &'a Gatepost,
         taint: Taint,
+        meters: Meters,
     ) -> Self {
         Self {
             line,
@@ -90,6 +103,24 @@ impl<'a> Relay<'a> {
             taint,
             notices: Vec::new(),
             server_said_goodbye: false,
+            meters,
+            failing: None,
+        }
+    }
+
+    /// Whether the server has told the client that it ends the session.
+    pub(super) fn was_told(&self) -> bool {
+        self.server_said_goodbye
+    }
+
+    /// What is under way will not be answered: it has failed, with `code` unless the server has told
+    /// one.
+    pub(super) fn gave_up(&mut self, code: Code) {
+        let Some(operations) = &self.meters.operations else {
+            return;
+        };
+        if let Some(took) = self.session.unanswered_for() {
+            operations.answered(took, self.failing.take().or(Some(code)));
         }
     }
 
@@ -362,15 +393,20 @@ impl<'a> Relay<'a> {
 
     /// Scans and forwards what the server has sent.
     fn pass_down(&mut self, bytes: &[u8]) -> Option<Over> {
-        let mut seen = FromServer::default();
+        let mut seen = FromServer {
+            failing: self.failing,
+            ..FromServer::default()
+        };
         let fed = self.backend.feed(bytes, &mut |event| {
             seen.take(
                 event,
                 &mut self.expectations,
                 self.connection,
                 self.forbidden,
+                &self.meters.counters,
             );
         });
+        self.failing = seen.failing;
         self.server_said_goodbye |= seen.fatal;
         if seen.out_of_step && self.in_step {
             self.in_step = false;
@@ -400,7 +436,10 @@ impl<'a> Relay<'a> {
                 // A batch without its Sync has begun behind it.
                 false => State::Active,
             });
-            self.session.ready(in_transaction, seen.between, stands);
+            let took = self.session.ready(in_transaction, seen.between, stands);
+            if let Some(operations) = &self.meters.operations {
+                operations.answered(took, seen.failed);
+            }
         }
         None
     }

@@ -75,7 +75,12 @@ impl Wait<'_> {
                         return Waited::Gone;
                     }
                 }
-                checkout = &mut checkout => return self.answered(checkout, mail).await,
+                checkout = &mut checkout => {
+                    if let (Ok(_), Some(timings)) = (&checkout, lender.timings(admission.upstream)) {
+                        timings.waited(begun.elapsed());
+                    }
+                    return self.answered(checkout, mail).await;
+                }
                 () = session.wait_cancelled() => {
                     let report = words::cancelled_while_waiting(self.severity);
                     return Waited::Refused(encoded(&report));
@@ -150,6 +155,8 @@ impl Wait<'_> {
 
     /// Nothing came in time: the same sentence for the client and for the log.
     fn in_vain(&self, session: &Session, waited: Duration) -> Vec<u8> {
+        let lender = self.service.executions().lender();
+        lender.timed_out(self.admission.upstream);
         let holders = self.service.serving().settings.holders;
         let sessions = self.service.executions().sessions();
         let (report, limit) = self.wanting(session, waited, |wanting| {

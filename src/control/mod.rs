@@ -56,6 +56,7 @@ use crate::pool::{PoolLimits, UpstreamNumber};
 use crate::shutdown::Life;
 
 pub use configuration::Configuration;
+pub use health::Room;
 use health::Watched;
 pub use within::Within;
 

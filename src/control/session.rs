@@ -4,6 +4,7 @@ use http::StatusCode;
 
 use crate::execution::cancel::Cancelled;
 use crate::execution::{Gone, ReasonText};
+use crate::metrics::words::{Close, Origin};
 use crate::protocol::message::{Report, Severity, SqlState};
 use crate::session::{self, Ending, Grace, SessionId};
 
@@ -36,6 +37,9 @@ pub(super) async fn cancel(control: &Control, asked: &Asked, place: &Place) -> A
             Some(Cancelled::Wait) => What::Wait,
             None => What::Nothing(session.state()),
         };
+        if !matches!(what, What::Nothing(_)) {
+            executions.lender().counters().cancelled(Origin::Other);
+        }
         Some((session.identity().execution.to_string(), what))
     });
     let (execution, what) = found.await?.ok_or_else(|| none(asked))?;
@@ -109,6 +113,7 @@ fn ending(session: &session::Session, who: &str, text: Option<&ReasonText>) -> E
     );
     let hint = "Its server connection is closed. Connect again, unless it was meant to stop.";
     Ending {
+        cause: Close::Deleted,
         report: Report::new(Severity::Fatal, SqlState::ADMIN_SHUTDOWN, message).with_hint(hint),
         grace: Grace::none(),
     }

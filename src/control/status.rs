@@ -128,7 +128,7 @@ fn session_counts(
         total: counts.by_state.iter().sum(),
         by_state: by_state.into_iter().collect(),
         opened: counts.opened,
-        closed: counts.closed,
+        closed: counts.closed(),
         refused,
         panics: counts.panics,
         leak_suspects: counts.suspects(),

@@ -192,7 +192,7 @@ impl Executions {
         let executions = inner.registry.counts();
         Ever {
             sessions_opened: sessions.opened,
-            sessions_closed: sessions.closed,
+            sessions_closed: sessions.closed(),
             executions_begun: executions.begun(),
             executions_ended: executions.over(),
         }

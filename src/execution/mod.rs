@@ -51,4 +51,4 @@ pub use resources::{Registered, ResourceCounts, ResourceId, ResourceKind};
 pub use rules::{Rules, Untagged};
 pub use run::{Kind, Remains, Run, State, Summary};
 pub use teardown::Ended;
-pub use view::{PoolView, View};
+pub use view::{Large, PoolView, View};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::events::{Event, Seconds, Text};
+use crate::metrics::Close;
 use crate::pool::{ExecutionNumber, PoolId, UpstreamNumber};
 use crate::protocol::message::{Report, Severity, SqlState};
 use crate::protocol::startup::ExecutionId;
@@ -50,7 +51,11 @@ pub(super) fn ending(id: &ExecutionId, reason: Reason, grace: Grace) -> Ending {
         format!("execpool: execution {id} has ended: {reason}"),
     )
     .with_hint("Its connections are closed. Connect with another execution id.");
-    Ending { report, grace }
+    Ending {
+        report,
+        grace,
+        cause: Close::Execution,
+    }
 }
 
 impl Executions {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::metrics::Close;
 use crate::protocol::message::{Report, Severity, SqlState, seconds};
 use crate::session::{Ending, Grace, SessionId, Snapshot};
 
@@ -211,6 +212,7 @@ fn ending(session: &Snapshot, why: Why, waiting: usize) -> Ending {
     let hint =
         "Close connections, and end transactions, before waiting for anything but the database.";
     Ending {
+        cause: Close::Cleanup,
         report: Report::new(Severity::Fatal, SqlState::ADMIN_SHUTDOWN, message).with_hint(hint),
         grace: Grace::none(),
     }

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::server::Connection;
+use tokio::time::error::Elapsed;
+
+use crate::metrics::{Class, Phase};
+use crate::server::connection::Unclean;
+use crate::server::{Address, Connection};
 
 use super::PoolId;
 use super::WaiterId;
@@ -111,7 +115,9 @@ impl Checkout {
             return false;
         };
         let ping = tokio::time::timeout(target.connect_timeout, connection.ping());
-        let answered = matches!(ping.await, Ok(Ok(())));
+        let answer = ping.await;
+        self.counted(Phase::Ping, &answer);
+        let answered = matches!(answer, Ok(Ok(())));
         if answered {
             self.cleaned();
         }
@@ -162,10 +168,27 @@ impl Checkout {
                 return self.discard();
             };
             let cleaned = tokio::time::timeout(CLEANING, connection.clean(reset)).await;
+            self.counted(Phase::Reset, &cleaned);
             if matches!(cleaned, Ok(Ok(()))) {
                 self.cleaned();
             }
         }
+    }
+
+    /// Counts what has failed.
+    fn counted(&self, phase: Phase, answer: &Result<Result<(), Unclean>, Elapsed>) {
+        let class = match answer {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.class(),
+            Err(_) => Class::CONNECTION,
+        };
+        self.lender.counters.failed(phase, class);
+    }
+
+    /// Where its server listens.
+    #[must_use]
+    pub fn address(&self) -> Option<&Address> {
+        self.held.connection().map(Connection::address)
     }
 
     /// Its connection is as it came: anybody may have it.

@@ -3,13 +3,14 @@
 //! What a decision of the gate's changes here is done at once; what takes time, dials and
 //! goodbyes, is left in [`After`] for when the lock is free.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::budget::Budget;
+use crate::metrics::Timings;
 use crate::server::{Backend, ConnectError, Connection};
 
 use super::checkout::Checkout;
@@ -38,6 +39,10 @@ pub(super) struct Ledger {
     pub(super) names: Vec<Arc<str>>,
     /// How many connections the database takes, as it was last told; none: as many as are wanted.
     pub(super) told_limit: Option<usize>,
+    /// How many have waited in vain.
+    pub(super) timeouts: BTreeMap<UpstreamNumber, u64>,
+    /// By the numbers of upstreams; empty where nobody wants to know how long things take.
+    pub(super) timings: Vec<Arc<Timings>>,
     /// Of which upstreams it was said, and why, that connections go without TLS.
     pub(super) told_plain: BTreeSet<(UpstreamNumber, &'static str)>,
 }
@@ -86,6 +91,8 @@ impl Ledger {
             reaches: Reaches::default(),
             names: Vec::new(),
             told_limit: None,
+            timeouts: BTreeMap::new(),
+            timings: Vec::new(),
             told_plain: BTreeSet::new(),
         }
     }

@@ -21,7 +21,7 @@ mod stock;
 pub use barrier::{Cancelled, Canceller};
 pub use checkout::Checkout;
 pub use dialer::{Target, Upkeep};
-pub use gate::Counts;
+pub use gate::{Counts, Flow};
 pub use key::{Key, KeySpec, Profile};
 pub use lender::{Lender, Refused};
 pub use pause::Paused;

@@ -30,6 +30,15 @@ impl Address {
     pub fn is_local_socket(&self) -> bool {
         matches!(self, Self::Unix { .. })
     }
+
+    /// The host, or the directory of the socket, and the port: as it is told of what is measured.
+    #[must_use]
+    pub fn place(&self) -> (String, u16) {
+        match self {
+            Self::Tcp { host, port } => (host.clone(), *port),
+            Self::Unix { dir, port } => (dir.display().to_string(), *port),
+        }
+    }
 }
 
 impl From<&Host> for Address {

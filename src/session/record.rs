@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::metrics::Close;
 use crate::protocol::message::Report;
 use crate::protocol::startup::ExecutionId;
 
@@ -46,6 +47,8 @@ pub struct Ending {
     pub report: Report,
     /// How long a running query may go on.
     pub grace: Grace,
+    /// What it is counted as.
+    pub cause: Close,
 }
 
 /// What a session has done so far.
@@ -125,6 +128,8 @@ struct Live {
     answered: Instant,
     transaction: Option<Transaction>,
     suspicion: Suspicion,
+    /// Why it is over: the first word counts.
+    close: Option<Close>,
 }
 
 /// A transaction that is open.
@@ -156,6 +161,7 @@ impl Session {
             answered: now,
             transaction: None,
             suspicion: Suspicion::None,
+            close: None,
         };
         let session = Arc::new(Self {
             id,
@@ -223,8 +229,8 @@ impl Session {
 
     /// The server has sent ReadyForQuery: the last one says whether a transaction is open, and
     /// `between` whether one before it, in the same bytes, said that none was. `stands` is where
-    /// the session stands by it; none, if more is to be answered.
-    pub fn ready(&self, in_transaction: bool, between: bool, stands: Option<State>) {
+    /// the session stands by it; none, if more is to be answered. Answers how long the server took.
+    pub fn ready(&self, in_transaction: bool, between: bool, stands: Option<State>) -> Duration {
         let now = Instant::now();
         let mut live = self.live.lock();
         // What was sent behind the answer before this one, if the server has worked on since then.
@@ -243,6 +249,20 @@ impl Session {
         if let Some(to) = stands {
             live.transition(to, &self.tally, now);
         }
+        now.saturating_duration_since(began)
+    }
+
+    /// For how long the server has worked on what was asked; none if it does not.
+    #[must_use]
+    pub fn unanswered_for(&self) -> Option<Duration> {
+        let live = self.live.lock();
+        let began = live.since.max(live.answered);
+        (live.state == State::Active).then(|| began.elapsed())
+    }
+
+    /// It is over, for this reason. The first word counts.
+    pub fn closes(&self, why: Close) {
+        self.live.lock().close.get_or_insert(why);
     }
 
     /// Suspects it of having been forgotten, if it has asked nothing for so long while it holds a
@@ -289,6 +309,7 @@ impl Session {
 
     /// Tells it to end. The first word counts.
     pub fn end(&self, ending: Ending) {
+        self.closes(ending.cause);
         self.mailbox.end(ending);
     }
 
@@ -361,7 +382,7 @@ impl Session {
 impl Live {
     /// It stands elsewhere now. Answers what that makes of a suspicion.
     fn transition(&mut self, to: State, tally: &Tally, now: Instant) -> Option<Leak> {
-        tally.moved(self.state, to);
+        tally.moved(self.state, to, now);
         self.totals
             .held
             .add(self.state, now.saturating_duration_since(self.since));
@@ -418,6 +439,7 @@ impl Drop for Session {
         if let Some(leak) = live.suspicion.moved(State::Closing) {
             self.tally.leaked(leak);
         }
-        self.tally.closed(live.state);
+        let why = live.close.unwrap_or(Close::Other);
+        self.tally.closed(live.state, why, Instant::now);
     }
 }

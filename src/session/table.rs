@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::events::Events;
+use crate::metrics::Close;
+use crate::metrics::words::HeldState;
 use crate::protocol::startup::ExecutionId;
 use parking_lot::Mutex;
 
@@ -20,8 +22,8 @@ pub struct Counts {
     pub by_state: [usize; State::ALL.len()],
     /// Ever opened.
     pub opened: u64,
-    /// Ever closed.
-    pub closed: u64,
+    /// Ever closed, in the order of [`Close::ALL`].
+    pub closed_by: [u64; Close::ALL.len()],
     /// Ended by a fault of ours.
     pub panics: u64,
     /// What happened to suspicions, in the order of [`Leak::ALL`].
@@ -29,6 +31,12 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// How many were ever closed.
+    #[must_use]
+    pub fn closed(&self) -> u64 {
+        self.closed_by.iter().sum()
+    }
+
     /// How many are in this state.
     #[must_use]
     pub fn of(&self, state: State) -> usize {
@@ -55,13 +63,32 @@ impl Counts {
 }
 
 /// The counts while they change; each session counts itself here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tally {
     by_state: [AtomicUsize; State::ALL.len()],
     opened: AtomicU64,
-    closed: AtomicU64,
+    closed: [AtomicU64; Close::ALL.len()],
     panics: AtomicU64,
     leaks: [AtomicU64; Leak::ALL.len()],
+    /// From when times are counted.
+    epoch: Instant,
+    /// For each state in which a connection is held: when sessions left it less when they entered
+    /// it, in nanoseconds from the epoch. With as many times now as are in it, it is the time held.
+    held: [AtomicU64; HeldState::ALL.len()],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            by_state: [const { AtomicUsize::new(0) }; State::ALL.len()],
+            opened: AtomicU64::new(0),
+            closed: [const { AtomicU64::new(0) }; Close::ALL.len()],
+            panics: AtomicU64::new(0),
+            leaks: [const { AtomicU64::new(0) }; Leak::ALL.len()],
+            epoch: Instant::now(),
+            held: [const { AtomicU64::new(0) }; HeldState::ALL.len()],
+        }
+    }
 }
 
 /// The session that has stood in one state for longest.
@@ -81,18 +108,40 @@ impl Tally {
         self.by_state[state as usize].fetch_add(1, Relaxed);
     }
 
-    pub(super) fn moved(&self, from: State, to: State) {
+    pub(super) fn moved(&self, from: State, to: State, now: Instant) {
+        if from == to {
+            return;
+        }
         self.by_state[from as usize].fetch_sub(1, Relaxed);
         self.by_state[to as usize].fetch_add(1, Relaxed);
+        let (from, to) = (from.holding(), to.holding());
+        if from.is_none() && to.is_none() {
+            return;
+        }
+        let now = self.nanos(now);
+        if let Some(from) = from {
+            self.held[from as usize].fetch_add(now, Relaxed);
+        }
+        if let Some(to) = to {
+            self.held[to as usize].fetch_sub(now, Relaxed);
+        }
+    }
+
+    /// Nanoseconds from the epoch: enough for centuries, also of all sessions together.
+    fn nanos(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_nanos() as u64
     }
 
     pub(super) fn leaked(&self, leak: Leak) {
         self.leaks[leak as usize].fetch_add(1, Relaxed);
     }
 
-    pub(super) fn closed(&self, state: State) {
-        self.closed.fetch_add(1, Relaxed);
+    pub(super) fn closed(&self, state: State, why: Close, now: impl FnOnce() -> Instant) {
+        self.closed[why as usize].fetch_add(1, Relaxed);
         self.by_state[state as usize].fetch_sub(1, Relaxed);
+        if let Some(held) = state.holding() {
+            self.held[held as usize].fetch_add(self.nanos(now()), Relaxed);
+        }
     }
 }
 
@@ -155,10 +204,29 @@ impl Table {
         Counts {
             by_state: std::array::from_fn(|at| self.tally.by_state[at].load(Relaxed)),
             opened: self.tally.opened.load(Relaxed),
-            closed: self.tally.closed.load(Relaxed),
+            closed_by: std::array::from_fn(|at| self.tally.closed[at].load(Relaxed)),
             panics: self.tally.panics.load(Relaxed),
             leaks: std::array::from_fn(|at| self.tally.leaks[at].load(Relaxed)),
         }
+    }
+
+    /// How long server connections were held up to now, by sessions that are there and that were, in
+    /// the order of [`HeldState::ALL`]. To be asked on the data plane's thread.
+    #[must_use]
+    pub fn held(&self, now: Instant) -> [Duration; HeldState::ALL.len()] {
+        let tally = &self.tally;
+        let now = tally.nanos(now);
+        let mut held = [Duration::ZERO; HeldState::ALL.len()];
+        for state in State::ALL {
+            let Some(place) = state.holding() else {
+                continue;
+            };
+            let inside = tally.by_state[state as usize].load(Relaxed) as u64;
+            let left = tally.held[place as usize].load(Relaxed);
+            let nanos = left.wrapping_add(inside.wrapping_mul(now));
+            held[place as usize] = Duration::from_nanos(nanos);
+        }
+        held
     }
 
     /// A connection became no session, for this reason.
@@ -221,6 +289,7 @@ impl Table {
             match overdue.act {
                 Act::Notice => session.notice(report),
                 Act::End => session.end(Ending {
+                    cause: Close::Limit,
                     report,
                     grace: Grace::none(),
                 }),
@@ -299,7 +368,8 @@ mod tests {
         drop((seat, mail));
         let counts = table.counts();
         assert_eq!(counts.by_state.iter().sum::<usize>(), 0);
-        assert_eq!((counts.opened, counts.closed), (1, 1));
+        assert_eq!((counts.opened, counts.closed()), (1, 1));
+        assert_eq!(counts.closed_by[Close::Other as usize], 1);
     }
 
     #[test]
@@ -377,6 +447,7 @@ mod tests {
         };
         works.ready(false, false, Some(State::Idle));
         works.reclaim(Ending {
+            cause: Close::Cleanup,
             report: report(),
             grace: Grace::none(),
         });
@@ -420,7 +491,9 @@ mod tests {
         session.transition(State::InTransaction);
         std::thread::sleep(Duration::from_millis(3));
         session.transition(State::Closing);
+        let of_all = table.held(Instant::now());
         let held = session.totals(Instant::now()).held;
+        assert_eq!(of_all, [held.active, held.in_transaction, held.idle]);
         assert!(held.active >= Duration::from_millis(3), "{held:?}");
         assert!(held.in_transaction >= Duration::from_millis(3), "{held:?}");
         assert_eq!(held.idle, Duration::ZERO);
@@ -432,6 +505,7 @@ mod tests {
         let table = Arc::new(Table::default());
         let (seat, mut mail) = table.open(identity("a"), Instant::now());
         let because = |message: &str| Ending {
+            cause: Close::Deleted,
             report: crate::protocol::message::Report::new(
                 crate::protocol::message::Severity::Fatal,
                 crate::protocol::message::SqlState::ADMIN_SHUTDOWN,

@@ -9,16 +9,13 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{
     Aggregation, Instrument, PeriodicReader, SdkMeterProvider, Stream,
 };
-use opentelemetry_semantic_conventions::metric::{
-    DB_CLIENT_CONNECTION_CREATE_TIME, DB_CLIENT_CONNECTION_USE_TIME,
-    DB_CLIENT_CONNECTION_WAIT_TIME, DB_CLIENT_OPERATION_DURATION,
-};
 use prometheus::Registry;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config;
+use crate::metrics::catalogue::{self, METRICS};
 
 use super::deliveries::{self, Deliveries, Tally};
 use super::environment::{Environment, Signal};
@@ -28,12 +25,6 @@ use super::process::{self, DroppedLines};
 use super::resource::resource;
 use super::scrape::{Scrape, ScrapeError};
 use super::standard::{Otlp, Standard, StandardError};
-
-/// Seconds, as the conventions have them for durations of a database's client.
-const BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
-
-/// What is added for how long a connection is held.
-const HELD: [f64; 4] = [30.0, 60.0, 300.0, 1800.0];
 
 /// Why nothing can be exported as it is wanted.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +82,8 @@ pub struct Exports {
     /// For OTLP alone: what has execution ids.
     top: Option<SdkMeterProvider>,
     scrape: Arc<Scrape>,
+    /// Whether anybody can read what is recorded.
+    is_read: bool,
     end: watch::Sender<Option<Instant>>,
 }
 
@@ -124,7 +117,9 @@ impl Exports {
             runtime,
             tallies: Vec::new(),
         };
-        let (main, scrape) = starting.main(telemetry.listen.is_some())?;
+        let is_listening = telemetry.listen.is_some();
+        let (main, scrape) = starting.main(is_listening)?;
+        let is_read = starting.standard.otlp.is_some() || (is_listening && scrape.has_answers());
         let top = match telemetry.top_executions {
             0 => None,
             _ => starting.top()?,
@@ -134,6 +129,7 @@ impl Exports {
             main,
             top,
             scrape,
+            is_read,
             end,
         };
         let meter = exports.meter();
@@ -147,6 +143,13 @@ impl Exports {
     #[must_use]
     pub fn meter(&self) -> Meter {
         self.main.meter_with_scope(scope())
+    }
+
+    /// Whether anybody can read what is recorded: a collector that it is sent to, or who asks for
+    /// `/metrics`. Where nobody can, it need not be measured.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.is_read
     }
 
     /// Where those with an execution's id are registered, which go over OTLP alone; none where
@@ -284,15 +287,13 @@ impl Starting<'_> {
 
 /// The buckets of durations, as the SDK's own are of milliseconds.
 fn view(instrument: &Instrument) -> Option<Stream> {
-    let boundaries = match instrument.name() {
-        DB_CLIENT_OPERATION_DURATION
-        | DB_CLIENT_CONNECTION_CREATE_TIME
-        | DB_CLIENT_CONNECTION_WAIT_TIME => BUCKETS.to_vec(),
-        DB_CLIENT_CONNECTION_USE_TIME => [&BUCKETS[..], &HELD].concat(),
-        _ => return None,
+    let mut metrics = METRICS.iter();
+    let metric = metrics.find(|metric| metric.name == instrument.name())?;
+    let catalogue::Instrument::Histogram(boundaries) = metric.instrument else {
+        return None;
     };
     let aggregation = Aggregation::ExplicitBucketHistogram {
-        boundaries,
+        boundaries: boundaries.to_vec(),
         // They would be those of the whole life of the process.
         record_min_max: false,
     };
@@ -304,6 +305,9 @@ fn view(instrument: &Instrument) -> Option<Stream> {
 mod tests {
     use super::*;
     use crate::config::Telemetry;
+    use opentelemetry_semantic_conventions::metric::{
+        DB_CLIENT_CONNECTION_USE_TIME, DB_CLIENT_OPERATION_DURATION,
+    };
 
     /// What goes to where nobody is, hourly.
     fn exports(top_executions: u32, more: &[(&str, &str)]) -> Exports {
