@@ -11,9 +11,10 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::client::{self, Client};
+use super::command::Ask;
 use super::error::CtlError;
 use super::page::{Colour, Page, text_of, time};
-use super::{Ask, colours, complain, default_socket, print};
+use super::terminal::{colours, complain, print};
 
 /// How long after a lost stream the sidecar is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -102,9 +103,8 @@ struct Followed {
 
 impl Followed {
     fn new(follow: Follow, env: &[(String, String)]) -> Self {
-        let socket = follow.ask.socket.unwrap_or_else(|| default_socket(env));
         Self {
-            client: Client::new(socket),
+            client: follow.ask.client(env),
             execution: follow.execution,
             last: follow.since,
             started: None,

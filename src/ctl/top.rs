@@ -3,15 +3,47 @@
 use std::io;
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::command::{Ask, duration};
 use super::error::CtlError;
 use super::page::Page;
-use super::{PATIENCE, executions, sessions, status};
+use super::{PATIENCE, executions, sessions, status, terminal};
 
 /// Clears the screen and begins at its top.
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
+
+/// The time between two looks unless something else is said.
+const USUAL: Duration = Duration::from_secs(2);
+
+/// Watch a running execpool: status, executions and sessions, who holds most first
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  execpool top\n  \
+    execpool top --interval 5s\n  \
+    execpool top --once\n\n\
+    Ctrl-C ends it. Without a terminal nothing is cleared: one picture follows the other.\n\
+    With --json each is one line: status, executions, sessions.\n\
+    Exit status: 0 ended by Ctrl-C or --once, 1 not answered, 2 wrong usage.")]
+pub struct Watch {
+    /// The time between two looks, such as 5s; 2s without
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) interval: Option<(String, Duration)>,
+    /// Look once
+    #[arg(long)]
+    pub(super) once: bool,
+    /// How to ask.
+    #[command(flatten)]
+    pub(super) ask: Ask,
+}
+
+impl Watch {
+    /// The time between two looks.
+    pub(super) fn time(&self) -> Duration {
+        self.interval.as_ref().map_or(USUAL, |(_, time)| *time)
+    }
+}
 
 /// How it is shown.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +68,7 @@ pub(super) async fn watch(client: &Client, look: Look) -> Result<io::Result<()>,
             true => format!("{seen}\n"),
             false => page(&seen, look),
         };
-        if let Err(error) = super::print(&text) {
+        if let Err(error) = terminal::print(&text) {
             return Ok(Err(error));
         }
         if look.once {
