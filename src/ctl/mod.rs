@@ -30,7 +30,7 @@ mod status;
 mod terminal;
 mod top;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub use command::{Ask, Command};
 pub use events::{Follow, follow};
 use page::Page;
 use plan::{Plan, Question, plan};
-use terminal::{colours, complain, print, room, width};
+use terminal::{colours, complain, print, width};
 
 /// Where the sockets are unless something else is said.
 const DEFAULT_DIR: &str = "/run/execpool";
@@ -67,7 +67,7 @@ pub fn run(command: Command, env: &[(String, String)]) -> anyhow::Result<ExitCod
         match plan(command) {
             Plan::Ask(question, ask) => answer(question, ask, env).await,
             Plan::Examine { upstream, ask } => examine(upstream, ask, env).await,
-            Plan::Watch(look) => watch(look, env).await,
+            Plan::Watch(look) => top::watch(look, env).await,
         }
     });
     match printed {
@@ -111,22 +111,6 @@ async fn examine(upstream: Option<String>, ask: Ask, env: &[(String, String)]) -
         print(&page.finish())?;
     }
     Ok(!findings.iter().any(doctor::Finding::is_failed))
-}
-
-/// Looks again and again. Whether somebody answered to the end.
-async fn watch(watch: top::Watch, env: &[(String, String)]) -> io::Result<bool> {
-    let look = top::Look {
-        interval: watch.time(),
-        once: watch.once,
-        json: watch.ask.json,
-        screen: io::stdout().is_terminal() && !watch.once && !watch.ask.json,
-        colours: colours(env),
-        room: room(),
-    };
-    match top::watch(&watch.ask.client(env), look).await {
-        Ok(printed) => printed.map(|()| true),
-        Err(error) => complain(&error, watch.ask.json).map(|()| false),
-    }
 }
 
 /// Whether an answer says of itself that something is left to do.

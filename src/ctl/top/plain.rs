@@ -1,67 +1,35 @@
-//! `execpool top`: status, executions and sessions, again and again.
+//! The plain form: status, executions and sessions, one picture after the other.
 
 use std::io;
 use std::time::Duration;
 
-use clap::Args;
 use serde_json::{Value, json};
 
-use super::client::Client;
-use super::command::{Ask, duration};
-use super::error::CtlError;
-use super::page::Page;
-use super::{PATIENCE, executions, sessions, status, terminal};
+use super::super::client::Client;
+use super::super::error::CtlError;
+use super::super::page::Page;
+use super::super::{PATIENCE, executions, sessions, status, terminal};
 
 /// Clears the screen and begins at its top.
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
-/// The time between two looks unless something else is said.
-const USUAL: Duration = Duration::from_secs(2);
-
-/// Watch a running execpool: status, executions and sessions, who holds most first
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  execpool top\n  \
-    execpool top --interval 5s\n  \
-    execpool top --once\n\n\
-    Ctrl-C ends it. Without a terminal nothing is cleared: one picture follows the other.\n\
-    With --json each is one line: status, executions, sessions.\n\
-    Exit status: 0 ended by Ctrl-C or --once, 1 not answered, 2 wrong usage.")]
-pub struct Watch {
-    /// The time between two looks, such as 5s; 2s without
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    pub(super) interval: Option<(String, Duration)>,
-    /// Look once
-    #[arg(long)]
-    pub(super) once: bool,
-    /// How to ask.
-    #[command(flatten)]
-    pub(super) ask: Ask,
-}
-
-impl Watch {
-    /// The time between two looks.
-    pub(super) fn time(&self) -> Duration {
-        self.interval.as_ref().map_or(USUAL, |(_, time)| *time)
-    }
-}
-
 /// How it is shown.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Look {
+pub(in crate::ctl) struct Look {
     /// The time between two looks.
-    pub(super) interval: Duration,
+    pub(in crate::ctl) interval: Duration,
     /// Whether one look is enough.
-    pub(super) once: bool,
-    pub(super) json: bool,
-    /// Whether a screen is there to be cleared.
-    pub(super) screen: bool,
-    pub(super) colours: bool,
+    pub(in crate::ctl) once: bool,
+    pub(in crate::ctl) json: bool,
+    /// Whether a terminal is there to be cleared.
+    pub(in crate::ctl) screen: bool,
+    pub(in crate::ctl) colours: bool,
     /// How wide and how high it is.
-    pub(super) room: Option<(usize, usize)>,
+    pub(in crate::ctl) room: Option<(usize, usize)>,
 }
 
 /// Looks until it is interrupted, or nobody answers any more.
-pub(super) async fn watch(client: &Client, look: Look) -> Result<io::Result<()>, CtlError> {
+pub(in crate::ctl) async fn watch(client: &Client, look: Look) -> Result<io::Result<()>, CtlError> {
     loop {
         let seen = seen(client).await?;
         let text = match look.json {
