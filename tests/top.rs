@@ -65,7 +65,7 @@ async fn an_execution_that_leaks_is_found_and_ended_after_a_confirmation() {
         "3/3",
         "idle_in_tx",
         "leak suspects",
-        "session.leak_suspect",
+        "ready",
     ];
     let picture = terminal.shows(&parts, &[]).await;
     assert!(picture.lines().count() <= 24, "{picture}");
@@ -131,7 +131,9 @@ async fn a_session_is_ended_and_a_query_cancelled() {
     terminal.types("y");
     terminal.shows(&["its query is being cancelled"], &[]).await;
     query.await.unwrap().expect_err("it was cancelled");
-    terminal.types("\x1b/idle-one\rK");
+    terminal.types("\x1b");
+    terminal.shows(&["idle-one"], &["matching"]).await;
+    terminal.types("/idle-one\rK");
     terminal
         .shows(&["End session", "It belongs to idle-one"], &[])
         .await;
@@ -156,7 +158,7 @@ async fn the_terminal_is_given_back_at_the_end_for_a_while_and_by_a_signal() {
         .shows(&["▶ Executions", "q quit"], &["Stopped"])
         .await;
     terminal.types("q");
-    terminal.is_given_back("$ ").await;
+    terminal.is_given_back("$").await;
     for end in ["q", "\x03"] {
         terminal.types("clear; execpool top; echo left-$?\r");
         terminal.shows(&["▶ Executions"], &[]).await;
@@ -204,10 +206,7 @@ async fn a_sidecar_that_has_gone_is_told_and_one_that_comes_back_is_shown() {
     let sidecar = sidecar.replaced().await;
     let _after = leaks(&sidecar, "after", 1).await;
     terminal
-        .shows(
-            &["> after", "live, every 1s", "execution.begun after"],
-            &["NO ANSWER"],
-        )
+        .shows(&["> after", "live, every 1s", "ready app"], &["NO ANSWER"])
         .await;
 }
 

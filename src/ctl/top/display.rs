@@ -6,8 +6,9 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ratatui::DefaultTerminal;
+use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
+use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, enable_raw_mode};
 
 use super::model::Model;
 use super::paint::Palette;
@@ -86,7 +87,11 @@ impl Display {
     /// # Errors
     /// It has gone.
     pub(super) fn repaint(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // Not terminal.clear(): it asks the terminal where its cursor is, and the answer would come
+        // among the keys.
+        execute!(stdout(), Clear(ClearType::All))?;
+        self.terminal = DefaultTerminal::new(CrosstermBackend::new(stdout()))?;
+        Ok(())
     }
 }
 

@@ -26,6 +26,9 @@ impl Key {
         if event.kind == KeyEventKind::Release {
             return None;
         }
+        if event.modifiers.contains(KeyModifiers::ALT) {
+            return None;
+        }
         let ctrl = event.modifiers.contains(KeyModifiers::CONTROL);
         Some(match event.code {
             KeyCode::Char(key) if ctrl => Self::Ctrl(key.to_ascii_lowercase()),

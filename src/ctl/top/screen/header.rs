@@ -39,23 +39,19 @@ pub(super) fn draw(model: &Model, now: Instant, painter: Painter, area: Rect, bu
 fn first(model: &Model, look: &Look, age: f64, painter: Painter, columns: u16) -> Line<'static> {
     let memory = look.memory.resident_bytes;
     let memory = memory.map(|bytes| format!(" · {:.1} MiB", bytes / f64::from(1 << 20)));
-    let name = match model.link {
-        // What is wrong needs the room.
-        Link::Silent { .. } => "execpool".to_owned(),
-        Link::Answers => format!(
-            "execpool {} · up {}{}",
-            look.version,
-            time(look.uptime_seconds),
-            memory.unwrap_or_default()
-        ),
-    };
+    let name = format!(
+        "execpool {} · up {}{}",
+        look.version,
+        time(look.uptime_seconds),
+        memory.unwrap_or_default()
+    );
     let fresh = Painter {
         is_old: false,
         ..painter
     };
     let (told, tone) = match (&model.link, model.paused) {
-        (Link::Silent { why }, _) => {
-            let told = format!("NO ANSWER, this is {} old: {why}", time(age));
+        (Link::Silent { .. }, _) => {
+            let told = format!("NO ANSWER, this is {} old", time(age));
             (told, Tone::Bad)
         }
         (Link::Answers, true) => (format!("PICTURE PAUSED {} ago", time(age)), Tone::Warn),

@@ -199,6 +199,8 @@ fn footer(model: &Model, now: Instant, palette: Palette, area: Rect, buffer: &mu
     } else if let Some(note) = model.note(now) {
         let tone = if note.well { Tone::Good } else { Tone::Bad };
         (note.text.clone(), tone)
+    } else if let Link::Silent { why } = &model.link {
+        (why.clone(), Tone::Bad)
     } else {
         (hints(model, columns), Tone::Faint)
     };
