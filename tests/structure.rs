@@ -39,7 +39,7 @@ const FLOORS: [(&str, u8); 23] = [
 ];
 
 /// Crates that only these rooms may name.
-const KEPT_IN: [(&str, &[&str]); 11] = [
+const KEPT_IN: [(&str, &[&str]); 12] = [
     ("bb8::", &["pool", "monitor"]),
     ("bb8_postgres", &["monitor"]),
     ("tokio_postgres", &["monitor", "control"]),
@@ -50,6 +50,7 @@ const KEPT_IN: [(&str, &[&str]); 11] = [
     ("clap::", &["cli", "ctl", "main"]),
     ("hyper::", &["control", "ctl", "telemetry"]),
     ("sqlparser", &["protocol"]),
+    ("ratatui", &["ctl"]),
     ("tracing_subscriber", &["telemetry", "config"]),
 ];
 

@@ -10,7 +10,7 @@
 //! | [`router`] | from a request to its answer |
 //! | [`problem`] | what is said when something is refused (RFC 9457) |
 //! | [`types`] | what is answered otherwise |
-//! | `status` `executions` `create` `hold` `events` `resources` `sessions` `session` `cleanup` `health` `seeds` `pause` `life` [`configuration`] | the routes |
+//! | `status` `include` `executions` `create` `hold` `events` `resources` `sessions` `session` `cleanup` `health` `seeds` `pause` `life` [`configuration`] | the routes |
 //! | `sql` | `POST /v1/executions/{id}/query`, over a session of our own |
 //! | [`within`] | how control gets such a session |
 //! | `body` `query` `url` | what is read of requests, and the URL that is answered |
@@ -24,6 +24,7 @@ mod executions;
 mod health;
 mod heartbeat;
 mod hold;
+mod include;
 mod life;
 pub mod openapi;
 mod pause;

@@ -12,7 +12,7 @@ use crate::pool::{Counts as PoolCounts, Paused, Queue};
 use crate::session::{Counts as SessionCounts, Leak, Oldest, State};
 
 use super::Control;
-use super::query::Query;
+use super::include::{Include, Lists};
 use super::router::{Answer, Asked, json};
 use super::types::{self, Memory, Seconds, Status};
 
@@ -30,10 +30,11 @@ struct Look {
     oldest: [Option<Oldest>; State::ALL.len()],
     rates: PerSecond,
     paused: Option<Paused>,
+    lists: Lists,
 }
 
 impl Look {
-    fn at(executions: &Executions) -> Self {
+    fn at(executions: &Executions, include: &Include) -> Self {
         let now = Instant::now();
         let (budget, queue) = executions.lender().budget();
         let mut connections = PoolCounts::default();
@@ -52,15 +53,16 @@ impl Look {
             oldest: executions.sessions().oldest(now),
             rates: executions.rates(now),
             paused: executions.lender().paused(),
+            lists: include.look(executions, now),
         }
     }
 }
 
 pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
-    Query::parse(asked.query.as_deref(), &[])?;
+    let include = Include::parse(asked.query.as_deref())?;
     let look = control
         .remote
-        .ask(|executions| Look::at(executions))
+        .ask(move |executions| Look::at(executions, &include))
         .await?;
     let outlook = control.outlook();
     let status = Status {
@@ -86,6 +88,7 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         memory: Memory {
             resident_bytes: resident_bytes(),
         },
+        included: look.lists.answer(),
     };
     json(StatusCode::OK, &status)
 }

@@ -53,6 +53,41 @@ pub struct Status {
     pub rates: Rates,
     /// The process's memory.
     pub memory: Memory,
+    /// What `include` has asked for, of the same moment; not there without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Included")]
+    pub included: Option<Included>,
+}
+
+/// Lists beside the counts of `GET /v1/status`, of the same moment.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Included {
+    /// The executions that have not ended; not there if they were not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "IncludedExecutions")]
+    pub executions: Option<IncludedExecutions>,
+    /// The sessions; not there if they were not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "IncludedSessions")]
+    pub sessions: Option<IncludedSessions>,
+}
+
+/// The executions that are worth a look first.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct IncludedExecutions {
+    /// 500 at most, those with most connections lent first.
+    pub listed: Vec<Execution>,
+    /// How many more there are.
+    pub left_out: usize,
+}
+
+/// The sessions that are worth a look first.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct IncludedSessions {
+    /// 500 at most: those that hold a server connection, the longest held first, then the others.
+    pub listed: Vec<Session>,
+    /// How many more there are.
+    pub left_out: usize,
 }
 
 /// Whether what runs is what is configured.

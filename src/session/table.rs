@@ -331,6 +331,37 @@ impl Table {
         holders.truncate(most);
         holders
     }
+
+    /// The `most` sessions of one execution or of all that are worth a look first: those that hold a
+    /// server connection, who has held one for longest first, then the others. And how many are left
+    /// out.
+    #[must_use]
+    pub fn longest_held(
+        &self,
+        of: Option<&ExecutionId>,
+        most: usize,
+        now: Instant,
+    ) -> (Vec<Snapshot>, usize) {
+        let sessions = self.sessions.lock();
+        let wanted = sessions
+            .values()
+            .filter(|session| of.is_none_or(|id| session.identity().execution == *id));
+        let mut ranked: Vec<_> = wanted
+            .map(|session| {
+                let held = session.totals(now).held.total();
+                let rank = (session.state().is_bound(), held);
+                (std::cmp::Reverse(rank), session.id(), session)
+            })
+            .collect();
+        let left_out = ranked.len().saturating_sub(most);
+        if left_out > 0 {
+            ranked.select_nth_unstable_by_key(most, |(rank, id, _)| (*rank, *id));
+            ranked.truncate(most);
+        }
+        ranked.sort_unstable_by_key(|(rank, id, _)| (*rank, *id));
+        let snapshots = ranked.iter().map(|(.., session)| session.snapshot(now));
+        (snapshots.collect(), left_out)
+    }
 }
 
 #[cfg(test)]

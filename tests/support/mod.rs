@@ -16,6 +16,7 @@
 //! | [`driver`] | the driver programs, and the comparison of two runs |
 //! | [`pgbouncer`] | PgBouncer in front of a database |
 //! | [`load`] | pgbench and psycopg, whose every failed query is told |
+//! | [`terminal`] | a pseudo-terminal, and what is to be seen in it |
 //! | [`wait`] | polling for something to become true |
 //!
 //! Nothing outlives a test program, however it ends: see [`guard`].
@@ -48,6 +49,7 @@ pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod sidecar;
 mod template;
+pub(crate) mod terminal;
 pub(crate) mod tools;
 pub(crate) mod wait;
 

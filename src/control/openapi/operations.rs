@@ -84,6 +84,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/v1/status",
         id: "getStatus",
         summary: "The budget, the databases as last seen, counts",
+        parameters: &[
+            text(
+                "include",
+                "lists of the same moment: executions, sessions, or both with a comma between",
+            ),
+            text(
+                "execution",
+                "whose sessions are included; those of all without it",
+            ),
+        ],
         answers: &[(200, "the status", Content::Json(of::<Status>))],
         ..GET
     },
