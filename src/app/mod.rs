@@ -9,6 +9,7 @@
 //! | `data` | the data plane: its thread, what lives on it |
 //! | `keeper` | what time alone does on the data plane |
 //! | `monitors` | the monitor of each upstream |
+//! | `exhaustion` | whether connections run out, every second |
 //! | `probing` | what probes are told |
 //! | [`source`] | where the configuration comes from |
 //! | `reload` `stage` | it is read anew, and applied |
@@ -17,6 +18,7 @@
 
 mod data;
 pub mod error;
+mod exhaustion;
 mod keeper;
 mod monitors;
 mod probing;
@@ -35,6 +37,7 @@ use tokio::net::UnixListener;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::budget::Exhaustion;
 use crate::config::{Config, Loaded, Roots, Running};
 use crate::control::{Configuration, Control, Facts, UpstreamFacts, Within};
 use crate::events::{Event, Events, Text};
@@ -181,7 +184,17 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
     let facts = facts(config, started, &addresses, Arc::clone(&life));
     let service = Arc::clone(data.service());
     let within = Within::new(move |connection, peer| service.welcome(connection, peer));
-    let control = Control::over(remote.clone(), monitors, facts, configuration, within);
+    let (shown, exhaustion) = watch::channel(Exhaustion::healthy(started));
+    let control = Control::over(
+        remote.clone(),
+        monitors,
+        facts,
+        configuration,
+        within,
+        exhaustion.clone(),
+    );
+    let looks = exhaustion::run(remote.clone(), Arc::clone(&control), running.clone(), shown);
+    tokio::spawn(looks);
     let stage = Stage {
         remote: remote.clone(),
         service: Arc::clone(data.service()),
@@ -206,7 +219,8 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
             return data.stop();
         }
     };
-    tokio::spawn(status_log::run(remote.clone(), running.clone(), started));
+    let status = status_log::run(remote.clone(), running.clone(), exhaustion, started);
+    tokio::spawn(status);
     stop::wait(&running, &remote, &life).await;
     drop(stop);
     // Answers under way are finished, within a bound of its own; a panic in it was logged.

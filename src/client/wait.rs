@@ -156,6 +156,7 @@ impl Wait<'_> {
             let report = wanting.refusal(self.severity, sessions, holders);
             (report, wanting.shortage.limit)
         });
+        self.service.executions().lender().waited_in_vain(limit);
         let event = refused(session, &report, limit, waited);
         tracing::warn!(
             event = event.name(),

@@ -18,7 +18,7 @@ use super::key::{Key, KeySpec, Keys};
 use super::lender::{Lender, Refused};
 use super::pause::Pause;
 use super::reach::Reaches;
-use super::shortage::Queue;
+use super::shortage::{Limit, Pressure, Queue};
 use super::stock::{Stock, Store, slot_out, taken_out};
 use super::{KeyId, PoolId, Target, UpstreamNumber, WaiterId};
 
@@ -40,6 +40,8 @@ pub(super) struct Ledger {
     pub(super) told_limit: Option<usize>,
     /// Of which upstreams it was said, and why, that connections go without TLS.
     pub(super) told_plain: BTreeSet<(UpstreamNumber, &'static str)>,
+    /// Budget waits that were in vain.
+    pub(super) timed_out: u64,
 }
 
 /// Who waits for a checkout.
@@ -87,6 +89,7 @@ impl Ledger {
             names: Vec::new(),
             told_limit: None,
             told_plain: BTreeSet::new(),
+            timed_out: 0,
         }
     }
 
@@ -107,6 +110,32 @@ impl Ledger {
                 .map(|first| self.waited(Some(first)))
                 .max()
                 .unwrap_or_default(),
+        }
+    }
+
+    /// How much the connections are in demand.
+    pub(super) fn pressure(&self) -> Pressure {
+        let mut starving = Queue::default();
+        for (first, many) in self.gate.starving_pools() {
+            starving.waiting += many;
+            starving.oldest = starving.oldest.max(self.waited(Some(first)));
+        }
+        let beyond = self.gate.firsts_beyond_pools();
+        let beyond = beyond.map(|first| self.waited(Some(first))).max();
+        Pressure {
+            budget: self.gate.budget().clone(),
+            starving,
+            oldest: beyond.unwrap_or_default(),
+            timed_out: self.timed_out,
+            is_away: self.gate.is_away_for_anybody(),
+            in_demand: self.gate.in_demand(),
+        }
+    }
+
+    /// A wait was in vain, as this limit was reached.
+    pub(super) fn waited_in_vain(&mut self, limit: Limit) {
+        if matches!(limit, Limit::Budget | Limit::Database) {
+            self.timed_out += 1;
         }
     }
 

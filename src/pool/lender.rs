@@ -22,7 +22,7 @@ use super::dialer::Target;
 use super::gate::{Counts, Decision};
 use super::key::{Key, KeySpec};
 use super::ledger::{After, Ledger, Waiter, trace};
-use super::shortage::{Queue, Shortage};
+use super::shortage::{Limit, Pressure, Queue, Shortage};
 use super::stock::{Place, taken_out};
 use super::{KeyId, PoolId, PoolLimits, UpstreamNumber, WaiterId};
 
@@ -215,6 +215,17 @@ impl Lender {
     pub fn budget(&self) -> (Budget, Queue) {
         let inner = self.ledger.lock();
         (inner.gate.budget().clone(), inner.queue())
+    }
+
+    /// How much the pod's connections are in demand.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        self.ledger.lock().pressure()
+    }
+
+    /// Counts a wait that has ended in vain, as this limit was reached.
+    pub fn waited_in_vain(&self, limit: Limit) {
+        self.ledger.lock().waited_in_vain(limit);
     }
 
     /// Why somebody waits in this pool: which limit is reached, and how full all is.
