@@ -53,6 +53,14 @@ pub(super) async fn run(
         for Action::Tell(change) in &actions {
             tell(change, &snapshot, remote.events());
         }
+        for (of, unsaid) in remote.events().lines_left_out() {
+            tracing::info!(
+                event = "log.left_out",
+                of,
+                unsaid,
+                "lines of the log were left out, as they came too fast"
+            );
+        }
         let is_long = snapshot.oldest_wait > policy.wait / 2;
         let is_bad = history.exhaustion().state >= State::Exhausted;
         if (is_long || is_bad) && now.saturating_duration_since(asked) >= ASK {

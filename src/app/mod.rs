@@ -65,7 +65,7 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
     let log = Arc::new(telemetry::init(&loaded.config.log)?);
     telemetry::install_panic_hook();
     for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(event = "configuration.warning", "{warning}");
     }
     allow_all_descriptors();
     if loaded
@@ -75,7 +75,11 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         .any(|u| u.target.tls.roots == Roots::System)
     {
         let authorities = crate::server::tls::system_roots();
-        tracing::info!(authorities, "sslrootcert=system");
+        tracing::info!(
+            event = "tls.system_roots",
+            authorities,
+            "sslrootcert=system"
+        );
     }
     let (running, seen) = watch::channel(Arc::new(Running::new(loaded)));
     let now = Arc::clone(&seen.borrow());
@@ -215,7 +219,7 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
             let _ = stopped.await;
         })),
         Err(error) => {
-            tracing::error!(%error, "cannot listen on the control socket");
+            tracing::error!(event = "listen.failed", %error, "cannot listen on the control socket");
             return data.stop();
         }
     };
@@ -226,7 +230,7 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
     // Answers under way are finished, within a bound of its own; a panic in it was logged.
     let _ = serving.await;
     data.stop();
-    tracing::info!("execpool ends");
+    tracing::info!(event = "end", "execpool ends");
 }
 
 /// The listeners on TCP, none where it is off; what is not on the loopback is no configuration.
@@ -237,7 +241,7 @@ fn listen_on_tcp(config: &Config) -> Result<Vec<std::net::TcpListener>, StartErr
     let listeners = bind_tcp(tcp.at.first(), |port| tcp.at.second(port))?;
     for listener in &listeners {
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "execpool listens on TCP");
+            tracing::info!(event = "listen.tcp", %address, "execpool listens on TCP");
         }
     }
     Ok(listeners)
@@ -250,7 +254,7 @@ fn allow_all_descriptors() {
     let raised =
         getrlimit(RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the limit of open descriptors");
+        tracing::warn!(event = "descriptors.few", %error, "cannot raise the limit of open descriptors");
     }
 }
 
@@ -284,17 +288,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Looks for an upstream until it is reached; says whether it is, and whether one pod could take
 /// most of it.
 async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>, events: Arc<Events>) {
-    let mut was_said = false;
+    // That it does not answer is told by who asks it again and again: `monitor.no_answer`.
     let health = loop {
         match monitor.health().await {
             Ok(health) => break health,
-            Err(error) if !was_said => {
-                tracing::warn!(%error, "the database does not answer; sessions will be told");
-                was_said = true;
-            }
-            Err(_) => {}
+            Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
     };
     if life.has_reached() {
         let event = Event::Ready {
@@ -304,6 +303,7 @@ async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>, events: A
         events.tell(event);
     }
     tracing::info!(
+        event = "monitor.answer",
         upstream = monitor.upstream(),
         server_version = health.server_version,
         max_connections = health.max_connections,
@@ -311,6 +311,7 @@ async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>, events: A
     );
     if budget > health.max_connections / 2 {
         tracing::warn!(
+            event = "budget.large",
             upstream = monitor.upstream(),
             budget,
             max_connections = health.max_connections,

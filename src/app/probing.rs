@@ -16,7 +16,9 @@ pub(super) fn begin(listener: StdListener, remote: Remote, life: Arc<Life>) {
             let probes = Probes::new(life, pulse(remote));
             tokio::spawn(probes.serve(listener));
         }
-        Err(error) => tracing::error!(%error, "cannot listen on the port of telemetry.listen"),
+        Err(error) => {
+            tracing::error!(event = "listen.failed", %error, "cannot listen on the port of telemetry.listen")
+        }
     }
 }
 

@@ -175,7 +175,7 @@ impl Ledger {
             Decision::Refuse { waiter } => {
                 let why = failed.take().map_or(Refused::Ended, Refused::Dial);
                 if let Some(waiting) = self.waiting.remove(&waiter) {
-                    tracing::debug!(session = waiter.0, "refused");
+                    tracing::debug!(session_id = waiter.0, "refused");
                     // A waiter that has gone needs no answer.
                     let _ = waiting.answer.send(Err(why));
                 }
@@ -312,9 +312,9 @@ impl Ledger {
 /// was served before whom.
 pub(super) fn trace(pool: PoolId, waiter: WaiterId, what: &'static str) {
     tracing::debug!(
-        execution = pool.execution.0,
-        upstream = pool.upstream.0,
-        session = waiter.0,
+        execution_number = pool.execution.0,
+        upstream_number = pool.upstream.0,
+        session_id = waiter.0,
         "{what}"
     );
 }

@@ -446,7 +446,7 @@ impl Drop for InQueue {
         self.lender.change(
             |inner| match inner.waiting.remove(&waiter) {
                 Some(_) => {
-                    tracing::debug!(session = waiter.0, "gave up");
+                    tracing::debug!(session_id = waiter.0, "gave up");
                     inner.gate.leave(waiter)
                 }
                 None => Vec::new(),
