@@ -124,7 +124,7 @@ fn serve(
         let tcp: Result<Vec<TcpListener>, _> = tcp.into_iter().map(TcpListener::from_std).collect();
         match UnixListener::from_std(listener).and_then(|unix| Ok((unix, tcp?))) {
             Ok((unix, tcp)) => service.serve(unix, tcp, shutdown).await,
-            Err(error) => tracing::error!(%error, "cannot listen on the PostgreSQL socket"),
+            Err(error) => tracing::error!(event = "listen.failed", %error, "cannot listen on the PostgreSQL socket"),
         }
     });
 }

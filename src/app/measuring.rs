@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::budget::Exhaustion;
 use crate::client::{Served, Standing};
 use crate::config::Running;
 use crate::control::Control;
@@ -76,12 +77,15 @@ impl Measuring {
         remote: Remote,
         control: Arc<Control>,
         running: watch::Receiver<Arc<Running>>,
+        exhaustion: watch::Receiver<Exhaustion>,
     ) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if self.look(&remote, &control, &running).await.is_none() {
+            if self.look(&remote, &control, &running, &exhaustion)
+                .await
+                .is_none() {
                 return;
             }
         }
@@ -93,6 +97,7 @@ impl Measuring {
         remote: &Remote,
         control: &Control,
         running: &watch::Receiver<Arc<Running>>,
+        exhaustion: &watch::Receiver<Exhaustion>,
     ) -> Option<()> {
         let now = Arc::clone(&running.borrow());
         let config = &now.loaded.config;
@@ -100,7 +105,9 @@ impl Measuring {
         let asked = remote.ask(move |executions| Look::at(executions, most));
         let look = asked.await.ok()?;
         let rooms = control.rooms(|number| look.pooled(number));
-        self.last.publish(tell::reading(&look, &rooms, config));
+        let state = exhaustion.borrow().state;
+        self.last
+            .publish(tell::reading(&look, &rooms, state, config));
         Some(())
     }
 }

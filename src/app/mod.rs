@@ -10,6 +10,7 @@
 //! | `keeper` | what time alone does on the data plane |
 //! | `measuring` | what is measured of the data plane, and told by instruments |
 //! | `monitors` | the monitor of each upstream |
+//! | `exhaustion` | whether connections run out, every second |
 //! | `probing` | what probes are told |
 //! | [`source`] | where the configuration comes from |
 //! | `reload` `stage` | it is read anew, and applied |
@@ -18,6 +19,7 @@
 
 mod data;
 pub mod error;
+mod exhaustion;
 mod keeper;
 mod measuring;
 mod monitors;
@@ -37,6 +39,7 @@ use tokio::net::UnixListener;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::budget::Exhaustion;
 use crate::config::{Config, Loaded, Roots, Running};
 use crate::control::{Configuration, Control, Facts, UpstreamFacts, Within};
 use crate::events::{Event, Events, Text};
@@ -68,7 +71,7 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
     let log = Arc::new(telemetry::init(&loaded.config.log)?);
     telemetry::install_panic_hook();
     for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(event = "configuration.warning", "{warning}");
     }
     allow_all_descriptors();
     if loaded
@@ -78,7 +81,11 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         .any(|u| u.target.tls.roots == Roots::System)
     {
         let authorities = crate::server::tls::system_roots();
-        tracing::info!(authorities, "sslrootcert=system");
+        tracing::info!(
+            event = "tls.system_roots",
+            authorities,
+            "sslrootcert=system"
+        );
     }
     let (running, seen) = watch::channel(Arc::new(Running::new(loaded)));
     let now = Arc::clone(&seen.borrow());
@@ -211,7 +218,17 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
     let facts = facts(config, started, &addresses, Arc::clone(&life));
     let service = Arc::clone(data.service());
     let within = Within::new(move |connection, peer| service.welcome(connection, peer));
-    let control = Control::over(remote.clone(), monitors, facts, configuration, within);
+    let (shown, exhaustion) = watch::channel(Exhaustion::healthy(started));
+    let control = Control::over(
+        remote.clone(),
+        monitors,
+        facts,
+        configuration,
+        within,
+        exhaustion.clone(),
+    );
+    let looks = exhaustion::run(remote.clone(), Arc::clone(&control), running.clone(), shown);
+    tokio::spawn(looks);
     let stage = Stage {
         remote: remote.clone(),
         service: Arc::clone(data.service()),
@@ -227,7 +244,7 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
     };
     if let Some(measuring) = house.measuring {
         let (remote, control) = (remote.clone(), Arc::clone(&control));
-        tokio::spawn(measuring.run(remote, control, running.clone()));
+        tokio::spawn(measuring.run(remote, control, running.clone(), exhaustion.clone()));
     }
     let reloader = Reloader::new(house.source, house.look, stage, house.running);
     tokio::spawn(reloader.run(asked));
@@ -237,11 +254,12 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
             let _ = stopped.await;
         })),
         Err(error) => {
-            tracing::error!(%error, "cannot listen on the control socket");
+            tracing::error!(event = "listen.failed", %error, "cannot listen on the control socket");
             return data.stop();
         }
     };
-    tokio::spawn(status_log::run(remote.clone(), running.clone(), started));
+    let status = status_log::run(remote.clone(), running.clone(), exhaustion, started);
+    tokio::spawn(status);
     let end = stop::wait(&running, &remote, &life).await;
     drop(stop);
     // Answers under way are finished, within a bound of its own; a panic in it was logged.
@@ -252,7 +270,7 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         .shutdown(left.clamp(LAST_EXPORT.0, LAST_EXPORT.1))
         .await;
     data.stop();
-    tracing::info!("execpool ends");
+    tracing::info!(event = "end", "execpool ends");
 }
 
 /// The listeners on TCP, none where it is off; what is not on the loopback is no configuration.
@@ -263,7 +281,7 @@ fn listen_on_tcp(config: &Config) -> Result<Vec<std::net::TcpListener>, StartErr
     let listeners = bind_tcp(tcp.at.first(), |port| tcp.at.second(port))?;
     for listener in &listeners {
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "execpool listens on TCP");
+            tracing::info!(event = "listen.tcp", %address, "execpool listens on TCP");
         }
     }
     Ok(listeners)
@@ -276,7 +294,7 @@ fn allow_all_descriptors() {
     let raised =
         getrlimit(RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the limit of open descriptors");
+        tracing::warn!(event = "descriptors.few", %error, "cannot raise the limit of open descriptors");
     }
 }
 
@@ -310,17 +328,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Looks for an upstream until it is reached; says whether it is, and whether one pod could take
 /// most of it.
 async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>, events: Arc<Events>) {
-    let mut was_said = false;
+    // That it does not answer is told by who asks it again and again: `monitor.no_answer`.
     let health = loop {
         match monitor.health().await {
             Ok(health) => break health,
-            Err(error) if !was_said => {
-                tracing::warn!(%error, "the database does not answer; sessions will be told");
-                was_said = true;
-            }
-            Err(_) => {}
+            Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
     };
     if life.has_reached() {
         let event = Event::Ready {
@@ -330,6 +343,7 @@ async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>, events: A
         events.tell(event);
     }
     tracing::info!(
+        event = "monitor.answer",
         upstream = monitor.upstream(),
         server_version = health.server_version,
         max_connections = health.max_connections,
@@ -337,6 +351,7 @@ async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>, events: A
     );
     if budget > health.max_connections / 2 {
         tracing::warn!(
+            event = "budget.large",
             upstream = monitor.upstream(),
             budget,
             max_connections = health.max_connections,

@@ -76,7 +76,7 @@ impl Stage {
             && let Err(error) = self.log.set_level(&new.log.level)
         {
             // The configuration was checked by the same parser.
-            tracing::error!(%error, "the log keeps its level");
+            tracing::error!(event = "log.level_kept", %error, "the log keeps its level");
         }
         Ok(())
     }

@@ -411,8 +411,10 @@ impl<'a> Relay<'a> {
         if seen.out_of_step && self.in_step {
             self.in_step = false;
             tracing::warn!(
+                event = "server.out_of_step",
                 session_id = self.session.id().0,
                 execution_id = %self.session.identity().execution,
+                upstream = &*self.session.identity().upstream,
                 "the server sent what nothing had asked for; its connection will be closed"
             );
         }

@@ -180,7 +180,7 @@ impl Visit {
         let cancel = match registered {
             Ok(cancel) => cancel,
             Err(error) => {
-                tracing::error!(%error, "the system has no random numbers for a cancel key");
+                tracing::error!(event = "cancel.no_key", %error, "the system has no random numbers for a cancel key");
                 return None;
             }
         };

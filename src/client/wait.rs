@@ -111,16 +111,21 @@ impl Wait<'_> {
             Err(Refused::Dial(error)) => {
                 let upstream = &self.admission.seat.session().identity().upstream;
                 let event = self.failed(&error);
-                tracing::warn!(
-                    event = event.name(),
-                    session_id = self.admission.seat.session().id().0,
-                    execution_id = %self.admission.membership.id(),
-                    upstream = &**upstream,
-                    sqlstate = error.sqlstate().as_str(),
-                    error = error.for_others(),
-                    "no server connection could be opened"
-                );
-                self.service.executions().events().tell(event);
+                let execution = self.admission.membership.id();
+                let events = self.service.executions().events();
+                if let Some(unsaid) = events.line(event.name(), Some(execution.as_str())) {
+                    tracing::warn!(
+                        event = event.name(),
+                        session_id = self.admission.seat.session().id().0,
+                        execution_id = %execution,
+                        upstream = &**upstream,
+                        sqlstate = error.sqlstate().as_str(),
+                        error = error.for_others(),
+                        unsaid,
+                        "no server connection could be opened"
+                    );
+                }
+                events.tell(event);
                 Waited::Refused(error.to_client(self.severity))
             }
             // Who ends an execution tells its sessions first.
@@ -163,16 +168,25 @@ impl Wait<'_> {
             let report = wanting.refusal(self.severity, sessions, holders);
             (report, wanting.shortage.limit)
         });
+        self.service.executions().lender().waited_in_vain(limit);
         let event = refused(session, &report, limit, waited);
-        tracing::warn!(
-            event = event.name(),
-            limit = limit.as_str(),
-            session_id = session.id().0,
-            execution_id = %session.identity().execution,
-            detail = report.detail.as_deref().unwrap_or_default(),
-            "{}", report.message
-        );
-        self.service.executions().events().tell(event);
+        let events = self.service.executions().events();
+        let execution = &session.identity().execution;
+        if let Some(unsaid) = events.line(event.name(), Some(execution.as_str())) {
+            tracing::warn!(
+                event = event.name(),
+                limit = limit.as_str(),
+                session_id = session.id().0,
+                execution_id = %execution,
+                upstream = &*session.identity().upstream,
+                sqlstate = report.sqlstate.as_str(),
+                waited_seconds = waited.as_secs_f64(),
+                detail = report.detail.as_deref().unwrap_or_default(),
+                unsaid,
+                "{}", report.message
+            );
+        }
+        events.tell(event);
         encoded(&report)
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::events::{Event, Events, Text};
@@ -257,8 +258,9 @@ impl Control {
                     .iter()
                     .any(|(known, _)| Arc::ptr_eq(known, watched))
                 {
-                    let task =
-                        tasks.spawn(watch(Arc::clone(watched), Arc::clone(self.remote.events())));
+                    let events = Arc::clone(self.remote.events());
+                    let sooner = Arc::clone(&self.sooner);
+                    let task = tasks.spawn(watch(Arc::clone(watched), events, sooner));
                     watching.push((Arc::clone(watched), task));
                 }
             }
@@ -270,6 +272,22 @@ impl Control {
         }
     }
 
+    /// Asks every database again, at once: those that are being asked are not asked twice.
+    pub fn look_sooner(&self) {
+        self.sooner.notify_waiters();
+    }
+
+    /// The databases that did not answer when they were last asked.
+    #[must_use]
+    pub fn silent(&self) -> Vec<UpstreamNumber> {
+        let outlook = self.outlook();
+        let silent = outlook.watched.iter().filter(|watched| {
+            let seen = watched.seen.lock();
+            seen.as_ref().is_some_and(|seen| seen.told.is_err())
+        });
+        silent.map(|watched| watched.number).collect()
+    }
+
     /// What was last seen of each database.
     pub(super) fn last_seen(&self, now: Instant) -> Vec<UpstreamStatus> {
         let outlook = self.outlook();
@@ -278,14 +296,17 @@ impl Control {
     }
 }
 
-/// Asks one database again and again.
-async fn watch(watched: Arc<Watched>, events: Arc<Events>) {
+/// Asks one database again and again, and at once when it is told to.
+async fn watch(watched: Arc<Watched>, events: Arc<Events>, sooner: Arc<Notify>) {
     let mut was_reachable = None;
     loop {
         let told = watched.ask().await;
         watched.tell_change(&told, was_reachable, &events);
         was_reachable = Some(told.is_ok());
-        tokio::time::sleep(EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = sooner.notified() => {}
+        }
     }
 }
 

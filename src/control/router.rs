@@ -263,7 +263,10 @@ async fn guarded(route: impl Future<Output = Answer> + Send + 'static) -> Respon
         Some(Ok(Ok(response))) => response,
         Some(Ok(Err(problem))) => problem.response(),
         Some(Err(_)) | None => {
-            tracing::error!("a request to the control API panicked");
+            tracing::error!(
+                event = "control.panic",
+                "a request to the control API panicked"
+            );
             let hint = "See the log, and report it.";
             Problem::new(Kind::Internal, "the request panicked", hint).response()
         }

@@ -56,6 +56,7 @@ pub(super) async fn cancel(control: &Control, asked: &Asked, place: &Place) -> A
     };
     let who = place.who();
     tracing::info!(
+        event = "session.cancelled",
         session_id = id.0,
         execution_id = execution,
         cancelled,
@@ -79,6 +80,7 @@ pub(super) async fn delete(control: &Control, asked: &Asked, place: &Place) -> A
     let told = control.remote.ask(move |executions| {
         executions.dismiss(id, |session| {
             tracing::info!(
+                event = "session.ended",
                 session_id = id.0,
                 execution_id = %session.identity().execution,
                 reason = text.as_ref().map(ReasonText::as_str),

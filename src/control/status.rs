@@ -77,6 +77,7 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         telemetry: outlook.facts.telemetry,
         tcp: outlook.facts.tcp.clone(),
         budget: budget(&look),
+        exhaustion: (*control.exhaustion.borrow()).into(),
         upstreams: control.last_seen(Instant::now()),
         executions: execution_counts(&look.executions),
         sessions: session_counts(&look.sessions, look.refused, look.oldest),

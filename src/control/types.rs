@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::budget;
 use crate::execution::{self, Kind, PerSecond, PoolView, ResourceKind, Summary, View};
 use crate::session::{Oldest, State, Totals};
 
@@ -41,6 +42,8 @@ pub struct Status {
     pub tcp: Vec<SocketAddr>,
     /// The pod's server connections.
     pub budget: Budget,
+    /// Whether connections run out.
+    pub exhaustion: Exhaustion,
     /// The databases, as they were last seen.
     pub upstreams: Vec<UpstreamStatus>,
     /// How many executions there are and were.
@@ -126,6 +129,34 @@ pub struct Budget {
     pub oldest_wait_seconds: Seconds,
     /// Whether the database allows less than is configured.
     pub limited_by_database: bool,
+}
+
+/// Whether connections run out.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Exhaustion {
+    /// How bad it is: `healthy`, `warning`, `exhausted` or `sustained`.
+    #[schemars(schema_with = "exhaustion_state")]
+    pub state: &'static str,
+    /// For how long it has been so.
+    pub age_seconds: Seconds,
+    /// Why there is no room: `database_unreachable`, `limited_by_database`, `queries` (most of the
+    /// connections that are held run queries) or `held` (most do not); null while it is healthy.
+    pub cause: Option<&'static str>,
+}
+
+fn exhaustion_state(_: &mut SchemaGenerator) -> Schema {
+    let words = budget::State::ALL.map(budget::State::as_str);
+    json_schema!({"type": "string", "enum": words})
+}
+
+impl From<budget::Exhaustion> for Exhaustion {
+    fn from(it: budget::Exhaustion) -> Self {
+        Self {
+            state: it.state.as_str(),
+            age_seconds: Seconds(it.since.elapsed()),
+            cause: it.cause.map(budget::Cause::as_str),
+        }
+    }
 }
 
 /// A database as it was last seen.

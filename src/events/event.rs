@@ -234,6 +234,31 @@ pub enum Event {
         /// Whether it is the database that allows for no more.
         limited_by_database: bool,
     },
+    /// The pod's server connections run out, or do not any more.
+    #[serde(rename = "exhaustion.changed")]
+    ExhaustionChanged {
+        /// What it was: `healthy`, `warning`, `exhausted` or `sustained`.
+        from: Text,
+        /// What it is.
+        state: Text,
+        /// Why: `database_unreachable`, `limited_by_database`, `queries` or `held`; of what is over, if
+        /// it is better now.
+        cause: Text,
+        /// Connections lent to sessions that have queried.
+        used: u64,
+        /// How many there may be.
+        limit: u64,
+        /// Who waits for the budget.
+        waiting: u64,
+        /// How long the first of them has.
+        oldest_wait_seconds: Seconds,
+        /// The execution that has held a connection for longest; null where none has.
+        holder: Option<Text>,
+        /// Where that was opened in the app; null if it was not said.
+        holder_caller: Option<Text>,
+        /// For how long it has been held; null where none is.
+        held_seconds: Option<Seconds>,
+    },
     /// The configuration was read anew, and is what runs but for what takes a restart.
     #[serde(rename = "configuration.reloaded")]
     ConfigurationReloaded {
@@ -284,7 +309,7 @@ impl By {
 }
 
 /// The names of all events.
-pub const NAMES: [&str; 23] = [
+pub const NAMES: [&str; 24] = [
     "start",
     "ready",
     "drain",
@@ -306,6 +331,7 @@ pub const NAMES: [&str; 23] = [
     "database.back",
     "database.limited",
     "database.limit_raised",
+    "exhaustion.changed",
     "configuration.reloaded",
     "configuration.refused",
 ];
@@ -336,6 +362,7 @@ impl Event {
             Self::DatabaseBack { .. } => "database.back",
             Self::DatabaseLimited { .. } => "database.limited",
             Self::DatabaseLimitRaised { .. } => "database.limit_raised",
+            Self::ExhaustionChanged { .. } => "exhaustion.changed",
             Self::ConfigurationReloaded { .. } => "configuration.reloaded",
             Self::ConfigurationRefused { .. } => "configuration.refused",
         }
@@ -492,6 +519,18 @@ impl Event {
                 budget_effective: most,
                 budget_limit: most,
                 limited_by_database: false,
+            },
+            Self::ExhaustionChanged {
+                from: Text::name("exhausted"),
+                state: Text::name("sustained"),
+                cause: Text::name("database_unreachable"),
+                used: 1 << 32,
+                limit: 1 << 32,
+                waiting: 1 << 32,
+                oldest_wait_seconds: time,
+                holder: Some(name()),
+                holder_caller: Some(text()),
+                held_seconds: Some(time),
             },
             Self::ConfigurationReloaded {
                 applied: most,

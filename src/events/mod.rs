@@ -19,6 +19,6 @@ pub mod text;
 pub mod time;
 
 pub use event::{Act, By, Event, NAMES};
-pub use feed::{Batch, Entry, Events, KEPT, Record, Tide};
+pub use feed::{Batch, Entry, Events, KEPT, Record, Tide, Unsaid};
 pub use text::Text;
 pub use time::Seconds;

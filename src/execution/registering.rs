@@ -76,12 +76,18 @@ impl Executions {
         let gone: Vec<_> = gone.into_iter().map(|(at, one)| (id(at), one)).collect();
         drop(inner);
         for (id, one) in gone {
+            let event = "resource.expired";
+            let id = id.as_ref().map(ExecutionId::as_str);
+            let Some(unsaid) = self.events().line(event, id) else {
+                continue;
+            };
             tracing::info!(
-                event = "resource.expired",
-                execution_id = id.as_ref().map(ExecutionId::as_str),
+                event,
+                execution_id = id,
                 kind = one.kind.as_str(),
                 name = one.name,
                 age_seconds = one.age.as_secs_f64(),
+                unsaid,
                 "a resource was not released within its ttl, and is forgotten"
             );
         }

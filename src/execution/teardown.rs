@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::events::{Event, Seconds, Text};
+use crate::events::{Event, Events, Seconds, Text};
 use crate::metrics::Close;
 use crate::pool::{ExecutionNumber, PoolId, UpstreamNumber};
 use crate::protocol::message::{Report, Severity, SqlState};
@@ -201,7 +201,7 @@ impl Executions {
     /// there may be thousands a second.
     fn tell_ended(&self, ended: &Ended, took: Duration) {
         let event = event(&ended.summary, took);
-        log(ended, event.name(), took);
+        log(ended, event.name(), took, self.events());
         if ended.summary.reason != Reason::SessionEnded {
             self.events().tell(event);
         }
@@ -229,7 +229,7 @@ fn event(summary: &Summary, took: Duration) -> Event {
     }
 }
 
-fn log(ended: &Ended, event: &'static str, took: Duration) {
+fn log(ended: &Ended, event: &'static str, took: Duration, events: &Events) {
     let Summary {
         id,
         generation,
@@ -242,6 +242,9 @@ fn log(ended: &Ended, event: &'static str, took: Duration) {
     } = &ended.summary;
     let duration = at.saturating_duration_since(*started).as_secs_f64();
     if ended.is_complete() {
+        let Some(unsaid) = events.line(event, None) else {
+            return;
+        };
         tracing::info!(
             event,
             execution_id = %id,
@@ -254,6 +257,7 @@ fn log(ended: &Ended, event: &'static str, took: Duration) {
             held_seconds = remains.totals.held.total().as_secs_f64(),
             active_seconds = remains.totals.held.active.as_secs_f64(),
             peak_connections = remains.peak,
+            unsaid,
             "execution ended"
         );
     } else {

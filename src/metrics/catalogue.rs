@@ -226,6 +226,8 @@ metrics! {
         [words(KIND, DatabaseConnections::WORDS)],
         "Connections of the database as the monitor sees them: allowed, this pod's, all others'",
         "Asked every 30 s. Of several upstreams the one whose database has least room. Not there while it does not answer.";
+    EXHAUSTION_STATE: Gauge, "execpool.exhaustion.state", "{state}", [],
+        "How short of server connections the pod is: 0 healthy, 1 warning, 2 exhausted, 3 sustained", "";
     REACTOR_ACTIONS: Counter, "execpool.reactor.actions", "{action}",
         [words("action", Action::WORDS), words("outcome", Outcome::WORDS)],
         "What was done about exhaustion, and what became of it",
@@ -300,7 +302,7 @@ pub const OF_THE_SIDECAR: &[&Metric] = &[
         name: "execpool.scrape.failed",
         instrument: Counter,
         unit: "{scrape}",
-        attributes: &[words(REASON, &["refused", "cut", "failed"])],
+        attributes: &[words(REASON, &["refused", "cut", "failed", "crowded"])],
         description: "Scrapes of /metrics that got no answer, or did not read it",
         note: "",
     },

@@ -112,7 +112,7 @@ impl Lender {
                 .told_plain
                 .insert((pool.upstream, error.hint()))
         {
-            tracing::warn!(%error, "connections go without TLS, as sslmode=prefer allows for it");
+            tracing::warn!(event = "tls.none", %error, "connections go without TLS, as sslmode=prefer allows for it");
         }
     }
 
@@ -133,9 +133,9 @@ impl Lender {
                             upstream,
                         } = pool;
                         tracing::debug!(
-                            execution = execution.0,
-                            upstream = upstream.0,
-                            pid = backend.map(|backend| backend.pid),
+                            execution_number = execution.0,
+                            upstream_number = upstream.0,
+                            server_pid = backend.map(|backend| backend.pid),
                             "opened"
                         );
                         let away = inner.reaches.reached(upstream);

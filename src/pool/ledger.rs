@@ -19,7 +19,7 @@ use super::key::{Key, KeySpec, Keys};
 use super::lender::{Lender, Refused};
 use super::pause::Pause;
 use super::reach::Reaches;
-use super::shortage::Queue;
+use super::shortage::{Limit, Pressure, Queue};
 use super::stock::{Stock, Store, slot_out, taken_out};
 use super::{KeyId, PoolId, Target, UpstreamNumber, WaiterId};
 
@@ -45,6 +45,8 @@ pub(super) struct Ledger {
     pub(super) timings: Vec<Arc<Timings>>,
     /// Of which upstreams it was said, and why, that connections go without TLS.
     pub(super) told_plain: BTreeSet<(UpstreamNumber, &'static str)>,
+    /// Budget waits that were in vain.
+    pub(super) timed_out: u64,
 }
 
 /// Who waits for a checkout.
@@ -94,6 +96,7 @@ impl Ledger {
             timeouts: BTreeMap::new(),
             timings: Vec::new(),
             told_plain: BTreeSet::new(),
+            timed_out: 0,
         }
     }
 
@@ -114,6 +117,32 @@ impl Ledger {
                 .map(|first| self.waited(Some(first)))
                 .max()
                 .unwrap_or_default(),
+        }
+    }
+
+    /// How much the connections are in demand.
+    pub(super) fn pressure(&self) -> Pressure {
+        let mut starving = Queue::default();
+        for (first, many) in self.gate.starving_pools() {
+            starving.waiting += many;
+            starving.oldest = starving.oldest.max(self.waited(Some(first)));
+        }
+        let beyond = self.gate.firsts_beyond_pools();
+        let beyond = beyond.map(|first| self.waited(Some(first))).max();
+        Pressure {
+            budget: self.gate.budget().clone(),
+            starving,
+            oldest: beyond.unwrap_or_default(),
+            timed_out: self.timed_out,
+            is_away: self.gate.is_away_for_anybody(),
+            in_demand: self.gate.in_demand(),
+        }
+    }
+
+    /// A wait was in vain, as this limit was reached.
+    pub(super) fn waited_in_vain(&mut self, limit: Limit) {
+        if matches!(limit, Limit::Budget | Limit::Database) {
+            self.timed_out += 1;
         }
     }
 
@@ -153,7 +182,7 @@ impl Ledger {
             Decision::Refuse { waiter } => {
                 let why = failed.take().map_or(Refused::Ended, Refused::Dial);
                 if let Some(waiting) = self.waiting.remove(&waiter) {
-                    tracing::debug!(session = waiter.0, "refused");
+                    tracing::debug!(session_id = waiter.0, "refused");
                     // A waiter that has gone needs no answer.
                     let _ = waiting.answer.send(Err(why));
                 }
@@ -290,9 +319,9 @@ impl Ledger {
 /// was served before whom.
 pub(super) fn trace(pool: PoolId, waiter: WaiterId, what: &'static str) {
     tracing::debug!(
-        execution = pool.execution.0,
-        upstream = pool.upstream.0,
-        session = waiter.0,
+        execution_number = pool.execution.0,
+        upstream_number = pool.upstream.0,
+        session_id = waiter.0,
         "{what}"
     );
 }

@@ -23,7 +23,7 @@ use super::dialer::Target;
 use super::gate::{Counts, Decision, Flow};
 use super::key::{Key, KeySpec};
 use super::ledger::{After, Ledger, Waiter, trace};
-use super::shortage::{Queue, Shortage};
+use super::shortage::{Limit, Pressure, Queue, Shortage};
 use super::stock::{Place, taken_out};
 use super::{KeyId, PoolId, PoolLimits, UpstreamNumber, WaiterId};
 
@@ -256,6 +256,17 @@ impl Lender {
         (inner.gate.budget().clone(), inner.queue())
     }
 
+    /// How much the pod's connections are in demand.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        self.ledger.lock().pressure()
+    }
+
+    /// Counts a wait that has ended in vain, as this limit was reached.
+    pub fn waited_in_vain(&self, limit: Limit) {
+        self.ledger.lock().waited_in_vain(limit);
+    }
+
     /// Why somebody waits in this pool: which limit is reached, and how full all is.
     #[must_use]
     pub fn shortage(&self, pool: PoolId, waiter: WaiterId) -> Shortage {
@@ -474,7 +485,7 @@ impl Drop for InQueue {
         self.lender.change(
             |inner| match inner.waiting.remove(&waiter) {
                 Some(_) => {
-                    tracing::debug!(session = waiter.0, "gave up");
+                    tracing::debug!(session_id = waiter.0, "gave up");
                     inner.gate.leave(waiter)
                 }
                 None => Vec::new(),

@@ -25,7 +25,7 @@ pub use gate::{Counts, Flow};
 pub use key::{Key, KeySpec, Profile};
 pub use lender::{Lender, Refused};
 pub use pause::Paused;
-pub use shortage::{Limit, Queue, Shortage};
+pub use shortage::{Limit, Pressure, Queue, Shortage};
 
 /// One generation of an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

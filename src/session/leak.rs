@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::events::Unsaid;
 use crate::protocol::statement::shown;
 
 use super::{Identity, SessionId, Snapshot, State};
@@ -76,8 +77,8 @@ impl Suspicion {
     }
 }
 
-/// Logs that a session has come under suspicion.
-pub(super) fn log_suspect(suspect: &Snapshot) {
+/// Logs that a session has come under suspicion, and how many others were left out.
+pub(super) fn log_suspect(suspect: &Snapshot, unsaid: Unsaid) {
     let identity = &suspect.identity;
     let statement = &suspect.statement;
     let statement = (!statement.is_empty()).then(|| shown(statement, QUOTED));
@@ -95,6 +96,7 @@ pub(super) fn log_suspect(suspect: &Snapshot) {
         label = identity.label.as_deref(),
         application_name = identity.application_name.as_deref(),
         statement,
+        unsaid,
         "a session holds a server connection and asks nothing: has it been forgotten?"
     );
 }
@@ -106,6 +108,7 @@ pub(super) fn log_recovered(id: SessionId, identity: &Identity, idle: Duration) 
         event = "session.leak_recovered",
         session_id = id.0,
         execution_id = %identity.execution,
+        upstream = &*identity.upstream,
         idle_for_seconds = idle.as_secs_f64(),
         "a session that seemed forgotten is used again"
     );

@@ -269,22 +269,29 @@ impl Table {
             if let Some(after) = limits.leak_after
                 && session.suspect(after, now)
             {
-                leak::log_suspect(&session.snapshot(now));
+                // All of an app's sessions may be forgotten in the same second.
+                if let Some(unsaid) = events.line("session.leak_suspect", None) {
+                    leak::log_suspect(&session.snapshot(now), unsaid);
+                }
             }
             let Some(overdue) = session.overdue(limits, now) else {
                 continue;
             };
             let report = overdue.report(session.identity(), limits);
             let event = overdue.event(session, &report);
-            tracing::warn!(
-                event = event.name(),
-                session_id = session.id().0,
-                execution_id = %session.identity().execution,
-                limit = overdue.word(),
-                seconds = overdue.time.as_secs_f64(),
-                detail = report.detail.as_deref().unwrap_or_default(),
-                "{}", report.message
-            );
+            if let Some(unsaid) = events.line(event.name(), None) {
+                tracing::warn!(
+                    event = event.name(),
+                    session_id = session.id().0,
+                    execution_id = %session.identity().execution,
+                    upstream = &*session.identity().upstream,
+                    limit = overdue.word(),
+                    seconds = overdue.time.as_secs_f64(),
+                    detail = report.detail.as_deref().unwrap_or_default(),
+                    unsaid,
+                    "{}", report.message
+                );
+            }
             events.tell(event);
             match overdue.act {
                 Act::Notice => session.notice(report),

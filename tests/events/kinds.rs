@@ -41,9 +41,10 @@ async fn every_event_is_told_when_it_is_provoked() {
         an_outage(),
         a_full_database(),
         configurations(),
+        a_shortage(),
     );
-    let (a, b, c, d, e, f, g, h, i, j) = scenarios;
-    let mut seen = [a, b, c, d, e, f, g, h, i, j].concat();
+    let (a, b, c, d, e, f, g, h, i, j, k) = scenarios;
+    let mut seen = [a, b, c, d, e, f, g, h, i, j, k].concat();
     seen.sort();
     seen.dedup();
     let mut names = NAMES.to_vec();
@@ -481,5 +482,32 @@ async fn configurations() -> Vec<String> {
             .contains("budget.size"),
         "{refused:?}"
     );
+    reader.names
+}
+
+/// Connections that run out.
+async fn a_shortage() -> Vec<String> {
+    let more = "exhaustion: {wait: 100ms, after: 100ms}\nbudget: {size: 1, overflow: 0}\n";
+    let (_database, sidecar) = place("shortage", more).await;
+    has_begun(&sidecar).await;
+    let mut reader = Reader::open(&sidecar, "event=exhaustion").await;
+    reader.is_in().await;
+    let mut held = sidecar.session("app", "holder").await;
+    held.query("BEGIN").await;
+    let waiter = sidecar.client("app", "waiter").await.unwrap();
+    let waiting = tokio::spawn(async move { waiter.simple_query("SELECT 1").await.map(drop) });
+    let told = reader.until("exhaustion.changed").await;
+    assert_eq!(
+        (&told["from"], &told["state"], &told["cause"]),
+        (&json!("healthy"), &json!("exhausted"), &json!("held"))
+    );
+    assert_eq!((&told["used"], &told["limit"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&told["waiting"], &told["holder"], &told["holder_caller"]),
+        (&json!(1), &json!("holder"), &Value::Null)
+    );
+    assert_seconds(&told["oldest_wait_seconds"], 0.1, 60.0);
+    assert_seconds(&told["held_seconds"], 0.1, 60.0);
+    waiting.abort();
     reader.names
 }

@@ -1,5 +1,6 @@
 //! What is told of a look: each metric with its value, for each of its attributes' values.
 
+use crate::budget::State as Exhaustion;
 use crate::config::Config;
 use crate::control::Room;
 use crate::execution::{Reason, ResourceKind};
@@ -27,9 +28,17 @@ const EXPECTED: [(Phase, &str); 9] = [
     (Phase::Relay, "57"),
 ];
 
-/// What instruments tell of `look`; `rooms` are the databases that have answered.
-pub(super) fn reading(look: &Look, rooms: &[Room], config: &Config) -> Reading {
+/// What instruments tell of `look`; `rooms` are the databases that have answered, `exhaustion` is how
+/// short of connections the pod is.
+pub(super) fn reading(
+    look: &Look,
+    rooms: &[Room],
+    exhaustion: Exhaustion,
+    config: &Config,
+) -> Reading {
     let mut reading = Reading::at(look.at);
+    let level = exhaustion.level() as f64;
+    reading.put(&of::EXHAUSTION_STATE, level, &[]);
     budget(&mut reading, look);
     for (name, flow, timeouts) in &look.upstreams {
         let is_configured = config.upstreams.iter().any(|one| *one.name == **name);
