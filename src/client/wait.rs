@@ -162,6 +162,9 @@ impl Wait<'_> {
             limit = limit.as_str(),
             session_id = session.id().0,
             execution_id = %session.identity().execution,
+            upstream = &*session.identity().upstream,
+            sqlstate = report.sqlstate.as_str(),
+            waited_seconds = waited.as_secs_f64(),
             detail = report.detail.as_deref().unwrap_or_default(),
             "{}", report.message
         );

@@ -5,6 +5,7 @@ mod name;
 #[cfg(test)]
 mod samples;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Seconds, Text};
@@ -12,7 +13,7 @@ use super::{Seconds, Text};
 pub use name::NAMES;
 
 /// Something that has happened.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "event")]
 pub enum Event {
     /// The sockets are bound: the first event of a process.
@@ -122,6 +123,32 @@ pub enum Event {
         /// Backends that were still there.
         leftovers: u64,
     },
+    /// An execution has ended with resources that were not released: the app is to close them.
+    #[serde(rename = "execution.resources_left")]
+    ExecutionResourcesLeft {
+        /// Its name.
+        execution_id: Text,
+        /// Which of that name.
+        generation: u64,
+        /// How many.
+        count: u64,
+        /// The first of them, each by kind and name.
+        resources: Text,
+    },
+    /// A resource was not released within its ttl, and is forgotten.
+    #[serde(rename = "resource.expired")]
+    ResourceExpired {
+        /// Whose it was; null if that has ended meanwhile.
+        execution_id: Option<Text>,
+        /// `connection`, `browser`, `http`, `file` or `other`.
+        kind: Text,
+        /// What the app calls it.
+        name: Text,
+        /// How long it was registered.
+        age_seconds: Seconds,
+        /// How many have expired since the event before, and were not told.
+        unsaid: u64,
+    },
     /// The maintenance pass ends by force what an ended execution has left behind.
     #[serde(rename = "execution.leftovers")]
     ExecutionLeftovers {
@@ -183,6 +210,116 @@ pub enum Event {
         message: Text,
         /// How many sessions were over a limit since the event before, and were not told.
         unsaid: u64,
+    },
+    /// A session holds a server connection and asks nothing: it may have been forgotten.
+    #[serde(rename = "session.leak_suspect")]
+    SessionLeakSuspect {
+        /// The session.
+        session_id: u64,
+        /// Its execution.
+        execution_id: Text,
+        /// The upstream's name.
+        upstream: Text,
+        /// Where it stands: `idle` or `idle_in_transaction`.
+        state: Text,
+        /// For how long it has asked nothing.
+        idle_for_seconds: Seconds,
+        /// For how long it has held its server connection.
+        bound_for_seconds: Seconds,
+        /// The backend of that.
+        server_pid: Option<i32>,
+        /// Who opened it: user and process, or an address.
+        peer: Text,
+        /// Where it was opened in the app; null where the app does not say.
+        caller: Option<Text>,
+        /// What the app calls it; null where the app does not say.
+        label: Option<Text>,
+        /// Its `application_name`; null where it has none.
+        application_name: Option<Text>,
+        /// The beginning of its last statement, without literals; null before the first.
+        statement: Option<Text>,
+        /// How many came under suspicion since the event before, and were not told.
+        unsaid: u64,
+    },
+    /// A session that seemed forgotten is used again.
+    #[serde(rename = "session.leak_recovered")]
+    SessionLeakRecovered {
+        /// The session.
+        session_id: u64,
+        /// Its execution.
+        execution_id: Text,
+        /// For how long it had asked nothing.
+        idle_for_seconds: Seconds,
+        /// How many were used again since the event before, and were not told.
+        unsaid: u64,
+    },
+    /// A cleanup ends a session, to make room.
+    #[serde(rename = "session.reclaimed")]
+    SessionReclaimed {
+        /// The session.
+        session_id: u64,
+        /// Its execution.
+        execution_id: Text,
+        /// The upstream's name.
+        upstream: Text,
+        /// On which ground: `idle_in_transaction`, `leak_suspect` or `unnamed_leak_suspect`.
+        why: Text,
+        /// For how long it had asked nothing; null if it asked something just then.
+        idle_for_seconds: Option<Seconds>,
+        /// The backend of its server connection; null if it was just given back.
+        server_pid: Option<i32>,
+        /// Where it was opened in the app; null where the app does not say.
+        caller: Option<Text>,
+        /// Its `application_name`; null where it has none.
+        application_name: Option<Text>,
+        /// How many were ended so since the event before, and were not told.
+        unsaid: u64,
+    },
+    /// What a session does is cancelled through the control API.
+    #[serde(rename = "session.cancelled")]
+    SessionCancelled {
+        /// The session.
+        session_id: u64,
+        /// Its execution.
+        execution_id: Text,
+        /// `query`, or `wait` for a server connection.
+        cancelled: Text,
+        /// Who asked for it.
+        who: Text,
+        /// How many were cancelled so since the event before, and were not told.
+        unsaid: u64,
+    },
+    /// A session is ended through the control API.
+    #[serde(rename = "session.ended")]
+    SessionEnded {
+        /// The session.
+        session_id: u64,
+        /// Its execution.
+        execution_id: Text,
+        /// What was said about it; null if nothing.
+        reason_text: Option<Text>,
+        /// Who asked for it.
+        who: Text,
+        /// How many were ended so since the event before, and were not told.
+        unsaid: u64,
+    },
+    /// An emergency cleanup is done.
+    #[serde(rename = "cleanup")]
+    Cleanup {
+        /// Whether it only told what it would do.
+        dry_run: bool,
+        /// The execution that it was about; null: all of them.
+        execution_id: Option<Text>,
+        /// How many sessions and leftovers were closed, or would be.
+        closed: u64,
+        /// How many checkouts waited for the budget when it began.
+        waited: u64,
+        /// How many wait for it now, or would.
+        waiting: u64,
+        /// How many suspects of no named execution were spared.
+        spared: u64,
+        /// How many sessions were told to end and have not gone in time.
+        remaining: u64,
     },
     /// The monitor's question was not answered.
     #[serde(rename = "monitor.no_answer")]
@@ -259,7 +396,7 @@ pub enum Event {
 }
 
 /// What becomes of a session that is over a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Act {
     /// Its client gets a NOTICE.
@@ -269,7 +406,7 @@ pub enum Act {
 }
 
 /// Who has ended a pause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
     /// An operator.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::events::{Event, Seconds, Text};
 use crate::protocol::startup::ExecutionId;
 
 use super::executions::Inner;
@@ -76,14 +77,22 @@ impl Executions {
         let gone: Vec<_> = gone.into_iter().map(|(at, one)| (id(at), one)).collect();
         drop(inner);
         for (id, one) in gone {
+            let event = Event::ResourceExpired {
+                execution_id: id.as_ref().map(|id| Text::name(id.as_str())),
+                kind: Text::word(one.kind.as_str()),
+                name: Text::sentence(&one.name),
+                age_seconds: Seconds(one.age),
+                unsaid: 0,
+            };
             tracing::info!(
-                event = "resource.expired",
+                event = event.name(),
                 execution_id = id.as_ref().map(ExecutionId::as_str),
                 kind = one.kind.as_str(),
                 name = one.name,
                 age_seconds = one.age.as_secs_f64(),
                 "a resource was not released within its ttl, and is forgotten"
             );
+            self.events().tell(event);
         }
     }
 }

@@ -191,7 +191,7 @@ impl Table {
 
     /// Tells sessions that are over a limit, and `events`: a notice once for each transaction, or their
     /// end; and finds those that seem to be forgotten. To be called every second or so.
-    pub fn sweep(&self, limits: &Limits, now: Instant, events: &Events) {
+    pub fn sweep(&self, limits: &Limits, now: Instant, events: &Arc<Events>) {
         // Only who holds a server connection can have a transaction, or forget it.
         if limits.is_off() || self.counts().bound() == 0 {
             return;
@@ -199,9 +199,9 @@ impl Table {
         let sessions = self.sessions.lock();
         for session in sessions.values() {
             if let Some(after) = limits.leak_after
-                && session.suspect(after, now)
+                && session.suspect(after, now, Some(events))
             {
-                leak::log_suspect(&session.snapshot(now));
+                events.tell(leak::log_suspect(&session.snapshot(now)));
             }
             let Some(overdue) = session.overdue(limits, now) else {
                 continue;
@@ -213,6 +213,10 @@ impl Table {
                 session_id = session.id().0,
                 execution_id = %session.identity().execution,
                 limit = overdue.word(),
+                act = match overdue.act {
+                    Act::Notice => "notice",
+                    Act::End => "end",
+                },
                 seconds = overdue.time.as_secs_f64(),
                 detail = report.detail.as_deref().unwrap_or_default(),
                 "{}", report.message
@@ -280,7 +284,11 @@ mod tests {
             caller: None,
             label: None,
             traceparent: None,
-            peer: Peer::Unix { uid: 0, pid: None },
+            peer: Peer::Unix {
+                uid: 0,
+                gid: 0,
+                pid: None,
+            },
         }
     }
 
@@ -332,7 +340,7 @@ mod tests {
             leak_after: Some(Duration::from_secs(60)),
             ..Limits::default()
         };
-        let events = Events::default();
+        let events = Arc::new(Events::default());
         let sweep = |later: u64| {
             table.sweep(
                 &limits,
@@ -391,6 +399,10 @@ mod tests {
         drop(seats);
         assert_eq!(leaks(), [4, 1, 1, 2], "also without a word");
         assert_eq!(table.counts().suspects(), 0);
+        let told = events.after(0, 9).entries;
+        let told: Vec<_> = told.iter().map(|it| it.record().event.name()).collect();
+        let [suspect, recovered] = ["session.leak_suspect", "session.leak_recovered"];
+        assert_eq!(told, [suspect, suspect, recovered, suspect]);
     }
 
     #[test]

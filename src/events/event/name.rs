@@ -3,7 +3,7 @@
 use super::{Event, Text};
 
 /// The names of all events.
-pub const NAMES: [&str; 23] = [
+pub const NAMES: &[&str] = &[
     "start",
     "ready",
     "drain",
@@ -15,10 +15,18 @@ pub const NAMES: [&str; 23] = [
     "execution.adopted",
     "execution.deadline_near",
     "execution.ended",
+    "execution.resources_left",
+    "resource.expired",
     "execution.leftovers",
     "checkout.refused",
     "checkout.failed",
     "session.limit",
+    "session.leak_suspect",
+    "session.leak_recovered",
+    "session.reclaimed",
+    "session.cancelled",
+    "session.ended",
+    "cleanup",
     "monitor.no_answer",
     "monitor.answer",
     "database.away",
@@ -45,10 +53,18 @@ impl Event {
             Self::ExecutionAdopted { .. } => "execution.adopted",
             Self::ExecutionDeadlineNear { .. } => "execution.deadline_near",
             Self::ExecutionEnded { .. } => "execution.ended",
+            Self::ExecutionResourcesLeft { .. } => "execution.resources_left",
+            Self::ResourceExpired { .. } => "resource.expired",
             Self::ExecutionLeftovers { .. } => "execution.leftovers",
             Self::CheckoutRefused { .. } => "checkout.refused",
             Self::CheckoutFailed { .. } => "checkout.failed",
             Self::SessionLimit { .. } => "session.limit",
+            Self::SessionLeakSuspect { .. } => "session.leak_suspect",
+            Self::SessionLeakRecovered { .. } => "session.leak_recovered",
+            Self::SessionReclaimed { .. } => "session.reclaimed",
+            Self::SessionCancelled { .. } => "session.cancelled",
+            Self::SessionEnded { .. } => "session.ended",
+            Self::Cleanup { .. } => "cleanup",
             Self::MonitorNoAnswer { .. } => "monitor.no_answer",
             Self::MonitorAnswer { .. } => "monitor.answer",
             Self::DatabaseAway { .. } => "database.away",
@@ -68,10 +84,19 @@ impl Event {
             | Self::ExecutionAdopted { execution_id, .. }
             | Self::ExecutionDeadlineNear { execution_id, .. }
             | Self::ExecutionEnded { execution_id, .. }
+            | Self::ExecutionResourcesLeft { execution_id, .. }
             | Self::ExecutionLeftovers { execution_id, .. }
             | Self::CheckoutRefused { execution_id, .. }
             | Self::CheckoutFailed { execution_id, .. }
-            | Self::SessionLimit { execution_id, .. } => Some(execution_id),
+            | Self::SessionLimit { execution_id, .. }
+            | Self::SessionLeakSuspect { execution_id, .. }
+            | Self::SessionLeakRecovered { execution_id, .. }
+            | Self::SessionReclaimed { execution_id, .. }
+            | Self::SessionCancelled { execution_id, .. }
+            | Self::SessionEnded { execution_id, .. } => Some(execution_id),
+            Self::ResourceExpired { execution_id, .. } | Self::Cleanup { execution_id, .. } => {
+                execution_id.as_ref()
+            }
             _ => None,
         }
     }
@@ -81,7 +106,13 @@ impl Event {
         match self {
             Self::CheckoutRefused { unsaid, .. }
             | Self::CheckoutFailed { unsaid, .. }
-            | Self::SessionLimit { unsaid, .. } => Some(unsaid),
+            | Self::SessionLimit { unsaid, .. }
+            | Self::SessionLeakSuspect { unsaid, .. }
+            | Self::SessionLeakRecovered { unsaid, .. }
+            | Self::SessionReclaimed { unsaid, .. }
+            | Self::SessionCancelled { unsaid, .. }
+            | Self::SessionEnded { unsaid, .. }
+            | Self::ResourceExpired { unsaid, .. } => Some(unsaid),
             _ => None,
         }
     }

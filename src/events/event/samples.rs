@@ -5,6 +5,7 @@ use super::{Act, By, Event, Seconds, Text};
 impl Event {
     /// One of each, with texts of their greatest length.
     pub(crate) fn samples() -> Vec<Self> {
+        let word = || Text::word(&"ä".repeat(1000));
         let name = || Text::name(&"\"".repeat(1000));
         let text = || Text::sentence(&"ä".repeat(1000));
         let time = Seconds(std::time::Duration::from_micros(u64::MAX / 1_000_001));
@@ -61,6 +62,19 @@ impl Event {
                 peak_connections: 1 << 32,
                 leftovers: 1 << 32,
             },
+            Self::ExecutionResourcesLeft {
+                execution_id: name(),
+                generation: most,
+                count: most,
+                resources: text(),
+            },
+            Self::ResourceExpired {
+                execution_id: Some(name()),
+                kind: Text::name("connection"),
+                name: text(),
+                age_seconds: time,
+                unsaid: most,
+            },
             Self::ExecutionLeftovers {
                 execution_id: name(),
                 backends: most,
@@ -91,6 +105,61 @@ impl Event {
                 seconds: time,
                 message: text(),
                 unsaid: most,
+            },
+            Self::SessionLeakSuspect {
+                session_id: most,
+                execution_id: name(),
+                upstream: word(),
+                state: Text::name("idle_in_transaction"),
+                idle_for_seconds: time,
+                bound_for_seconds: time,
+                server_pid: Some(i32::MIN),
+                peer: word(),
+                caller: Some(name()),
+                label: Some(word()),
+                application_name: Some(word()),
+                statement: Some(name()),
+                unsaid: most,
+            },
+            Self::SessionLeakRecovered {
+                session_id: most,
+                execution_id: name(),
+                idle_for_seconds: time,
+                unsaid: most,
+            },
+            Self::SessionReclaimed {
+                session_id: most,
+                execution_id: name(),
+                upstream: word(),
+                why: Text::name("unnamed_leak_suspect"),
+                idle_for_seconds: Some(time),
+                server_pid: Some(i32::MIN),
+                caller: Some(name()),
+                application_name: Some(word()),
+                unsaid: most,
+            },
+            Self::SessionCancelled {
+                session_id: most,
+                execution_id: name(),
+                cancelled: Text::name("query"),
+                who: word(),
+                unsaid: most,
+            },
+            Self::SessionEnded {
+                session_id: most,
+                execution_id: name(),
+                reason_text: Some(text()),
+                who: word(),
+                unsaid: most,
+            },
+            Self::Cleanup {
+                dry_run: false,
+                execution_id: Some(name()),
+                closed: most,
+                waited: most,
+                waiting: most,
+                spared: most,
+                remaining: most,
             },
             Self::MonitorNoAnswer {
                 upstream: name(),
