@@ -26,7 +26,11 @@ fn identity() -> Option<Identity> {
         caller: Some("agent.py:7 run".to_owned()),
         label: None,
         traceparent: None,
-        peer: Peer::Unix { uid: 0, pid: None },
+        peer: Peer::Unix {
+            uid: 0,
+            gid: 0,
+            pid: None,
+        },
     })
 }
 

@@ -9,7 +9,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::Sidecar;
-use support::schema::complaint;
+use support::schema::{complaint, mutants};
 use support::session::place;
 
 /// Answers of every route that answers JSON, while a session works, with who was asked.
@@ -52,41 +52,6 @@ async fn answers(sidecar: &Sidecar) -> Vec<(&'static str, String, u16, Value)> {
     ask("POST", "/v1/drain", None).await;
     ask("POST", "/quitquitquit", None).await;
     answers
-}
-
-/// Everything that could be wrong with a document in one place: a property more, one less, another
-/// type. With what was done.
-fn mutants(at: &str, value: &Value) -> Vec<(String, Value)> {
-    let mut all = Vec::new();
-    match value {
-        Value::Object(map) => {
-            let mut more = map.clone();
-            more.insert("unexpected".to_owned(), json!({"x": [{}]}));
-            all.push((format!("{at} + unexpected"), Value::Object(more)));
-            for (key, below) in map {
-                let mut less = map.clone();
-                less.remove(key);
-                all.push((format!("{at} - {key}"), Value::Object(less)));
-                for (what, mutant) in mutants(&format!("{at}/{key}"), below) {
-                    let mut other = map.clone();
-                    other.insert(key.clone(), mutant);
-                    all.push((what, Value::Object(other)));
-                }
-            }
-        }
-        Value::Array(list) => {
-            all.push((format!("{at} is a text"), json!("text")));
-            for (number, below) in list.iter().enumerate() {
-                for (what, mutant) in mutants(&format!("{at}/{number}"), below) {
-                    let mut other = list.clone();
-                    other[number] = mutant;
-                    all.push((what, Value::Array(other)));
-                }
-            }
-        }
-        _ => all.push((format!("{at} is a list"), json!([[]]))),
-    }
-    all
 }
 
 /// Properties that may be missing: their descriptions say when. Entries of maps, whose names are

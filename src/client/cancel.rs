@@ -167,7 +167,11 @@ mod tests {
     use super::*;
     use crate::session::{Identity, Table};
 
-    const USER: Peer = Peer::Unix { uid: 7, pid: None };
+    const USER: Peer = Peer::Unix {
+        uid: 7,
+        gid: 7,
+        pid: None,
+    };
 
     fn session() -> Arc<Session> {
         let identity = Identity {
@@ -192,7 +196,11 @@ mod tests {
         let two = cancels.register(&second, Some(5)).unwrap();
         let found = cancels.find(5, two.key, USER).unwrap();
         assert!(Arc::ptr_eq(&found, &second));
-        let other = Peer::Unix { uid: 8, pid: None };
+        let other = Peer::Unix {
+            uid: 8,
+            gid: 7,
+            pid: None,
+        };
         assert!(cancels.find(5, one.key, other).is_none(), "another user");
         let tcp = Peer::Tcp(([127, 0, 0, 1], 1).into());
         assert!(cancels.find(5, one.key, tcp).is_none(), "over TCP");

@@ -324,6 +324,7 @@ fn of_unix(stream: UnixStream) -> io::Result<(OwnedFd, Peer)> {
     let credentials = stream.peer_cred()?;
     let peer = Peer::Unix {
         uid: credentials.uid(),
+        gid: credentials.gid(),
         pid: credentials.pid().filter(|pid| *pid > 0),
     };
     Ok((stream.into_std()?.into(), peer))

@@ -1,7 +1,10 @@
 //! `POST /v1/sessions/{id}/cancel` and `DELETE /v1/sessions/{id}`.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 
+use crate::events::{Event, Text};
 use crate::execution::cancel::Cancelled;
 use crate::execution::{Gone, ReasonText};
 use crate::metrics::words::{Close, Origin};
@@ -55,14 +58,22 @@ pub(super) async fn cancel(control: &Control, asked: &Asked, place: &Place) -> A
         }
     };
     let who = place.who();
+    let event = Event::SessionCancelled {
+        session_id: id.0,
+        execution_id: Text::name(&execution),
+        cancelled: Text::word(cancelled),
+        who: Text::word(&who),
+        unsaid: 0,
+    };
     tracing::info!(
-        event = "session.cancelled",
+        event = event.name(),
         session_id = id.0,
         execution_id = execution,
         cancelled,
         who,
         "cancelled on request"
     );
+    control.remote.events().tell(event);
     let answer = SessionCancelled {
         id: id.0,
         execution,
@@ -77,16 +88,10 @@ pub(super) async fn delete(control: &Control, asked: &Asked, place: &Place) -> A
     let id = id(asked)?;
     let text = query.get("reason").map(ReasonText::new);
     let who = place.who();
+    let events = Arc::clone(control.remote.events());
     let told = control.remote.ask(move |executions| {
         executions.dismiss(id, |session| {
-            tracing::info!(
-                event = "session.ended",
-                session_id = id.0,
-                execution_id = %session.identity().execution,
-                reason = text.as_ref().map(ReasonText::as_str),
-                who,
-                "a session is ended on request"
-            );
+            events.tell(log_ended(session, &who, text.as_ref()));
             ending(session, &who, text.as_ref())
         })
     });
@@ -101,6 +106,27 @@ pub(super) async fn delete(control: &Control, asked: &Asked, place: &Place) -> A
         session,
     };
     json(StatusCode::OK, &answer)
+}
+
+fn log_ended(session: &session::Session, who: &str, text: Option<&ReasonText>) -> Event {
+    let execution = &session.identity().execution;
+    let text = text.map(ReasonText::as_str);
+    let event = Event::SessionEnded {
+        session_id: session.id().0,
+        execution_id: Text::name(execution.as_str()),
+        reason_text: text.map(Text::sentence),
+        who: Text::word(who),
+        unsaid: 0,
+    };
+    tracing::info!(
+        event = event.name(),
+        session_id = session.id().0,
+        execution_id = %execution,
+        reason_text = text,
+        who,
+        "a session is ended on request"
+    );
+    event
 }
 
 /// What its client is told.

@@ -358,6 +358,7 @@ impl From<execution::Registered> for Resource {
 /// A line of `GET /v1/executions/{id}/hold`, at the end of the execution; all others are empty.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[schemars(transform = with_word_described)]
 pub enum HoldLine {
     /// What is still registered: for the app to close. Only where there is something.
     ResourcesLeft {
@@ -369,6 +370,14 @@ pub enum HoldLine {
         /// Why; null where that is not known any more.
         reason: Option<&'static str>,
     },
+}
+
+/// Describes the word that tells lines apart.
+fn with_word_described(schema: &mut Schema) {
+    let lines = schema.get_mut("oneOf").and_then(Value::as_array_mut);
+    for line in lines.into_iter().flatten() {
+        line["properties"]["event"]["description"] = "What is told.".into();
+    }
 }
 
 /// The process's memory.
@@ -758,6 +767,8 @@ pub enum Peer {
     Unix {
         /// Its user.
         uid: u32,
+        /// Its group.
+        gid: u32,
         /// Its number; null where it lives in another PID namespace.
         pid: Option<i32>,
     },

@@ -263,10 +263,15 @@ pub(super) fn colour(name: &str) -> Colour {
         | "shutdown"
         | "pause"
         | "session.limit"
+        | "session.leak_suspect"
+        | "session.reclaimed"
+        | "execution.resources_left"
         | "execution.deadline_near"
         | "execution.leftovers"
         | "events.lost" => Colour::Yellow,
-        "ready" | "resume" | "database.back" | "monitor.answer" => Colour::Green,
+        "session.leak_recovered" | "ready" | "resume" | "database.back" | "monitor.answer" => {
+            Colour::Green
+        }
         _ => Colour::Plain,
     }
 }

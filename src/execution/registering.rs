@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::events::{Event, Seconds, Text, Unsaid};
 use crate::protocol::startup::ExecutionId;
 
 use super::executions::Inner;
@@ -76,20 +77,30 @@ impl Executions {
         let gone: Vec<_> = gone.into_iter().map(|(at, one)| (id(at), one)).collect();
         drop(inner);
         for (id, one) in gone {
-            let event = "resource.expired";
             let id = id.as_ref().map(ExecutionId::as_str);
-            let Some(unsaid) = self.events().line(event, id) else {
-                continue;
+            let event = Event::ResourceExpired {
+                execution_id: id.map(Text::name),
+                kind: Text::word(one.kind.as_str()),
+                name: Text::sentence(&one.name),
+                age_seconds: Seconds(one.age),
+                unsaid: 0,
             };
-            tracing::info!(
-                event,
-                execution_id = id,
-                kind = one.kind.as_str(),
-                name = one.name,
-                age_seconds = one.age.as_secs_f64(),
-                unsaid,
-                "a resource was not released within its ttl, and is forgotten"
-            );
+            if let Some(unsaid) = self.events().line(event.name(), id) {
+                log_expired(&event, id, &one, unsaid);
+            }
+            self.events().tell(event);
         }
     }
+}
+
+fn log_expired(event: &Event, id: Option<&str>, one: &Registered, unsaid: Unsaid) {
+    tracing::info!(
+        event = event.name(),
+        execution_id = id,
+        kind = one.kind.as_str(),
+        name = one.name,
+        age_seconds = one.age.as_secs_f64(),
+        unsaid,
+        "a resource was not released within its ttl, and is forgotten"
+    );
 }

@@ -11,7 +11,7 @@ use crate::protocol::startup::ExecutionId;
 use crate::server::Backend;
 use crate::session::{Ending, Grace};
 
-use super::{Executions, Reason, Registered, Remains, Summary};
+use super::{Executions, Reason, ReasonText, Registered, Remains, Summary};
 
 /// When backends are ended by force that have not gone by themselves: one that is blocked in
 /// sending to its client looks at no cancel request.
@@ -191,7 +191,9 @@ impl Executions {
             resources,
         };
         self.tell_ended(&ended, now.saturating_duration_since(begun));
-        log_resources(&ended);
+        if let Some(event) = log_resources(&ended) {
+            self.events().tell(event);
+        }
         room.ended.send_replace(Some(Arc::new(ended)));
     }
 }
@@ -230,43 +232,42 @@ fn event(summary: &Summary, took: Duration) -> Event {
 }
 
 fn log(ended: &Ended, event: &'static str, took: Duration, events: &Events) {
-    let Summary {
-        id,
-        generation,
-        reason,
-        started,
-        ended: at,
-        sessions,
-        remains,
-        ..
-    } = &ended.summary;
-    let duration = at.saturating_duration_since(*started).as_secs_f64();
-    if ended.is_complete() {
-        let Some(unsaid) = events.line(event, None) else {
-            return;
+    let summary = &ended.summary;
+    let remains = &summary.remains;
+    let duration = summary.ended.saturating_duration_since(summary.started);
+    // The level is a part of the line's place in the code.
+    macro_rules! tell {
+        ($level:ident, $pids:expr, $unsaid:expr, $message:literal) => {
+            tracing::$level!(
+                event,
+                execution_id = %summary.id,
+                generation = summary.generation,
+                reason = summary.reason.as_str(),
+                reason_text = summary.text.as_ref().map(ReasonText::as_str),
+                duration_seconds = duration.as_secs_f64(),
+                teardown_seconds = took.as_secs_f64(),
+                sessions = summary.sessions,
+                queries = remains.totals.queries,
+                held_seconds = remains.totals.held.total().as_secs_f64(),
+                active_seconds = remains.totals.held.active.as_secs_f64(),
+                peak_connections = remains.peak,
+                leftovers = remains.leftovers,
+                remaining_pids = $pids,
+                unsaid = $unsaid,
+                $message
+            )
         };
-        tracing::info!(
-            event,
-            execution_id = %id,
-            generation,
-            reason = reason.as_str(),
-            duration_seconds = duration,
-            teardown_seconds = took.as_secs_f64(),
-            sessions,
-            queries = remains.totals.queries,
-            held_seconds = remains.totals.held.total().as_secs_f64(),
-            active_seconds = remains.totals.held.active.as_secs_f64(),
-            peak_connections = remains.peak,
-            unsaid,
-            "execution ended"
-        );
+    }
+    if ended.is_complete() {
+        if let Some(unsaid) = events.line(event, None) {
+            tell!(info, None::<&str>, unsaid, "execution ended");
+        }
     } else {
-        tracing::warn!(
-            event,
-            execution_id = %id,
-            generation,
-            reason = reason.as_str(),
-            remaining_pids = ?ended.remaining,
+        let pids = format!("{:?}", ended.remaining);
+        tell!(
+            warn,
+            pids,
+            None::<u64>,
             "execution ended, but backends of it are still there; the maintenance pass ends them"
         );
     }
@@ -275,19 +276,27 @@ fn log(ended: &Ended, event: &'static str, took: Duration, events: &Events) {
 /// How many resources are named that were left.
 const NAMED: usize = 20;
 
-/// Says what the app has left registered.
-fn log_resources(ended: &Ended) {
+/// Says what the app has left registered. Answers it as an event.
+fn log_resources(ended: &Ended) -> Option<Event> {
     if ended.resources.is_empty() {
-        return;
+        return None;
     }
     let named = ended.resources.iter().take(NAMED);
     let names = named.map(|one| format!("{} {}", one.kind.as_str(), one.name));
+    let names = names.collect::<Vec<_>>().join(", ");
+    let event = Event::ExecutionResourcesLeft {
+        execution_id: Text::name(ended.summary.id.as_str()),
+        generation: ended.summary.generation,
+        count: ended.resources.len() as u64,
+        resources: Text::sentence(&names),
+    };
     tracing::warn!(
-        event = "execution.resources_left",
+        event = event.name(),
         execution_id = %ended.summary.id,
         generation = ended.summary.generation,
         count = ended.resources.len(),
-        resources = names.collect::<Vec<_>>().join(", "),
+        resources = names,
         "execution ended with resources that were not released: the app is to close them"
     );
+    Some(event)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::events::Events;
 use crate::metrics::Close;
 use crate::protocol::message::Report;
 use crate::protocol::startup::ExecutionId;
@@ -130,6 +131,8 @@ struct Live {
     suspicion: Suspicion,
     /// Why it is over: the first word counts.
     close: Option<Close>,
+    /// Where its suspicion was told, and is told to be over; none before the first.
+    told: Option<Arc<Events>>,
 }
 
 /// A transaction that is open.
@@ -162,6 +165,7 @@ impl Session {
             transaction: None,
             suspicion: Suspicion::None,
             close: None,
+            told: None,
         };
         let session = Arc::new(Self {
             id,
@@ -216,7 +220,10 @@ impl Session {
             let idle = now.saturating_duration_since(live.since);
             let leak = live.transition(State::Active, &self.tally, now);
             if leak == Some(Leak::Recovered) {
-                leak::log_recovered(self.id, &self.identity, idle);
+                let event = leak::log_recovered(self.id, &self.identity, idle);
+                if let Some(events) = &live.told {
+                    events.tell(event);
+                }
             }
         }
         live.totals.queries += count;
@@ -266,13 +273,20 @@ impl Session {
     }
 
     /// Suspects it of having been forgotten, if it has asked nothing for so long while it holds a
-    /// server connection and is not suspected yet. Answers whether it does.
-    pub(super) fn suspect(&self, after: Duration, now: Instant) -> bool {
+    /// server connection and is not suspected yet. Answers whether it does. `told` hears of its
+    /// recovery.
+    pub(super) fn suspect(
+        &self,
+        after: Duration,
+        now: Instant,
+        told: Option<&Arc<Events>>,
+    ) -> bool {
         let mut live = self.live.lock();
         let idle = leak::idle_for(live.state, live.since, now);
         let suspects = idle.is_some_and(|idle| idle >= after) && !live.suspicion.is_some();
         if suspects {
             live.suspicion = Suspicion::Suspected;
+            live.told = told.cloned();
             live.totals.leaks += 1;
             self.tally.leaked(Leak::Suspect);
         }
@@ -297,7 +311,7 @@ impl Session {
     /// Tells it to end, to give the server connection that it holds to others. The first word counts.
     /// Whoever is ended like this is suspected, if he was not yet.
     pub fn reclaim(&self, ending: Ending) {
-        self.suspect(Duration::ZERO, Instant::now());
+        self.suspect(Duration::ZERO, Instant::now(), None);
         {
             let mut live = self.live.lock();
             if live.suspicion.is_some() {

@@ -259,7 +259,7 @@ impl Table {
 
     /// Tells sessions that are over a limit, and `events`: a notice once for each transaction, or their
     /// end; and finds those that seem to be forgotten. To be called every second or so.
-    pub fn sweep(&self, limits: &Limits, now: Instant, events: &Events) {
+    pub fn sweep(&self, limits: &Limits, now: Instant, events: &Arc<Events>) {
         // Only who holds a server connection can have a transaction, or forget it.
         if limits.is_off() || self.counts().bound() == 0 {
             return;
@@ -267,12 +267,11 @@ impl Table {
         let sessions = self.sessions.lock();
         for session in sessions.values() {
             if let Some(after) = limits.leak_after
-                && session.suspect(after, now)
+                && session.suspect(after, now, Some(events))
             {
                 // All of an app's sessions may be forgotten in the same second.
-                if let Some(unsaid) = events.line("session.leak_suspect", None) {
-                    leak::log_suspect(&session.snapshot(now), unsaid);
-                }
+                let line = events.line("session.leak_suspect", None);
+                events.tell(leak::log_suspect(&session.snapshot(now), line));
             }
             let Some(overdue) = session.overdue(limits, now) else {
                 continue;
@@ -286,6 +285,7 @@ impl Table {
                     execution_id = %session.identity().execution,
                     upstream = &*session.identity().upstream,
                     limit = overdue.word(),
+                    act = overdue.act.as_str(),
                     seconds = overdue.time.as_secs_f64(),
                     detail = report.detail.as_deref().unwrap_or_default(),
                     unsaid,
@@ -387,7 +387,11 @@ mod tests {
             caller: None,
             label: None,
             traceparent: None,
-            peer: Peer::Unix { uid: 0, pid: None },
+            peer: Peer::Unix {
+                uid: 0,
+                gid: 0,
+                pid: None,
+            },
         }
     }
 
@@ -440,7 +444,7 @@ mod tests {
             leak_after: Some(Duration::from_secs(60)),
             ..Limits::default()
         };
-        let events = Events::default();
+        let events = Arc::new(Events::default());
         let sweep = |later: u64| {
             table.sweep(
                 &limits,
@@ -500,6 +504,10 @@ mod tests {
         drop(seats);
         assert_eq!(leaks(), [4, 1, 1, 2], "also without a word");
         assert_eq!(table.counts().suspects(), 0);
+        let told = events.after(0, 9).entries;
+        let told: Vec<_> = told.iter().map(|it| it.record().event.name()).collect();
+        let [suspect, recovered] = ["session.leak_suspect", "session.leak_recovered"];
+        assert_eq!(told, [suspect, suspect, recovered, suspect]);
     }
 
     #[test]

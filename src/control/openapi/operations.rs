@@ -1,15 +1,17 @@
 //! What each operation takes and answers.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::config::{Plan, RunningShown};
 use crate::control::problem::Kind;
 use crate::control::seeds;
 use crate::control::types::{
-    Cleanup, CleanupRequest, CreateRequest, Created, DatabaseHealth, Deleted, Draining, Found,
-    Heartbeat, HeartbeatRequest, Listed, Pause, Queried, QueryRequest, Quitting, Reconnected,
-    Resource, ResourceRequest, Resumed, Session, SessionCancelled, SessionEnded, Status,
+    Cleanup, CleanupRequest, CreateRequest, Created, DatabaseHealth, Deleted, Draining, EventsLost,
+    Found, Heartbeat, HeartbeatRequest, HoldLine, Listed, Pause, Queried, QueryRequest, Quitting,
+    Reconnected, Resource, ResourceRequest, Resumed, Session, SessionCancelled, SessionEnded,
+    Status,
 };
+use crate::events::Record;
 
 /// A route by one method.
 pub(super) struct Operation {
@@ -44,12 +46,32 @@ pub(super) enum Content {
     Nothing,
     /// One JSON document.
     Json(Make),
-    /// A stream of this media type.
-    Stream(&'static str),
+    /// A stream of this media type, and what one piece of it is.
+    Stream(&'static str, Make),
 }
 
 fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
+}
+
+/// A message of `text/event-stream`.
+fn message(generator: &mut SchemaGenerator) -> Schema {
+    let event = generator.subschema_for::<Record>();
+    let lost = generator.subschema_for::<EventsLost>();
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "The event's number; not there for `events.lost`."},
+            "event": {"type": "string", "description": "Its name."},
+            "data": {
+                "type": "string",
+                "description": "One JSON object on one line.",
+                "contentMediaType": "application/json",
+                "contentSchema": {"anyOf": [event, lost]},
+            },
+        },
+        "required": ["event", "data"],
+    })
 }
 
 const fn text(name: &'static str, meaning: &'static str) -> Parameter {
@@ -177,7 +199,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[(
             200,
             "lines, empty or JSON",
-            Content::Stream("application/x-ndjson"),
+            Content::Stream("application/x-ndjson", of::<HoldLine>),
         )],
         problems: &[
             Kind::InvalidExecutionId,
@@ -325,7 +347,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[(
             200,
             "server-sent events",
-            Content::Stream("text/event-stream"),
+            Content::Stream("text/event-stream", message),
         )],
         problems: &[Kind::TooManyReaders],
         ..GET
