@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use execpool::events::Events;
 use execpool::session::{Identity, Limits, Peer, State, Table};
+use execpool::story::Recorder;
 
 /// How many transactions one round takes.
 const TRANSACTIONS: u32 = 2_000_000;
@@ -51,6 +52,7 @@ fn main() {
     let Some(identity) = identity() else { return };
     let (seat, _mail) = table.open(identity, Instant::now());
     let session = seat.session();
+    session.tells(Arc::new(Recorder::default()));
     session.bound(7);
     session.ready(false, false, Some(State::Idle));
     let sql = b"SELECT abalance FROM pgbench_accounts WHERE aid = 4711;";
@@ -65,6 +67,13 @@ fn main() {
         }
         session.sent(1, Some(black_box(b"COMMIT")));
         session.ready(false, false, Some(State::Idle));
+    });
+    measured("a checkout of one query, to its return", || {
+        session.bound(7);
+        session.sent(1, Some(black_box(sql)));
+        session.ready(false, false, Some(State::Idle));
+        session.transition(State::Unbound);
+        session.returned(black_box("clean"));
     });
     measured("two readings of the clock alone", || {
         black_box(Instant::now());

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use execpool::config::{KNOBS, Knob, Sources, UPSTREAM_KNOBS, load};
 use execpool::events;
+use execpool::story;
 
 /// What looks like a knob and is none.
 const NO_KNOBS: [&str; 5] = [
@@ -127,7 +128,8 @@ fn is_like_a_knob(name: &str) -> bool {
     let is_word = rest
         .bytes()
         .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.');
-    let is_other = NO_KNOBS.contains(&name) || events::NAMES.contains(&name);
+    let is_event = events::NAMES.contains(&name) || story::NAMES.contains(&name);
+    let is_other = NO_KNOBS.contains(&name) || is_event;
     sections().contains(&section) && is_word && !rest.is_empty() && !is_other
 }
 

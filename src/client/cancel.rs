@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::execution::Executions;
 use crate::execution::cancel::Cancelled;
 use crate::session::{Peer, Session};
+use crate::story::{What, Word};
 
 /// Above what a server gives to its backends.
 const FIRST_SYNTHETIC_PID: i32 = 4_194_305;
@@ -103,7 +104,12 @@ impl Cancels {
         let Some(session) = self.find(pid, u32::from_ne_bytes(key), peer) else {
             return;
         };
-        if let Some(Cancelled::Query(request)) = executions.cancel(&session) {
+        let cancelled = executions.cancel(&session);
+        if cancelled.is_some() {
+            let origin = Word::of("client");
+            session.tell(What::Cancelled { origin });
+        }
+        if let Some(Cancelled::Query(request)) = cancelled {
             request.send().await;
         }
     }

@@ -67,6 +67,9 @@ pub(super) async fn part(
                 relay.finish(&ending.grace).await;
             }
             let is_working = !relay.is_idle();
+            if is_working {
+                relay.is_cancelled("ended");
+            }
             let goodbye = relay.say_goodbye(&ending.report, GOODBYE);
             if is_working {
                 tokio::join!(goodbye, cancel(canceller));
@@ -83,6 +86,7 @@ pub(super) async fn part(
 /// whether the connection can be given back.
 async fn stop(relay: &mut Relay<'_>, canceller: Option<&Canceller>) -> bool {
     relay.hush();
+    relay.is_cancelled("disconnect");
     for patience in STOPS {
         cancel(canceller).await;
         let begun = Instant::now();

@@ -74,6 +74,9 @@ pub(super) struct FromServer {
     pub(super) between: bool,
     pub(super) fatal: bool,
     pub(super) out_of_step: bool,
+    /// How many errors there were, and the code of the last.
+    pub(super) errors: u32,
+    pub(super) error: Option<SqlState>,
     pub(super) replacements: Vec<Replacement>,
 }
 
@@ -97,6 +100,8 @@ impl FromServer {
             M::ErrorResponse { body } => {
                 if let Some(fields) = Fields::parse(body) {
                     self.fatal |= is_fatal(&fields);
+                    self.errors += 1;
+                    self.error = fields.sqlstate();
                     if takes_no_writes(&fields) {
                         connection.saw_refused_write();
                     }

@@ -9,6 +9,7 @@ use crate::protocol::message::{
 };
 use crate::protocol::startup::Startup;
 use crate::session::{Ending, Mail, Session, State};
+use crate::story::{Span, What};
 
 use super::cancel::Registration;
 use super::line::Line;
@@ -104,6 +105,7 @@ impl Visit {
             Waited::Got(checkout) => {
                 key.learn(checkout.reported());
                 let (profile, pid) = (key.profile()?, checkout.pid());
+                self.session().tell_ready(pid.unwrap_or_default());
                 checkout.park(WaiterId(self.session().id().0));
                 self.answer(opening.unwrap_or_default(), profile, pid).await
             }
@@ -134,7 +136,12 @@ impl Visit {
             .ok()?
         {
             Ok(checkout) => Some(Waited::Got(Box::new(checkout))),
-            Err(Refused::Dial(error)) => Some(Waited::Refused(error.to_client(Severity::Fatal))),
+            Err(Refused::Dial(error)) => {
+                let sqlstate = *error.sqlstate().as_bytes();
+                let waited = Span::default();
+                self.session().tell(What::Failed { sqlstate, waited });
+                Some(Waited::Refused(error.to_client(Severity::Fatal)))
+            }
             // Its session is told why, at the next turn.
             Err(Refused::Ended) => None,
         }
@@ -261,10 +268,11 @@ impl Visit {
             checkout.taint();
         }
         self.admission.membership.runs(None);
-        match is_clean {
+        let how = match is_clean {
             true => checkout.give_back().await,
             false => checkout.discard(),
-        }
+        };
+        session.returned(how.as_str());
     }
 
     /// Answers what was sent in vain, with one error for each segment. All that can be read by

@@ -6,6 +6,7 @@ use crate::execution::cancel::Cancelled;
 use crate::execution::{Gone, ReasonText};
 use crate::protocol::message::{Report, Severity, SqlState};
 use crate::session::{self, Ending, Grace, SessionId};
+use crate::story::{self, Word};
 
 use super::Control;
 use super::problem::{Kind, Problem, repeated};
@@ -28,7 +29,12 @@ pub(super) async fn cancel(control: &Control, asked: &Asked, place: &Place) -> A
     let id = id(asked)?;
     let found = control.remote.ask(move |executions| {
         let session = executions.sessions().get(id)?;
-        let what = match executions.cancel(&session) {
+        let cancelled = executions.cancel(&session);
+        if cancelled.is_some() {
+            let origin = Word::of("request");
+            session.tell(story::What::Cancelled { origin });
+        }
+        let what = match cancelled {
             Some(Cancelled::Query(request)) => {
                 tokio::spawn(request.send());
                 What::Query

@@ -7,6 +7,7 @@
 //! | [`error`] | why there is no answer, and what to do |
 //! | `page` | what is printed: tables, words, colours on a terminal |
 //! | `status` `executions` `sessions` `query` `end` `cleanup` `reload` `pause` | what each command prints |
+//! | `timeline` | the story of an execution |
 //! | `doctor` | an examination |
 //! | `top` | watching |
 //! | [`events`] | following what happens |
@@ -24,6 +25,7 @@ mod query;
 mod reload;
 mod sessions;
 mod status;
+mod timeline;
 mod top;
 
 use std::io::{self, IsTerminal, Write};
@@ -93,11 +95,19 @@ pub enum Command {
     },
     /// List executions, with what they hold
     #[command(after_help = "Examples:\n  execpool executions\n  \
-        execpool executions --ended\n\n\
+        execpool executions --ended\n  \
+        execpool executions run-1 --events          what has happened in it\n  \
+        execpool executions run-1 --events --ended  the same of the last that ended badly\n\n\
         RES: registered resources, or those that were left; WAIT: checkouts that wait; HELD: how long server connections were held;\n\
         BUSY: the share of that in which they worked.\n\
         Exit status: 0 answered, 1 not answered, 2 wrong usage.")]
     Executions {
+        /// This one alone
+        #[arg(value_name = "ID")]
+        id: Option<String>,
+        /// With what has happened in it: the last 200 events, as a timeline
+        #[arg(long, requires = "id")]
+        events: bool,
         /// With those that have ended, as far as they are remembered
         #[arg(long)]
         ended: bool,
@@ -459,9 +469,24 @@ fn plan(command: Command) -> Plan {
         Command::Reconnect { ask } => (post("/v1/reconnect", pause::reconnected), ask),
         Command::Drain { ask } => (post("/v1/drain", pause::drained), ask),
         Command::Status { ask } => (get("/v1/status".to_owned(), status::show), ask),
-        Command::Executions { ended, ask } => {
-            let query = if ended { "?ended=true" } else { "" };
-            (get(format!("/v1/executions{query}"), executions::show), ask)
+        Command::Executions {
+            id,
+            events,
+            ended,
+            ask,
+        } => {
+            let flag = |wanted: bool| wanted.then(|| "true".to_owned());
+            let query = [("ended", flag(ended)), ("events", flag(events))];
+            let path = match id {
+                Some(id) => format!("/v1/executions/{}", client::encoded(&id)),
+                None => "/v1/executions".to_owned(),
+            };
+            let show = if events {
+                timeline::show
+            } else {
+                executions::show
+            };
+            (get(client::path(&path, query), show), ask)
         }
         Command::Sessions {
             execution,
@@ -646,6 +671,12 @@ mod tests {
                 "execpool executions --ended",
                 "GET",
                 "/v1/executions?ended=true",
+            ),
+            ("execpool executions a/b", "GET", "/v1/executions/a%2Fb"),
+            (
+                "execpool executions run --events --ended",
+                "GET",
+                "/v1/executions/run?ended=true&events=true",
             ),
             ("execpool sessions", "GET", "/v1/sessions"),
             (
