@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::support::proxy::{Fault, Proxy};
 use super::support::session::{error, place, told_pid};
 use super::support::sidecar::upstream;
-use super::support::{Postgres, Raw, Sidecar};
-use super::{Told, seconds, until};
+use super::support::{Postgres, Raw, Sidecar, eventually};
+use super::{SOON, Told, seconds, until};
 use postgres_protocol::message::frontend;
 
 /// A session that has queried, so that it holds a server connection.
@@ -238,7 +238,7 @@ async fn a_transaction_that_is_left_open_is_told_while_it_is_and_after() {
 
 #[tokio::test]
 async fn who_cancels_is_told() {
-    let (_database, sidecar) = place("cancels", "").await;
+    let (database, sidecar) = place("cancels", "").await;
     let working = async |execution: &'static str| {
         let named = [("execpool.execution_id", execution)];
         let (mut raw, told) = sidecar.started("app", &named).await;
@@ -246,7 +246,16 @@ async fn who_cancels_is_told() {
         let key = key.key();
         raw.send_with(|out| frontend::query("SELECT pg_sleep(60)", out).unwrap())
             .await;
-        sidecar.session_is(execution, "active").await;
+        // A server that has not begun with it ignores a cancel request.
+        eventually(SOON, "the server runs it", async || {
+            let filter = format!(
+                "datname = '{}' AND state = 'active' AND query LIKE 'SELECT pg_sleep%'",
+                database.name
+            );
+            let active = Postgres::shared().activity(&filter).await;
+            (active.len() == 1).then_some(()).ok_or(active)
+        })
+        .await;
         (raw, key)
     };
     let (mut raw, (pid, key)) = working("client").await;
@@ -258,6 +267,7 @@ async fn who_cancels_is_told() {
     let told = Told::of(&sidecar, "client").await;
     assert_eq!(told.one("session.cancelled")["origin"], "client");
     drop(raw);
+    sidecar.settles().await;
 
     let (mut raw, _) = working("request").await;
     let id = sidecar.sessions_of("request").await[0]["id"].clone();
@@ -266,11 +276,13 @@ async fn who_cancels_is_told() {
     let told = Told::of(&sidecar, "request").await;
     assert_eq!(told.one("session.cancelled")["origin"], "request");
     drop(raw);
+    sidecar.settles().await;
 
     let (raw, _) = working("disconnect").await;
     drop(raw);
     let told = until(&sidecar, "disconnect", "session.left").await;
     assert_eq!(told.one("session.cancelled")["origin"], "disconnect");
+    sidecar.settles().await;
 
     let (_raw, _) = working("ended").await;
     let id = sidecar.sessions_of("ended").await[0]["id"].clone();
