@@ -12,6 +12,7 @@ use execpool::metrics::{Code, Histograms, Measured, Operations};
 use execpool::session::{Identity, Limits, Peer, State, Table};
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider};
+use execpool::story::Recorder;
 
 /// How many transactions one round takes.
 const TRANSACTIONS: u32 = 2_000_000;
@@ -58,6 +59,7 @@ fn main() {
     let Some(identity) = identity() else { return };
     let (seat, _mail) = table.open(identity, Instant::now());
     let session = seat.session();
+    session.tells(Arc::new(Recorder::default()));
     session.bound(7);
     session.ready(false, false, Some(State::Idle));
     let sql = b"SELECT abalance FROM pgbench_accounts WHERE aid = 4711;";
@@ -87,6 +89,13 @@ fn main() {
     measured("the same of one that failed", || {
         let code = black_box(Some(Code::LOST));
         operations.answered(black_box(Duration::from_micros(80)), code);
+    });
+    measured("a checkout of one query, to its return", || {
+        session.bound(7);
+        session.sent(1, Some(black_box(sql)));
+        session.ready(false, false, Some(State::Idle));
+        session.transition(State::Unbound);
+        session.returned(black_box("clean"));
     });
     measured("two readings of the clock alone", || {
         black_box(Instant::now());

@@ -18,8 +18,8 @@
 //! client leaves, the connection is cleaned and returned, and goes to the next in line.
 //!
 //! Beside that path, on a thread of its own: the [`control`] API, which looks and ends, the
-//! [`monitor`], which asks the databases, the log ([`telemetry`]), what has happened ([`events`]) and whether
-//! connections run out ([`reactor`]). [`app`] wires it all; `cli` and
+//! [`monitor`], which asks the databases, the log ([`telemetry`]), what has happened ([`events`]; in one
+//! execution: [`story`]) and whether connections run out ([`reactor`]). [`app`] wires it all; `cli` and
 //! `ctl` are the command line, `demo` shows all of it at work.
 
 pub mod app;
@@ -41,4 +41,5 @@ pub mod reactor;
 pub mod server;
 pub mod session;
 pub mod shutdown;
+pub mod story;
 pub mod telemetry;

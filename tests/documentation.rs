@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use execpool::config::{KNOBS, Knob, Sources, UPSTREAM_KNOBS, load};
 use execpool::events;
+use execpool::story;
 
 /// What looks like a knob and is none.
 const NO_KNOBS: [&str; 1] = ["control.sock"];
@@ -121,7 +122,7 @@ fn is_like_a_knob(name: &str) -> bool {
     let is_word = rest
         .bytes()
         .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.');
-    let is_event = events::NAMES.contains(&name) || is_line(name);
+    let is_event = events::NAMES.contains(&name) || story::NAMES.contains(&name) || is_line(name);
     let is_other = is_event || NO_KNOBS.contains(&name);
     sections().contains(&section) && is_word && !rest.is_empty() && !is_other
 }

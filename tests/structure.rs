@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms and their floors.
-const FLOORS: [(&str, u8); 23] = [
+const FLOORS: [(&str, u8); 24] = [
     ("main", 8),
     ("app", 7),
     ("ctl", 7),
@@ -35,6 +35,7 @@ const FLOORS: [(&str, u8); 23] = [
     ("metrics", 1),
     ("events", 1),
     ("shutdown", 1),
+    ("story", 1),
     ("lib", 8),
 ];
 

@@ -15,6 +15,7 @@ use crate::execution::Executions;
 use crate::execution::cancel::Cancelled;
 use crate::metrics::Origin;
 use crate::session::{Peer, Session};
+use crate::story::{What, Word};
 
 /// Above what a server gives to its backends.
 const FIRST_SYNTHETIC_PID: i32 = 4_194_305;
@@ -107,6 +108,8 @@ impl Cancels {
         let cancelled = executions.cancel(&session);
         if cancelled.is_some() {
             executions.lender().counters().cancelled(Origin::Client);
+            let origin = Word::of("client");
+            session.tell(What::Cancelled { origin });
         }
         if let Some(Cancelled::Query(request)) = cancelled {
             request.send().await;

@@ -76,6 +76,9 @@ pub(super) async fn part(
             }
             let is_working = !relay.is_idle();
             relay.gave_up(Code::of(ending.report.sqlstate.as_str()));
+            if is_working {
+                relay.is_cancelled("ended");
+            }
             let goodbye = relay.say_goodbye(&ending.report, GOODBYE);
             if is_working {
                 counters.cancelled(match ending.cause {
@@ -112,6 +115,7 @@ fn why(over: &Over) -> Close {
 /// whether the connection can be given back.
 async fn stop(relay: &mut Relay<'_>, canceller: Option<&Canceller>) -> bool {
     relay.hush();
+    relay.is_cancelled("disconnect");
     for patience in STOPS {
         cancel(canceller).await;
         let begun = Instant::now();

@@ -14,10 +14,11 @@ use std::time::Duration;
 use crate::metrics::{Code, Counters, Operations};
 use crate::protocol::expect::Expectations;
 use crate::protocol::frame::Violation;
-use crate::protocol::message::Report;
+use crate::protocol::message::{Report, SqlState};
 use crate::protocol::{backend, frontend};
 use crate::server::Connection;
 use crate::session::{Ending, Gatepost, Grace, Mail, Session, State};
+use crate::story::{What, Word};
 
 use super::forbid::Forbidden;
 use super::lane::Lane;
@@ -127,6 +128,12 @@ impl<'a> Relay<'a> {
     /// Whether the session has left something behind that a reset does not undo.
     pub(super) fn is_tainted(&self) -> bool {
         self.taint == Taint::Found
+    }
+
+    /// What it does is cancelled, by whom.
+    pub(super) fn is_cancelled(&self, origin: &str) {
+        let origin = Word::of(origin);
+        self.session.tell(What::Cancelled { origin });
     }
 
     /// Tells the client something before the server's first answer.
@@ -408,6 +415,10 @@ impl<'a> Relay<'a> {
         });
         self.failing = seen.failing;
         self.server_said_goodbye |= seen.fatal;
+        if seen.errors > 0 {
+            let error = seen.error.unwrap_or(SqlState::INTERNAL_ERROR);
+            self.session.failed(seen.errors, *error.as_bytes());
+        }
         if seen.out_of_step && self.in_step {
             self.in_step = false;
             tracing::warn!(

@@ -79,6 +79,9 @@ pub(super) struct FromServer {
     pub(super) failing: Option<Code>,
     /// The same of what was answered.
     pub(super) failed: Option<Code>,
+    /// How many errors there were, and the code of the last.
+    pub(super) errors: u32,
+    pub(super) error: Option<SqlState>,
     pub(super) replacements: Vec<Replacement>,
 }
 
@@ -107,6 +110,8 @@ impl FromServer {
                     counters.failed(Phase::Relay, Class::of(sqlstate.as_str()));
                     self.failing.get_or_insert(Code::of(sqlstate.as_str()));
                     self.fatal |= is_fatal(&fields);
+                    self.errors += 1;
+                    self.error = fields.sqlstate();
                     if takes_no_writes(&fields) {
                         connection.saw_refused_write();
                     }

@@ -12,6 +12,7 @@ use crate::protocol::message::{
 use crate::protocol::startup::Startup;
 use crate::server::Address;
 use crate::session::{Ending, Mail, Session, State};
+use crate::story::{Span, What};
 
 use super::cancel::Registration;
 use super::line::Line;
@@ -128,6 +129,7 @@ impl Visit {
             Waited::Got(checkout) => {
                 key.learn(checkout.reported());
                 let (profile, pid) = (key.profile()?, checkout.pid());
+                self.session().tell_ready(pid.unwrap_or_default());
                 checkout.park(WaiterId(self.session().id().0));
                 self.answer(opening.unwrap_or_default(), profile, pid).await
             }
@@ -162,7 +164,12 @@ impl Visit {
             .ok()?
         {
             Ok(checkout) => Some(Waited::Got(Box::new(checkout))),
-            Err(Refused::Dial(error)) => Some(Waited::Refused(error.to_client(Severity::Fatal))),
+            Err(Refused::Dial(error)) => {
+                let sqlstate = *error.sqlstate().as_bytes();
+                let waited = Span::default();
+                self.session().tell(What::Failed { sqlstate, waited });
+                Some(Waited::Refused(error.to_client(Severity::Fatal)))
+            }
             // Its session is told why, at the next turn.
             Err(Refused::Ended) => None,
         }
@@ -297,10 +304,11 @@ impl Visit {
             checkout.taint();
         }
         self.admission.membership.runs(None);
-        match is_clean {
+        let how = match is_clean {
             true => checkout.give_back().await,
             false => checkout.discard(),
-        }
+        };
+        session.returned(how.as_str());
         drop(in_use);
     }
 

@@ -8,6 +8,7 @@ use crate::pool::{Checkout, Limit, Refused, WaiterId};
 use crate::protocol::message::{Report, Severity};
 use crate::server::ConnectError;
 use crate::session::{Ending, Mail, Session};
+use crate::story::{Span, What, Word};
 
 use super::line::Line;
 use super::service::Service;
@@ -62,6 +63,7 @@ impl Wait<'_> {
         let mut notice = std::pin::pin!(tokio::time::sleep(notice_after));
         let mut noticed = notice_after >= patience;
         let mut hears = true;
+        let mut waits = false;
         loop {
             tokio::select! {
                 biased;
@@ -79,7 +81,7 @@ impl Wait<'_> {
                     if let (Ok(_), Some(timings)) = (&checkout, lender.timings(admission.upstream)) {
                         timings.waited(begun.elapsed());
                     }
-                    return self.answered(checkout, mail).await;
+                    return self.answered(checkout, mail, begun.elapsed()).await;
                 }
                 () = session.wait_cancelled() => {
                     let report = words::cancelled_while_waiting(self.severity);
@@ -101,15 +103,30 @@ impl Wait<'_> {
                     }
                 }
                 () = &mut timeout => return Waited::Refused(self.in_vain(session, begun.elapsed())),
+                // All others were asked, and none is ready: it waits.
+                () = std::future::ready(()), if !waits => {
+                    waits = true;
+                    let limit = Word::of(lender.limit(admission.pool).as_str());
+                    session.tell_at(What::Waiting { limit }, begun);
+                }
             }
         }
     }
 
-    async fn answered(&self, checkout: Result<Checkout, Refused>, mail: &mut Mail) -> Waited {
+    async fn answered(
+        &self,
+        checkout: Result<Checkout, Refused>,
+        mail: &mut Mail,
+        waited: Duration,
+    ) -> Waited {
         match checkout {
             Ok(checkout) => Waited::Got(Box::new(checkout)),
             Err(Refused::Dial(error)) => {
                 let upstream = &self.admission.seat.session().identity().upstream;
+                self.admission.seat.session().tell(What::Failed {
+                    sqlstate: *error.sqlstate().as_bytes(),
+                    waited: Span::of(waited),
+                });
                 let event = self.failed(&error);
                 let execution = self.admission.membership.id();
                 let events = self.service.executions().events();
@@ -138,7 +155,13 @@ impl Wait<'_> {
 
     /// Tells the client that it waits.
     fn notify(&mut self, session: &Session, waited: Duration) -> io::Result<()> {
-        let notice = self.wanting(session, waited, |wanting| wanting.notice());
+        let notice = self.wanting(session, waited, |wanting| {
+            session.tell(What::Notice {
+                limit: Word::of(wanting.shortage.limit.as_str()),
+                waited: Span::of(wanting.waited),
+            });
+            wanting.notice()
+        });
         self.tell(&encoded(&notice))
     }
 
@@ -169,6 +192,11 @@ impl Wait<'_> {
             (report, wanting.shortage.limit)
         });
         self.service.executions().lender().waited_in_vain(limit);
+        session.tell(What::Refused {
+            limit: Word::of(limit.as_str()),
+            sqlstate: *report.sqlstate.as_bytes(),
+            waited: Span::of(waited),
+        });
         let event = refused(session, &report, limit, waited);
         let events = self.service.executions().events();
         let execution = &session.identity().execution;

@@ -39,6 +39,7 @@ mod sessions;
 mod sql;
 mod stall;
 mod status;
+mod story;
 pub mod types;
 mod url;
 pub mod within;

@@ -10,6 +10,7 @@ use crate::execution::{Gone, ReasonText};
 use crate::metrics::words::{Close, Origin};
 use crate::protocol::message::{Report, Severity, SqlState};
 use crate::session::{self, Ending, Grace, SessionId};
+use crate::story::{self, Word};
 
 use super::Control;
 use super::problem::{Kind, Problem, repeated};
@@ -32,7 +33,12 @@ pub(super) async fn cancel(control: &Control, asked: &Asked, place: &Place) -> A
     let id = id(asked)?;
     let found = control.remote.ask(move |executions| {
         let session = executions.sessions().get(id)?;
-        let what = match executions.cancel(&session) {
+        let cancelled = executions.cancel(&session);
+        if cancelled.is_some() {
+            let origin = Word::of("request");
+            session.tell(story::What::Cancelled { origin });
+        }
+        let what = match cancelled {
             Some(Cancelled::Query(request)) => {
                 tokio::spawn(request.send());
                 What::Query

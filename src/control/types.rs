@@ -564,6 +564,104 @@ pub struct ExecutionDetails {
     pub execution: Execution,
     /// Its resources, the oldest first.
     pub registered: Vec<Resource>,
+    /// What has happened, the oldest first; not there unless it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<StoryEvent>>,
+    /// How many older ones are no longer known; not there unless it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_dropped: Option<u64>,
+}
+
+/// Something that has happened in an execution, or still lasts. What is told of each event:
+/// `docs/control-api.md`.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub struct StoryEvent {
+    /// When: RFC 3339, UTC.
+    pub at: String,
+    /// How long the execution had been there.
+    pub offset_seconds: Seconds,
+    /// What: the name of `/v1/events` and of the log, where they tell of the same.
+    pub event: &'static str,
+    /// Whose session; not there where it is about the execution as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<u64>,
+    /// `true` where it lasts, and is told as far as it has come; not there otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ongoing: Option<bool>,
+    /// The process at the other end, where it is known; not there but with a session's first event
+    /// here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_pid: Option<i32>,
+    /// Where the app opened the connection, its beginning, if it was sent; not there but with a
+    /// session's first event here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
+    /// Its label, its beginning, if it was sent; not there but with a
+    /// session's first event here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Its `application_name`, its beginning, if it has one; not there but with a session's first
+    /// event here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_name: Option<String>,
+    /// What a wait is for (pool, budget, database, paused, away, dialling), or the knob of
+    /// a limit in time; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<&'static str>,
+    /// How long it had waited for a server connection; not there where it did not wait for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waited_seconds: Option<Seconds>,
+    /// The backend; not there but where a connection is lent, or at hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_pid: Option<i32>,
+    /// How many queries; not there but for queries and for a session that has left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queries: Option<u64>,
+    /// How long it took or lasted, or from the first to the last; not there where it is a moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<Seconds>,
+    /// How long of that the server worked; not there but for queries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_seconds: Option<Seconds>,
+    /// How long the server connection was lent, over all checkouts for a session that has
+    /// left; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_seconds: Option<Seconds>,
+    /// The code of the error, of the last one where there were several; not there without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<String>,
+    /// The class of the last error that came among these queries; not there without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// Where the error came; not there but for errors of the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<&'static str>,
+    /// How a server connection came back: clean, rolled_back, reset_failed or closed;
+    /// not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub how: Option<&'static str>,
+    /// Who has cancelled: client, request (the control API), disconnect (the client has
+    /// gone) or ended (its session was ended); not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<&'static str>,
+    /// Why the execution ends; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// How the execution came to be, or what a resource is; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    /// The time until its deadline then; not there without one, and for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<Seconds>,
+    /// How many: heartbeats, sessions, backends, resources or errors; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// Streams that hold it then; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holds: Option<u32>,
+    /// Backends that were still there at the end; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leftovers: Option<u32>,
 }
 
 /// `GET /v1/executions/{id}`.
@@ -633,6 +731,15 @@ pub struct Ended {
     pub leftovers: usize,
     /// Resources that were still registered when it ended: the app's to close.
     pub resources_left: ResourceCounts,
+    /// Whether somebody may want to know how it came to that: see `docs/control-api.md`.
+    pub ended_badly: bool,
+    /// What has happened, the oldest first; not there unless it was asked for, nor where it was not
+    /// kept, as it ended well, or as there was no room for so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<StoryEvent>>,
+    /// How many older ones are no longer known; not there without `events`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_dropped: Option<u64>,
 }
 
 /// `DELETE /v1/executions/{id}`.
@@ -968,6 +1075,9 @@ impl From<&Summary> for Ended {
             peak_connections: summary.remains.peak,
             leftovers: summary.remains.leftovers,
             resources_left: summary.remains.resources.into(),
+            ended_badly: summary.ended_badly(),
+            events: None,
+            events_dropped: None,
         }
     }
 }

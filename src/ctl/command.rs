@@ -26,11 +26,19 @@ pub enum Command {
     Top(top::Watch),
     /// List executions, with what they hold
     #[command(after_help = "Examples:\n  execpool executions\n  \
-        execpool executions --ended\n\n\
+        execpool executions --ended\n  \
+        execpool executions run-1 --events          what has happened in it\n  \
+        execpool executions run-1 --events --ended  the same of the last that ended badly\n\n\
         RES: registered resources, or those that were left; WAIT: checkouts that wait; HELD: how long server connections were held;\n\
         BUSY: the share of that in which they worked.\n\
         Exit status: 0 answered, 1 not answered, 2 wrong usage.")]
     Executions {
+        /// This one alone
+        #[arg(value_name = "ID")]
+        id: Option<String>,
+        /// With what has happened in it: the last 200 events, as a timeline
+        #[arg(long, requires = "id")]
+        events: bool,
         /// With those that have ended, as far as they are remembered
         #[arg(long)]
         ended: bool,

@@ -7,6 +7,7 @@
 //! | [`error`] | why there is no answer, and what to do |
 //! | `command` `plan` | the command line, and from each command to what is asked |
 //! | `page` `terminal` | what is printed: tables, words, colours on a terminal |
+//! | `timeline` | the story of an execution |
 //! | `status` `executions` `sessions` `query` `end` `cleanup` `reload` `pause` | what each command takes and prints |
 //! | `doctor` | an examination |
 //! | `top` | watching |
@@ -28,6 +29,7 @@ mod reload;
 mod sessions;
 mod status;
 mod terminal;
+mod timeline;
 mod top;
 
 use std::io;

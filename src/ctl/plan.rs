@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::command::{Ask, Command};
 use super::page::Page;
-use super::{PATIENCE, cleanup, executions, pause, reload, status, top};
+use super::{PATIENCE, cleanup, client, executions, pause, reload, status, timeline, top};
 
 /// Writes an answer for people; whether all is well.
 pub(super) type Show = fn(&Value, &mut Page) -> bool;
@@ -77,10 +77,23 @@ pub(super) fn plan(command: Command) -> Plan {
         Command::Doctor { upstream, ask } => return Plan::Examine { upstream, ask },
         Command::Top(watch) => return Plan::Watch(watch),
         Command::Status { ask } => (Question::get("/v1/status", status::show), ask),
-        Command::Executions { ended, ask } => {
-            let query = if ended { "?ended=true" } else { "" };
-            let path = format!("/v1/executions{query}");
-            (Question::get(path, executions::show), ask)
+        Command::Executions {
+            id,
+            events,
+            ended,
+            ask,
+        } => {
+            let flag = |wanted: bool| wanted.then(|| "true".to_owned());
+            let query = [("ended", flag(ended)), ("events", flag(events))];
+            let path = match id {
+                Some(id) => format!("/v1/executions/{}", client::encoded(&id)),
+                None => "/v1/executions".to_owned(),
+            };
+            let show = match events {
+                true => timeline::show,
+                false => executions::show,
+            };
+            (Question::get(client::path(&path, query), show), ask)
         }
         Command::Sessions(which) => which.question(),
         Command::Query(statement) => statement.question(),
@@ -130,6 +143,12 @@ mod tests {
                 "execpool executions --ended",
                 "GET",
                 "/v1/executions?ended=true",
+            ),
+            ("execpool executions a/b", "GET", "/v1/executions/a%2Fb"),
+            (
+                "execpool executions run --events --ended",
+                "GET",
+                "/v1/executions/run?ended=true&events=true",
             ),
             ("execpool sessions", "GET", "/v1/sessions"),
             (

@@ -11,6 +11,7 @@
 //! | [`teardown`] | how one ends |
 //! | [`maintenance`] | what is done about what an end has left behind |
 //! | [`cancel`] [`dismissal`] | how a session is cancelled, and how a single one ends |
+//! | `telling` | what happens in one, as its recorder keeps it |
 //! | [`cleanup`] [`tidying`] | whom an emergency cleanup ends, and how it does |
 //! | [`view`] | how they are shown |
 //! | [`rates`] | how fast sessions and executions come and go |
@@ -35,6 +36,7 @@ pub mod resources;
 pub mod rules;
 pub mod run;
 pub mod teardown;
+mod telling;
 pub mod tidying;
 pub mod view;
 

@@ -10,7 +10,9 @@ use crate::protocol::message::{Report, Severity, SqlState};
 use crate::protocol::startup::ExecutionId;
 use crate::server::Backend;
 use crate::session::{Ending, Grace};
+use crate::story::What;
 
+use super::telling::few;
 use super::{Executions, Reason, ReasonText, Registered, Remains, Summary};
 
 /// When backends are ended by force that have not gone by themselves: one that is blocked in
@@ -72,7 +74,7 @@ impl Executions {
         let executions = Arc::clone(self);
         self.runtime.spawn(async move {
             let begun = Instant::now();
-            executions.wait_for_end(&pools, &grace).await;
+            executions.wait_for_end(number, &pools, &grace).await;
             executions.wait_for_farewells(number).await;
             let remaining: Vec<(UpstreamNumber, Backend)> = pools
                 .iter()
@@ -96,7 +98,7 @@ impl Executions {
         let (pools, sessions, id, grace) = {
             let mut inner = self.inner.lock();
             let id = inner.registry.get(number).map(|run| run.id.clone());
-            let room = inner.rooms.entry(number).or_default();
+            let room = inner.room(number);
             let pools: Vec<PoolId> = room.pools.iter().copied().collect();
             let sessions: Vec<_> = room.sessions.values().cloned().collect();
             (pools, sessions, id, room.grace.give(grace))
@@ -114,7 +116,7 @@ impl Executions {
     }
 
     /// Waits, with a bound, until no pool has a connection; uses force on the way.
-    async fn wait_for_end(&self, pools: &[PoolId], grace: &Grace) {
+    async fn wait_for_end(&self, number: ExecutionNumber, pools: &[PoolId], grace: &Grace) {
         let all = async {
             for pool in pools {
                 self.lender.emptied(*pool).await;
@@ -132,6 +134,10 @@ impl Executions {
         for pool in pools {
             let backends = self.lender.backends(*pool);
             if !backends.is_empty() {
+                let forced = What::Forced {
+                    backends: few(backends.len()),
+                };
+                self.inner.lock().tell(number, forced, Instant::now());
                 // Whether it could be asked shows by what remains.
                 drop((self.terminate)(pool.upstream, backends, Duration::ZERO));
             }
@@ -174,11 +180,13 @@ impl Executions {
             peak,
             leftovers: remaining.len(),
             resources: inner.resources.counts_of(number),
+            is_troubled: room.recorder.is_troubled(),
         };
         let resources = inner.resources.take(number, now);
         let Some(summary) = inner.registry.closed(number, remains, now) else {
             return;
         };
+        inner.conclude(&room.recorder, &summary, now);
         inner.leave_behind(&summary.id, &remaining);
         drop(inner);
         let remaining = remaining

@@ -282,6 +282,12 @@ impl Lender {
         }
     }
 
+    /// What keeps the waiters of a pool waiting.
+    #[must_use]
+    pub fn limit(&self, pool: PoolId) -> super::Limit {
+        self.ledger.lock().gate.reached(pool)
+    }
+
     /// Whether a checkout could be had at once and its connection could stay open idle: then
     /// it costs nobody anything to have it before it is needed.
     #[must_use]
@@ -383,7 +389,7 @@ impl Lender {
             None,
         );
         match before {
-            Before::Dead(dead) => dead.discard(),
+            Before::Dead(dead) => drop(dead.discard()),
             Before::Early(early) => drop(early),
             Before::Nothing | Before::Query => {}
         }

@@ -19,7 +19,7 @@ pub mod shortage;
 mod stock;
 
 pub use barrier::{Cancelled, Canceller};
-pub use checkout::Checkout;
+pub use checkout::{Checkout, Returned};
 pub use dialer::{Target, Upkeep};
 pub use gate::{Counts, Flow};
 pub use key::{Key, KeySpec, Profile};

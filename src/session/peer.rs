@@ -31,6 +31,15 @@ impl Peer {
         }
     }
 
+    /// Its process, where the system tells.
+    #[must_use]
+    pub fn pid(self) -> Option<i32> {
+        match self {
+            Self::Unix { pid, .. } => pid,
+            Self::Tcp(_) => None,
+        }
+    }
+
     /// Its user, where the system tells.
     #[must_use]
     pub fn uid(self) -> Option<u32> {

@@ -1,5 +1,7 @@
 //! What is known of one session, and how it is told to end.
 
+mod telling;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,12 +12,14 @@ use crate::events::Events;
 use crate::metrics::Close;
 use crate::protocol::message::Report;
 use crate::protocol::startup::ExecutionId;
+use crate::story::{Span, What, Word};
 
 use super::leak::{self, Leak, Suspicion};
 use super::limits::{Act, Limits, Overdue, Which};
 use super::mailbox::{Mail, Mailbox};
 use super::table::Tally;
 use super::{Grace, Held, Peer, SessionId, State};
+use telling::Strand;
 
 /// How much of a statement is kept, in bytes: enough to know it again.
 pub const MAX_STATEMENT: usize = 1024;
@@ -133,6 +137,8 @@ struct Live {
     close: Option<Close>,
     /// Where its suspicion was told, and is told to be over; none before the first.
     told: Option<Arc<Events>>,
+    /// What it tells of itself; none: nobody listens.
+    strand: Option<Strand>,
 }
 
 /// A transaction that is open.
@@ -144,6 +150,8 @@ struct Transaction {
     told_idle: bool,
     /// Whether the client was told how long it takes.
     told_long: bool,
+    /// Whether its execution's story tells of it.
+    is_told: bool,
 }
 
 impl Session {
@@ -166,6 +174,7 @@ impl Session {
             suspicion: Suspicion::None,
             close: None,
             told: None,
+            strand: None,
         };
         let session = Arc::new(Self {
             id,
@@ -208,6 +217,7 @@ impl Session {
         let now = Instant::now();
         let mut live = self.live.lock();
         live.bound = Some((pid, now));
+        live.tell_lent(pid, now);
         live.transition(State::Active, &self.tally, now);
     }
 
@@ -218,8 +228,11 @@ impl Session {
         if live.state != State::Active {
             let now = Instant::now();
             let idle = now.saturating_duration_since(live.since);
+            live.tell_asked(now);
             let leak = live.transition(State::Active, &self.tally, now);
             if leak == Some(Leak::Recovered) {
+                let told = Span::of(idle);
+                live.tell(What::Recovered { idle: told }, now);
                 let event = leak::log_recovered(self.id, &self.identity, idle);
                 if let Some(events) = &live.told {
                     events.tell(event);
@@ -242,14 +255,17 @@ impl Session {
         let mut live = self.live.lock();
         // What was sent behind the answer before this one, if the server has worked on since then.
         let began = live.since.max(live.answered);
-        if !in_transaction || between {
-            live.transaction = None;
+        if (!in_transaction || between)
+            && let Some(over) = live.transaction.take()
+        {
+            live.tell_ended(over, now);
         }
         if in_transaction && live.transaction.is_none() {
             live.transaction = Some(Transaction {
                 since: began,
                 told_idle: false,
                 told_long: false,
+                is_told: false,
             });
         }
         live.answered = now;
@@ -288,6 +304,8 @@ impl Session {
             live.suspicion = Suspicion::Suspected;
             live.told = told.cloned();
             live.totals.leaks += 1;
+            let idle = Span::of(idle.unwrap_or_default());
+            live.tell(What::Suspect { idle }, now);
             self.tally.leaked(Leak::Suspect);
         }
         suspects
@@ -317,6 +335,7 @@ impl Session {
             if live.suspicion.is_some() {
                 live.suspicion = Suspicion::Reclaimed;
             }
+            live.tell(What::Reclaimed, Instant::now());
         }
         self.end(ending);
     }
@@ -344,12 +363,15 @@ impl Session {
         if act == Act::End {
             live.transaction = None;
         }
-        Some(Overdue {
+        let overdue = Overdue {
             which,
             act,
             time,
             statement: live.statement.clone(),
-        })
+        };
+        let (limit, time) = (Word::of(overdue.word()), Span::of(time));
+        live.tell(What::Limit { limit, time }, now);
+        Some(overdue)
     }
 
     /// Frees it from the queue, if it waits in one.
@@ -396,6 +418,9 @@ impl Session {
 impl Live {
     /// It stands elsewhere now. Answers what that makes of a suspicion.
     fn transition(&mut self, to: State, tally: &Tally, now: Instant) -> Option<Leak> {
+        if self.state.is_bound() && !to.is_bound() {
+            self.tell_unbound(now);
+        }
         tally.moved(self.state, to, now);
         self.totals
             .held

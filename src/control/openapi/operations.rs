@@ -159,6 +159,18 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/v1/executions/{id}",
         id: "getExecution",
         summary: "The active execution of that name, or the one that is ending, or what is kept of the last",
+        parameters: &[
+            Parameter {
+                name: "ended",
+                kind: "boolean",
+                meaning: "what is kept of the last that has ended, even if another one is active",
+            },
+            Parameter {
+                name: "events",
+                kind: "boolean",
+                meaning: "what has happened in it, too: the last 200 events",
+            },
+        ],
         answers: &[(200, "the execution", Content::Json(of::<Found>))],
         problems: &[Kind::InvalidExecutionId, Kind::NoSuchExecution],
         ..GET
