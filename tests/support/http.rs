@@ -1,4 +1,4 @@
-//! A small HTTP client over a Unix socket.
+//! A small HTTP client, over a Unix socket or a port of the loopback.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// How long an answer may take: longer than anything in execpool waits.
 const TIMEOUT: Duration = Duration::from_secs(45);
@@ -78,6 +78,28 @@ pub(crate) async fn open_with(
     let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
     let request = request.body(Full::new(body)).map_err(|e| why(&e))?;
     sender.send_request(request).await.map_err(|e| why(&e))
+}
+
+/// Asks a TCP port, such as `127.0.0.1:9464`, for a path; answers with the status and the body as text.
+pub(crate) async fn get_tcp(address: &str, path: &str) -> Result<(u16, String), String> {
+    let why = |error: &dyn std::fmt::Display| format!("GET {address}{path}: {error}");
+    let exchange = async {
+        let stream = TcpStream::connect(address).await.map_err(|e| why(&e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| why(&e))?;
+        tokio::spawn(connection);
+        let request = http::Request::get(path).header("host", address);
+        let request = request.body(Full::new(Bytes::new())).map_err(|e| why(&e))?;
+        let response = sender.send_request(request).await.map_err(|e| why(&e))?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.map_err(|e| why(&e))?;
+        let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+        Ok((status, body))
+    };
+    tokio::time::timeout(TIMEOUT, exchange)
+        .await
+        .map_err(|_| why(&format_args!("no answer within {TIMEOUT:?}")))?
 }
 
 fn value(body: &Bytes) -> Value {

@@ -15,6 +15,10 @@
 //! | [`recorder`] | a relay that writes down what a driver and the server say |
 //! | [`driver`] | the driver programs, and the comparison of two runs |
 //! | [`pgbouncer`] | PgBouncer in front of a database |
+//! | [`collector`] | an OpenTelemetry Collector, and what it has taken |
+//! | [`prometheus`] | Prometheus, its answers and its alerts |
+//! | [`alertmanager`] | Alertmanager, and the alerts that it has |
+//! | [`daemon`] | what these run by |
 //! | [`load`] | pgbench and psycopg, whose every failed query is told |
 //! | [`terminal`] | a pseudo-terminal, and what is to be seen in it |
 //! | [`wait`] | polling for something to become true |
@@ -33,14 +37,18 @@
     reason = "what fails here fails the test that asked for it"
 )]
 
+pub(crate) mod alertmanager;
 pub(crate) mod api;
+pub(crate) mod collector;
 pub(crate) mod connection_log;
+pub(crate) mod daemon;
 pub(crate) mod driver;
 pub(crate) mod guard;
 pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
+pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod receiver;

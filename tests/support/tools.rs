@@ -1,4 +1,4 @@
-//! Where PostgreSQL's programs and the drivers' Python are.
+//! Where the programs are that the tests run.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,6 +15,11 @@ pub(crate) fn pgbouncer() -> PathBuf {
     PathBuf::from(setting("EXECPOOL_PGBOUNCER"))
 }
 
+/// An OpenTelemetry Collector.
+pub(crate) fn otelcol() -> PathBuf {
+    PathBuf::from(setting("EXECPOOL_OTELCOL"))
+}
+
 /// Prometheus.
 pub(crate) fn prometheus() -> PathBuf {
     PathBuf::from(setting("EXECPOOL_PROMETHEUS"))
@@ -23,6 +28,11 @@ pub(crate) fn prometheus() -> PathBuf {
 /// Prometheus' tool for rules and blocks.
 pub(crate) fn promtool() -> PathBuf {
     PathBuf::from(setting("EXECPOOL_PROMTOOL"))
+}
+
+/// Alertmanager.
+pub(crate) fn alertmanager() -> PathBuf {
+    PathBuf::from(setting("EXECPOOL_ALERTMANAGER"))
 }
 
 /// The python3 that has the drivers.
