@@ -12,7 +12,8 @@
 mod certificates;
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use certificates::{Authority, Files, params};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::collector::{Collector, Point};
+use support::prometheus::Prometheus;
 use support::sidecar::{SidecarOptions, upstream};
 use support::{Postgres, Sidecar, eventually, http};
 use tokio::net::{TcpListener, TcpStream};
@@ -483,4 +485,80 @@ async fn a_collector_gives_prometheus_the_names_that_the_page_has() {
         Err(format!("{} and {}: {differ:?}", own.len(), theirs.len()))
     })
     .await;
+}
+
+#[tokio::test]
+async fn through_the_example_of_a_collector_prometheus_has_the_same_series_as_by_scraping() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/collector");
+    let prometheus = Prometheus::options()
+        .configuration(&examples.join("prometheus.example.yaml"))
+        .start()
+        .await;
+    let endpoint = json!({"endpoint": prometheus.otlp_endpoint()});
+    let collector = Collector::options()
+        .configuration(
+            &examples.join("collector.example.yaml"),
+            json!({"exporters": {"otlp_http/prometheus": endpoint}}),
+        )
+        .start()
+        .await;
+    let sidecar = exporting("example", &collector.endpoint())
+        .await
+        .env("POD_NAME", "agents-0")
+        .env("POD_NAMESPACE", "shop")
+        .env("CONTAINER_NAME", "execpool")
+        .env("OTEL_RESOURCE_ATTRIBUTES", "k8s.deployment.name=agents")
+        .start()
+        .await;
+    query(&sidecar).await;
+    let labels = r#"namespace="shop", pod="agents-0", container="execpool", workload="agents""#;
+    let of_pod = format!("{{{labels}}}");
+    eventually(SOON, "Prometheus has what the page has", async || {
+        let own = series(&page(&sidecar).await);
+        let theirs = prometheus.query(&of_pod).await;
+        let theirs: BTreeSet<String> = theirs
+            .iter()
+            .map(|sample| described(sample.labels.iter().map(|(n, v)| (n.as_str(), v.as_str()))))
+            .filter(|one| !one.contains("target_info"))
+            .collect();
+        if own == theirs && own.len() > 100 {
+            return Ok(());
+        }
+        let differ: Vec<_> = own.symmetric_difference(&theirs).take(20).collect();
+        Err(format!("{} and {}: {differ:#?}", own.len(), theirs.len()))
+    })
+    .await;
+}
+
+/// A series in one form: without the labels that the scraper or the collector gives.
+fn described<'a>(labels: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    const THEIRS: [&str; 6] = [
+        "namespace",
+        "pod",
+        "container",
+        "workload",
+        "job",
+        "instance",
+    ];
+    let own = labels.filter(|(name, _)| !THEIRS.contains(name));
+    let sorted: BTreeMap<_, _> = own.collect();
+    format!("{sorted:?}")
+}
+
+/// Every series of a page for Prometheus.
+fn series(page: &str) -> BTreeSet<String> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    let one = |line: &str| {
+        let (series, _) = line.rsplit_once(' ')?;
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let pairs = labels
+            .trim_end_matches('}')
+            .split("\",")
+            .filter(|one| !one.is_empty());
+        let pairs = pairs.filter_map(|pair| pair.split_once("=\""));
+        let pairs = pairs.map(|(name, value)| (name, value.trim_end_matches('"')));
+        Some(described(pairs.chain([("__name__", name)])))
+    };
+    let found = lines.filter_map(one);
+    found.filter(|one| !one.contains("target_info")).collect()
 }

@@ -172,7 +172,7 @@ async fn the_example_of_a_collector_gives_series_the_labels_that_all_goes_by() {
     let collector = Collector::options()
         .configuration(
             &examples.join("collector.example.yaml"),
-            serde_json::json!({"exporters": {"otlphttp/prometheus": endpoint}}),
+            serde_json::json!({"exporters": {"otlp_http/prometheus": endpoint}}),
         )
         .start()
         .await;
