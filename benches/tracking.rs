@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use execpool::events::Events;
 use execpool::metrics::{Code, Histograms, Measured, Operations};
 use execpool::session::{Identity, Limits, Peer, State, Table};
+use execpool::story::Recorder;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider};
-use execpool::story::Recorder;
 
 /// How many transactions one round takes.
 const TRANSACTIONS: u32 = 2_000_000;

@@ -83,9 +83,11 @@ impl Measuring {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if self.look(&remote, &control, &running, &exhaustion)
+            if self
+                .look(&remote, &control, &running, &exhaustion)
                 .await
-                .is_none() {
+                .is_none()
+            {
                 return;
             }
         }

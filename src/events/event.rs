@@ -430,17 +430,6 @@ pub enum Act {
     End,
 }
 
-impl Act {
-    /// The word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Notice => "notice",
-            Self::End => "end",
-        }
-    }
-}
-
 /// Who has ended a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
