@@ -303,7 +303,7 @@ pub const OF_THE_SIDECAR: &[&Metric] = &[
         instrument: Counter,
         unit: "{scrape}",
         attributes: &[words(REASON, &["refused", "cut", "failed", "crowded"])],
-        description: "Scrapes of /metrics that got no answer, or did not read it",
+        description: "Scrapes of /metrics that got no answer or did not read it, and connections to the port that had to go for newer ones (crowded)",
         note: "",
     },
     &Metric {
