@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 use super::look::Look;
 use super::tell::reading;
 use crate::budget::Budget;
+use crate::budget::State as Exhaustion;
 use crate::config::{self, Config, Sources};
 use crate::control::Room;
 use crate::execution::{Executions, Reason, ResourceKind, Rules, Untagged, Upstream};
@@ -59,7 +60,11 @@ fn identity() -> Identity {
         caller: None,
         label: None,
         traceparent: None,
-        peer: Peer::Unix { uid: 0, pid: None },
+        peer: Peer::Unix {
+            uid: 0,
+            gid: 0,
+            pid: None,
+        },
     }
 }
 
@@ -73,7 +78,12 @@ const ROOM: Room = Room {
 #[tokio::test]
 async fn every_observed_metric_is_told_with_every_word_but_errors_that_never_came() {
     let (executions, config) = (executions(), config());
-    let told = reading(&Look::at(&executions, 5), &[ROOM], &config);
+    let told = reading(
+        &Look::at(&executions, 5),
+        &[ROOM],
+        Exhaustion::Healthy,
+        &config,
+    );
     for metric in METRICS {
         let is_seen_elsewhere = matches!(metric.instrument, Instrument::Histogram(_));
         if is_seen_elsewhere || **metric == of::SNAPSHOT_AGE {
@@ -93,7 +103,7 @@ async fn every_observed_metric_is_told_with_every_word_but_errors_that_never_cam
             assert_eq!(series, words.product::<usize>(), "{}", metric.name);
         }
     }
-    let told = reading(&Look::at(&executions, 0), &[], &config);
+    let told = reading(&Look::at(&executions, 0), &[], Exhaustion::Healthy, &config);
     assert!(
         told.told(&of::DATABASE_CONNECTIONS).is_empty(),
         "it is away"
@@ -119,7 +129,12 @@ async fn of_several_databases_the_one_with_least_room_is_told() {
         left: 2,
         ..ROOM
     };
-    let told = reading(&Look::at(&executions, 0), &[ROOM, tight, ROOM], &config());
+    let told = reading(
+        &Look::at(&executions, 0),
+        &[ROOM, tight, ROOM],
+        Exhaustion::Healthy,
+        &config(),
+    );
     let connections = told.told(&of::DATABASE_CONNECTIONS);
     assert_eq!(connections[0], ("max".to_owned(), 50.0));
 }
@@ -128,7 +143,13 @@ async fn of_several_databases_the_one_with_least_room_is_told() {
 async fn held_times_grow_while_a_session_holds_and_sessions_are_counted_where_they_stand() {
     let executions = executions();
     let told = |metric: &'static Metric, values: &str| {
-        let told = reading(&Look::at(&executions, 0), &[], &config()).told(metric);
+        let told = reading(
+            &Look::at(&executions, 0),
+            &[],
+            Exhaustion::Healthy,
+            &config(),
+        )
+        .told(metric);
         told.into_iter().find(|(its, _)| its == values).unwrap().1
     };
     let (seat, _mail) = executions.sessions().open(identity(), Instant::now());
