@@ -79,7 +79,7 @@ fn main() {
 
 /// The sweep, once a second, over as many sessions as there may be.
 fn sweep() {
-    let (table, events) = (Arc::new(Table::default()), Events::default());
+    let (table, events) = (Arc::new(Table::default()), Arc::new(Events::default()));
     let limits = Limits {
         leak_after: Some(Duration::from_secs(60)),
         ..Limits::default()
