@@ -89,10 +89,10 @@ pub(super) async fn delete(control: &Control, asked: &Asked) -> Answer {
     if grace.is_some_and(|grace| grace > MOST_GRACE) {
         return Err(wrong("grace is over an hour", "Say for example grace=20s."));
     }
-    if id.is_shared() && !control.outlook().facts.admin {
+    if !id.is_named() && !control.outlook().facts.admin {
         return Err(Problem::new(
             Kind::AdminOff,
-            "the standing execution can't be ended while control.admin is off",
+            format!("{id} has no name of the app's, and can't be ended while control.admin is off"),
             "End a named execution, or set control.admin: on.",
         ));
     }

@@ -140,6 +140,7 @@ fn caller(session: &Value) -> &str {
 mod tests {
     use super::*;
     use serde_json::json;
+    use unicode_width::UnicodeWidthStr;
 
     #[test]
     fn a_session_says_who_holds_what_since_when_and_from_where() {
@@ -178,14 +179,15 @@ mod tests {
             "held_seconds": 4500, "hold_efficiency": 0.01, "server_pid": 4_194_304,
             "caller": "agent.py:7 run < flow.py:12 step", "statement": "SELECT ?, ".repeat(20),
             "leak_suspect": true,
+        }, {
+            "id": 2, "execution": "a", "state": "idle", "leak_suspect": false,
+            "caller": "東京.py:7 \u{1b}[2J走る < ".repeat(200), "label": "\u{1b}]0;x\u{7}",
         }]);
         let mut page = Page::new(false).within(Some(80));
         show(&list, &mut page);
         let page = page.finish();
-        assert!(
-            page.lines().all(|line| line.chars().count() <= 80),
-            "{page}"
-        );
+        assert!(page.lines().all(|line| line.width() <= 80), "{page}");
+        assert!(!page.contains('\u{1b}'), "{page:?}");
         assert!(
             page.contains("agent.py:7 run < flow.py:12 step: SELECT ?"),
             "{page}"

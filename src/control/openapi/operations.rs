@@ -188,7 +188,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
             text("grace", "how long running queries may go on, such as 5s"),
         ],
         answers: &[(200, "its summary", Content::Json(of::<Deleted>))],
-        problems: &[Kind::InvalidExecutionId, Kind::NoSuchExecution],
+        problems: &[
+            Kind::AdminOff,
+            Kind::InvalidExecutionId,
+            Kind::NoSuchExecution,
+        ],
         ..GET
     },
     Operation {
@@ -446,6 +450,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         id: "cleanUpConnections",
         summary: "The maintenance pass: leftovers of ended executions, never a live session",
         answers: &[(200, "the counts", Content::Json(of::<seeds::Status>))],
+        problems: &[Kind::AdminOff],
         ..POST
     },
 ];
