@@ -725,8 +725,9 @@ async fn a_shortage() -> Seen {
     reader.is_in().await;
     let mut held = sidecar.session("app", "holder").await;
     held.query("BEGIN").await;
-    let waiter = sidecar.client("app", "waiter").await.unwrap();
-    let waiting = tokio::spawn(async move { waiter.simple_query("SELECT 1").await.map(drop) });
+    // It waits to be let in.
+    let url = sidecar.url_in("app", "waiter");
+    let waiting = tokio::spawn(async move { try_client(&url).await.map(drop) });
     let told = reader.until("exhaustion.changed").await;
     assert_eq!(
         (&told["from"], &told["state"], &told["cause"]),
