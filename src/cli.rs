@@ -146,7 +146,9 @@ fn complain(complaints: &[String]) -> anyhow::Result<ExitCode> {
 fn run_check(check: Check, env: Vec<(String, String)>) -> anyhow::Result<ExitCode> {
     let environment = Environment::new(&env);
     let source = source(check.layers, env);
-    let (loaded, exported) = (source.load(&source.look()), exported(&environment));
+    let loaded = source.load(&source.look());
+    let traces = loaded.as_ref().is_ok_and(|it| it.config.telemetry.traces);
+    let exported = exported(&environment, traces);
     let (mut loaded, exported) = match (loaded, exported) {
         (Ok(loaded), Ok(exported)) => (loaded, exported),
         (loaded, exported) => {
@@ -191,12 +193,27 @@ struct Exported {
     warnings: Vec<String>,
 }
 
-fn exported(environment: &Environment) -> Result<Exported, String> {
+fn exported(environment: &Environment, traces: bool) -> Result<Exported, String> {
     let standard = telemetry::exports::standard(environment).map_err(|error| error.to_string())?;
-    Ok(Exported {
+    let mut exported = Exported {
         shown: standard.shown(),
         warnings: standard.warnings,
-    })
+    };
+    if !traces {
+        let off = ("traces", "off (telemetry.traces)".to_owned());
+        exported.shown.push(off);
+        return Ok(exported);
+    }
+    let traces = telemetry::exports::of_traces(environment).map_err(|error| error.to_string())?;
+    exported.shown.extend(traces.shown());
+    let more = traces.warnings.into_iter();
+    let known = &mut exported.warnings;
+    more.for_each(|warning| {
+        if !known.contains(&warning) {
+            known.push(warning);
+        }
+    });
+    Ok(exported)
 }
 
 fn source(layers: Layers, env: Vec<(String, String)>) -> Source {

@@ -18,6 +18,7 @@ use crate::execution::{Executions, Rules, Untagged, Upstream};
 use crate::pool::{Lender, PoolLimits, UpstreamNumber};
 use crate::server::Password;
 use crate::session::{Limit, Limits, Table};
+use crate::telemetry::Traces;
 
 use super::measuring::Measuring;
 use super::monitors::Monitors;
@@ -41,6 +42,8 @@ pub(super) struct Outside<'a> {
     pub(super) events: Arc<Events>,
     /// How long things take; none: nobody wants to know.
     pub(super) measuring: Option<&'a Measuring>,
+    /// What makes spans; none: nobody wants any.
+    pub(super) traces: Option<Traces>,
 }
 
 impl DataPlane {
@@ -71,6 +74,9 @@ impl DataPlane {
             runtime.handle().clone(),
         );
         executions.set_cleanup(cleanup(config));
+        if let Some(traces) = outside.traces {
+            executions.trace(traces);
+        }
         let serving = Serving {
             upstreams,
             settings: settings(config),

@@ -122,6 +122,7 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         monitors: &monitors,
         events: Arc::clone(&events),
         measuring: measuring.as_deref(),
+        traces: exports.traces(),
     };
     let data = DataPlane::start(seen, sockets, outside)?;
     let life = Arc::new(Life::default());

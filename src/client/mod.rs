@@ -19,6 +19,7 @@
 //! | `relay`, `lane`, `scan` | both directions between two sockets |
 //! | `forbid` | `SET execpool.…` within a session |
 //! | `taint` | what a session leaves behind |
+//! | `traced` | the span of a checkout |
 //! | `remember` | the texts of prepared statements |
 //! | `parting` | what becomes of a server connection at the end |
 //! | `cancel` | cancel requests and their keys |
@@ -39,6 +40,7 @@ mod scan;
 pub mod service;
 mod startup;
 mod taint;
+mod traced;
 mod visit;
 mod wait;
 mod words;

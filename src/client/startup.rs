@@ -44,7 +44,16 @@ pub(super) fn admit(
         .join(naming.execution_id.as_ref())
         .map_err(|refused| refused.report())?;
     let identity = identity(startup, &membership, served, peer);
+    let is_traced = identity.traceparent.is_none() || identity.trace().is_some();
     let (seat, mail) = executions.sessions().open(identity, Instant::now());
+    if !is_traced {
+        // What it says is for the control socket alone: it may be anything.
+        tracing::debug!(
+            session_id = seat.session().id().0,
+            execution_id = %membership.id(),
+            "execpool.traceparent is no traceparent of W3C's, and is ignored"
+        );
+    }
     membership.attach(seat.session());
     let key = key(service, served, startup);
     let admission = Admission {

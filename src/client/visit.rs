@@ -22,6 +22,7 @@ use super::relay::{Meters, Relay};
 use super::service::Service;
 use super::startup::{Admission, key_again};
 use super::taint::Taint;
+use super::traced::Traced;
 use super::wait::{TERMINATE, Wait, Waited};
 use super::words;
 
@@ -39,6 +40,7 @@ pub(super) struct Visit {
     mail: Mail,
     /// What the client has sent that nobody has looked at.
     held: Vec<u8>,
+    traced: Traced,
 }
 
 /// What a session was told when it came in.
@@ -89,6 +91,7 @@ impl Visit {
             admission,
             mail,
             held,
+            traced: Traced::default(),
         }
     }
 
@@ -114,19 +117,23 @@ impl Visit {
     async fn come_in(&mut self, opening: Vec<u8>) -> Option<Told> {
         let key = Arc::clone(&self.admission.key);
         let mut opening = Some(opening);
+        self.begins_to_wait();
         let waited = match key.profile() {
             None => self.wait(Severity::Fatal, &mut opening).await,
             Some(profile) => match self.at_once().await {
                 Some(waited) => waited,
                 None => {
+                    self.traced.forget();
                     return self
                         .answer(opening.unwrap_or_default(), profile, None)
                         .await;
                 }
             },
         };
+        self.has_waited(&waited);
         match waited {
             Waited::Got(checkout) => {
+                self.traced.parked();
                 key.learn(checkout.reported());
                 let (profile, pid) = (key.profile()?, checkout.pid());
                 self.session().tell_ready(pid.unwrap_or_default());
@@ -215,7 +222,10 @@ impl Visit {
             return Next::Leave;
         }
         self.session().transition(State::Waiting);
-        match self.wait(Severity::Error, &mut None).await {
+        self.begins_to_wait();
+        let waited = self.wait(Severity::Error, &mut None).await;
+        self.has_waited(&waited);
+        match waited {
             Waited::Got(checkout) => {
                 // Large, and there only while a server connection is held.
                 Box::pin(self.relay(*checkout, told)).await;
@@ -262,8 +272,19 @@ impl Visit {
             admission: &self.admission,
             severity,
             opening,
+            traced: &mut self.traced,
         };
         Box::pin(wait.run(&mut self.held, &mut self.mail)).await
+    }
+
+    fn begins_to_wait(&mut self) {
+        let traces = self.service.executions().traces();
+        self.traced.waits(traces, self.admission.seat.session());
+    }
+
+    fn has_waited(&mut self, waited: &Waited) {
+        let traces = self.service.executions().traces();
+        self.traced.waited(traces, &self.admission, waited);
     }
 
     /// Relays until the session is over, and gives the server connection back or closes it.
@@ -277,6 +298,7 @@ impl Visit {
         let session = Arc::clone(self.session());
         let changed = differences(&told.profile, &checkout);
         let (in_use, meters) = self.meters(&checkout);
+        self.traced.used(&checkout);
         let Some(connection) = checkout.connection() else {
             return;
         };
@@ -293,6 +315,7 @@ impl Visit {
         if relay.tell(&changed).is_ok() {
             let over = relay.run(&held, &mut self.mail).await;
             drop(held);
+            self.traced.ends(&over);
             let mail = &mut self.mail;
             let told = (&*session, &*counters);
             is_clean = part(&mut relay, over, mail, canceller.as_ref(), told).await;
@@ -309,6 +332,9 @@ impl Visit {
             false => checkout.discard(),
         };
         session.returned(how.as_str());
+        let outcome = if is_clean { "returned" } else { "closed" };
+        let traces = self.service.executions().traces();
+        self.traced.over(traces, &self.admission, outcome);
         drop(in_use);
     }
 

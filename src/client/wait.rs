@@ -13,6 +13,7 @@ use crate::story::{Span, What, Word};
 use super::line::Line;
 use super::service::Service;
 use super::startup::Admission;
+use super::traced::Traced;
 use super::words::{self, Wanting};
 
 /// How much is read of a client that waits, in bytes; then it is only noticed at the end of the
@@ -43,6 +44,7 @@ pub(super) struct Wait<'a> {
     pub(super) severity: Severity,
     /// What must be sent before the first notice, and is taken by it.
     pub(super) opening: &'a mut Option<Vec<u8>>,
+    pub(super) traced: &'a mut Traced,
 }
 
 impl Wait<'_> {
@@ -106,8 +108,10 @@ impl Wait<'_> {
                 // All others were asked, and none is ready: it waits.
                 () = std::future::ready(()), if !waits => {
                     waits = true;
-                    let limit = Word::of(lender.limit(admission.pool).as_str());
-                    session.tell_at(What::Waiting { limit }, begun);
+                    let limit = lender.limit(admission.pool);
+                    let word = Word::of(limit.as_str());
+                    session.tell_at(What::Waiting { limit: word }, begun);
+                    self.traced.is_limited(limit);
                 }
             }
         }
@@ -135,6 +139,7 @@ impl Wait<'_> {
                         event = event.name(),
                         session_id = self.admission.seat.session().id().0,
                         execution_id = %execution,
+                        trace_id = self.admission.seat.session().identity().trace_id(),
                         upstream = &**upstream,
                         sqlstate = error.sqlstate().as_str(),
                         error = error.for_others(),
@@ -206,6 +211,7 @@ impl Wait<'_> {
                 limit = limit.as_str(),
                 session_id = session.id().0,
                 execution_id = %execution,
+                trace_id = session.identity().trace_id(),
                 upstream = &*session.identity().upstream,
                 sqlstate = report.sqlstate.as_str(),
                 waited_seconds = waited.as_secs_f64(),

@@ -449,6 +449,13 @@ pub const KNOBS: &[Knob] = &[
         "how many of the largest executions are told by their ids, over OTLP alone; 0: none",
     ),
     knob(
+        "telemetry.traces",
+        Kind::Switch,
+        "false",
+        Reload::Restart,
+        "a span for each checkout and each execution, over OTLP, as the variables of OpenTelemetry say",
+    ),
+    knob(
         "errors.holders",
         Kind::Word(&["full", "ids", "none"]),
         "full",

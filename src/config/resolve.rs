@@ -256,6 +256,7 @@ impl Resolver {
                 },
                 status_log: self.time_or_off("telemetry.status_log"),
                 top_executions: self.count("telemetry.top_executions"),
+                traces: self.switch("telemetry.traces"),
             },
             errors: Errors {
                 holders: match self.text("errors.holders").as_deref() {

@@ -135,6 +135,7 @@ fn database_url_alone_gives_every_default() {
             listen: Some("[::]:9464".parse().unwrap()),
             status_log: Some(seconds(300)),
             top_executions: 0,
+            traces: false,
         },
         errors: Errors {
             holders: Holders::Full,

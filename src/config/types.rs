@@ -343,6 +343,8 @@ pub struct Telemetry {
     pub status_log: Option<Duration>,
     /// How many of the largest executions are told by name over OTLP.
     pub top_executions: u32,
+    /// Whether spans are sent.
+    pub traces: bool,
 }
 
 /// What errors tell.

@@ -1,7 +1,7 @@
 //! Executions with what they have: sessions, pools, and how each is joined and left.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use crate::protocol::startup::ExecutionId;
 use crate::server::Backend;
 use crate::session::{GraceGiver, Session, SessionId, Table, Totals};
 use crate::story::{Recorder, What, Word};
+use crate::telemetry::Traces;
 
 use super::cancel::Cancellers;
 use super::cleanup::Policy;
@@ -22,6 +23,7 @@ use super::membership::{Hold, Membership};
 use super::rates::{Ever, PerSecond, Rates};
 use super::resources::Resources;
 use super::teardown::Ended;
+use super::traced::Traced;
 use super::{Conflict, Created, Kind, Reason, ReasonText, Refused, Registry, Rules};
 
 /// An upstream, as executions need to know it.
@@ -63,6 +65,8 @@ pub struct Executions {
     sessions: Arc<Table>,
     rates: Mutex<Rates>,
     pub(super) cancellers: Cancellers,
+    /// Who makes spans; none: nobody.
+    traces: OnceLock<Traces>,
     /// Held by the cleanup that is under way.
     pub(super) cleanups: tokio::sync::Mutex<()>,
 }
@@ -102,6 +106,8 @@ pub(super) struct Room {
     pub(super) grace: GraceGiver,
     /// Told how it ended.
     pub(super) ended: watch::Sender<Option<Arc<Ended>>>,
+    /// Its span.
+    pub(super) traced: Traced,
 }
 
 impl Room {
@@ -153,6 +159,7 @@ impl Executions {
             sessions,
             rates: Mutex::default(),
             cancellers: Cancellers::default(),
+            traces: OnceLock::new(),
             cleanups: tokio::sync::Mutex::default(),
         })
     }
@@ -167,6 +174,17 @@ impl Executions {
     #[must_use]
     pub fn events(&self) -> &Arc<Events> {
         self.lender.events()
+    }
+
+    /// Has spans made from now on. The first word counts.
+    pub fn trace(&self, traces: Traces) {
+        let _ = self.traces.set(traces);
+    }
+
+    /// Who makes spans; none: nobody.
+    #[must_use]
+    pub fn traces(&self) -> Option<&Traces> {
+        self.traces.get()
     }
 
     /// All sessions.

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::pool::{Canceller, ExecutionNumber, PoolId, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
 use crate::session::{Grace, Session};
+use crate::telemetry::Parent;
 
 use super::teardown::{self, Ended};
 use super::{Executions, Kind};
@@ -20,6 +21,8 @@ pub struct Membership {
     id: ExecutionId,
     kind: Kind,
     session: Option<Arc<Session>>,
+    /// What spans of the session's belong to that is no part of an agent's own trace.
+    parent: Option<Parent>,
 }
 
 impl Membership {
@@ -36,6 +39,7 @@ impl Membership {
             id,
             kind,
             session: None,
+            parent: None,
         }
     }
 
@@ -56,6 +60,9 @@ impl Membership {
     pub fn attach(&mut self, session: &Arc<Session>) {
         self.session = Some(Arc::clone(session));
         let mut inner = self.executions.inner.lock();
+        if let Some(traces) = self.executions.traces() {
+            self.parent = inner.trace(traces, self.number, session);
+        }
         let ending = inner.registry.ending_reason(self.number);
         if let Some(room) = inner.rooms.get_mut(&self.number) {
             session.tells(Arc::clone(&room.recorder));
@@ -65,6 +72,14 @@ impl Membership {
         if let Some(reason) = ending {
             session.end(teardown::ending(&self.id, reason, Grace::none()));
         }
+    }
+
+    /// What spans of the session's belong to: the span that it names, or else its execution's; none in
+    /// `shared`, which never ends.
+    #[must_use]
+    pub fn parent(&self) -> Option<Parent> {
+        let named = self.session.as_ref().and_then(|it| it.identity().trace());
+        named.map(Parent::from).or_else(|| self.parent.clone())
     }
 
     /// The session has a server connection, which is cancelled by this; or none any more.

@@ -13,6 +13,7 @@
 //! | [`cancel`] [`dismissal`] | how a session is cancelled, and how a single one ends |
 //! | `telling` | what happens in one, as its recorder keeps it |
 //! | [`cleanup`] [`tidying`] | whom an emergency cleanup ends, and how it does |
+//! | `traced` | the span of one |
 //! | [`view`] | how they are shown |
 //! | [`rates`] | how fast sessions and executions come and go |
 //! | [`remote`] | how another thread asks |
@@ -38,6 +39,7 @@ pub mod run;
 pub mod teardown;
 mod telling;
 pub mod tidying;
+mod traced;
 pub mod view;
 
 pub use counts::Counts;

@@ -198,6 +198,9 @@ impl Executions {
             remaining,
             resources,
         };
+        if let Some(traces) = self.traces() {
+            room.traced.end(traces, &ended.summary);
+        }
         self.tell_ended(&ended, now.saturating_duration_since(begun));
         if let Some(event) = log_resources(&ended) {
             self.events().tell(event);

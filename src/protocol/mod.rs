@@ -9,3 +9,4 @@ pub mod sasl;
 pub mod scram;
 pub mod startup;
 pub mod statement;
+pub mod traceparent;

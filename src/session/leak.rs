@@ -103,6 +103,7 @@ pub(super) fn log_suspect(suspect: &Snapshot, line: Option<Unsaid>) -> Event {
             event = event.name(),
             session_id = suspect.id.0,
             execution_id = %identity.execution,
+            trace_id = identity.trace_id(),
             upstream = &*identity.upstream,
             state = suspect.state.as_str(),
             idle_for_seconds = suspect.idle_for.map(|time| time.as_secs_f64()),
@@ -133,6 +134,7 @@ pub(super) fn log_recovered(id: SessionId, identity: &Identity, idle: Duration) 
         event = event.name(),
         session_id = id.0,
         execution_id = %identity.execution,
+        trace_id = identity.trace_id(),
         upstream = &*identity.upstream,
         idle_for_seconds = idle.as_secs_f64(),
         "a session that seemed forgotten is used again"

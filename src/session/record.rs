@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tracing::field::DisplayValue;
 
 use crate::events::Events;
 use crate::metrics::Close;
 use crate::protocol::message::Report;
 use crate::protocol::startup::ExecutionId;
+use crate::protocol::traceparent::{TraceId, Traceparent};
 use crate::story::{Span, What, Word};
 
 use super::leak::{self, Leak, Suspicion};
@@ -43,6 +45,21 @@ pub struct Identity {
     pub traceparent: Option<String>,
     /// Who opened it.
     pub peer: Peer,
+}
+
+impl Identity {
+    /// The trace that it belongs to; none where it names none, or none that can be read.
+    #[must_use]
+    pub fn trace(&self) -> Option<Traceparent> {
+        Traceparent::parse(self.traceparent.as_deref()?)
+    }
+
+    /// The trace's id, as log lines tell it.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<DisplayValue<TraceId>> {
+        self.trace()
+            .map(|trace| tracing::field::display(trace.trace_id))
+    }
 }
 
 /// Why and how a session is ended from outside.

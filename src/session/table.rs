@@ -283,6 +283,7 @@ impl Table {
                     event = event.name(),
                     session_id = session.id().0,
                     execution_id = %session.identity().execution,
+                    trace_id = session.identity().trace_id(),
                     upstream = &*session.identity().upstream,
                     limit = overdue.word(),
                     act = overdue.act.as_str(),

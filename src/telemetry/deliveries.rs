@@ -153,19 +153,32 @@ fn bit(kind: FailureKind) -> u32 {
     1 << kind.index()
 }
 
-/// Shows the counts of metrics' exporters, each with the number that names it.
-pub(super) fn observe(meter: &Meter, exporters: Vec<Arc<Tally>>) {
-    const KIND: &str = "otlp_grpc_metric_exporter";
+/// Shows the counts of a signal's exporters, each with the number that names it.
+pub(super) fn observe(meter: &Meter, signal: Signal, exporters: Vec<Arc<Tally>>) {
     if exporters.is_empty() {
         return;
     }
+    let (component, metric, unit, description) = match signal {
+        Signal::Metrics => (
+            "otlp_grpc_metric_exporter",
+            "otel.sdk.exporter.metric_data_point.exported",
+            "{data_point}",
+            "Data points that arrived at the collector, or, with error.type, did not",
+        ),
+        Signal::Traces => (
+            "otlp_grpc_span_exporter",
+            "otel.sdk.exporter.span.exported",
+            "{span}",
+            "Spans that arrived at the collector, or, with error.type, did not",
+        ),
+    };
     let all: Vec<_> = exporters
         .into_iter()
         .enumerate()
         .map(|(number, tally)| {
             let own = vec![
-                KeyValue::new(OTEL_COMPONENT_TYPE, KIND),
-                KeyValue::new(OTEL_COMPONENT_NAME, format!("{KIND}/{number}")),
+                KeyValue::new(OTEL_COMPONENT_TYPE, component),
+                KeyValue::new(OTEL_COMPONENT_NAME, format!("{component}/{number}")),
             ];
             let failed: Vec<_> = FailureKind::all()
                 .map(|kind| {
@@ -178,9 +191,9 @@ pub(super) fn observe(meter: &Meter, exporters: Vec<Arc<Tally>>) {
         })
         .collect();
     meter
-        .u64_observable_counter("otel.sdk.exporter.metric_data_point.exported")
-        .with_unit("{data_point}")
-        .with_description("Data points that arrived at the collector, or, with error.type, did not")
+        .u64_observable_counter(metric)
+        .with_unit(unit)
+        .with_description(description)
         .with_callback(move |observer| {
             for (tally, own, failed) in &all {
                 observer.observe(tally.arrived.load(Relaxed), own);

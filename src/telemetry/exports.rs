@@ -1,14 +1,16 @@
-//! One provider of metrics for OTLP and `/metrics`, and its end.
+//! One provider of metrics for OTLP and `/metrics`, one of spans, and their end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::metrics::{Meter, MeterProvider};
+use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{
     Aggregation, Instrument, PeriodicReader, SdkMeterProvider, Stream,
 };
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanLimits};
 use prometheus::Registry;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -24,7 +26,10 @@ use super::otlp::{self, Line};
 use super::process::{self, DroppedLines};
 use super::resource::resource;
 use super::scrape::{Scrape, ScrapeError};
-use super::standard::{Otlp, Standard, StandardError};
+use super::sender::Sender;
+use super::spans::{self, Queue, Throughput};
+use super::standard::{OfTraces, Otlp, Sampling, Standard, StandardError};
+use super::traces::Traces;
 
 /// Why nothing can be exported as it is wanted.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +69,18 @@ pub fn standard(environment: &Environment) -> Result<Standard, ExportError> {
     Ok(standard)
 }
 
+/// The same of traces, which are asked for by `telemetry.traces`.
+///
+/// # Errors
+/// It can't.
+pub fn of_traces(environment: &Environment) -> Result<OfTraces, ExportError> {
+    let traces = OfTraces::read(environment).map_err(ExportError::Standard)?;
+    if let Some(otlp) = &traces.otlp {
+        otlp::endpoint(otlp).map_err(|error| no_tls(otlp, &error))?;
+    }
+    Ok(traces)
+}
+
 fn no_tls(otlp: &Otlp, error: &dyn std::error::Error) -> ExportError {
     let mut why = error.to_string();
     if let Some(source) = error.source() {
@@ -84,6 +101,8 @@ pub struct Exports {
     scrape: Arc<Scrape>,
     /// Whether anybody can read what is recorded.
     is_read: bool,
+    /// None where no spans are sent.
+    spans: Option<SdkTracerProvider>,
     end: watch::Sender<Option<Instant>>,
 }
 
@@ -106,7 +125,13 @@ impl Exports {
         runtime: &Handle,
     ) -> Result<Self, ExportError> {
         let standard = standard(environment)?;
-        for warning in &standard.warnings {
+        let of_traces = match telemetry.traces {
+            true => Some(of_traces(environment)?),
+            false => None,
+        };
+        let of_both = of_traces.iter().flat_map(|traces| &traces.warnings);
+        let of_both = of_both.filter(|warning| !standard.warnings.contains(warning));
+        for warning in standard.warnings.iter().chain(of_both) {
             tracing::warn!("{warning}");
         }
         let (end, ending) = watch::channel(None);
@@ -117,6 +142,10 @@ impl Exports {
             runtime,
             tallies: Vec::new(),
         };
+        let spans = match &of_traces {
+            Some(traces) => starting.spans(traces)?,
+            None => None,
+        };
         let is_listening = telemetry.listen.is_some();
         let (main, scrape) = starting.main(is_listening)?;
         let is_read = starting.standard.otlp.is_some() || (is_listening && scrape.has_answers());
@@ -125,16 +154,23 @@ impl Exports {
             _ => starting.top()?,
         };
         let scrape = Arc::new(scrape);
+        let tallies = starting.tallies;
+        let (spans, counts) = spans.unzip();
         let exports = Self {
             main,
             top,
             scrape,
             is_read,
+            spans,
             end,
         };
         let meter = exports.meter();
         process::observe(&meter, dropped);
-        deliveries::observe(&meter, starting.tallies);
+        deliveries::observe(&meter, Signal::Metrics, tallies);
+        if let Some((tally, throughput)) = counts {
+            deliveries::observe(&meter, Signal::Traces, vec![tally]);
+            spans::observe(&meter, throughput);
+        }
         exports.scrape.observe(&meter);
         Ok(exports)
     }
@@ -160,6 +196,13 @@ impl Exports {
         Some(top.meter_with_scope(scope()))
     }
 
+    /// Who makes spans; none where none are sent.
+    #[must_use]
+    pub fn traces(&self) -> Option<Traces> {
+        let tracer = self.spans.as_ref()?.tracer_with_scope(scope());
+        Some(Traces::new(tracer))
+    }
+
     /// What `/metrics` answers.
     #[must_use]
     pub fn scrape(&self) -> Arc<Scrape> {
@@ -171,11 +214,13 @@ impl Exports {
     pub async fn shutdown(self, grace: Duration) {
         let deadline = Instant::now() + grace;
         self.end.send_replace(Some(deadline));
-        let providers: Vec<_> = [Some(self.main.clone()), self.top.clone()]
-            .into_iter()
-            .flatten()
-            .map(ended)
-            .collect();
+        let meters = [Some(self.main.clone()), self.top.clone()];
+        let meters = meters.into_iter().flatten();
+        // What fails is said by the exporter.
+        let meters = meters.map(|provider| ended(move || drop(provider.shutdown())));
+        let spans = self.spans.clone();
+        let spans = spans.map(|provider| ended(move || drop(provider.shutdown())));
+        let providers: Vec<_> = meters.chain(spans).collect();
         let all = async {
             for provider in providers {
                 // Its thread may not have started: nothing more can be done then.
@@ -198,17 +243,16 @@ impl Drop for Exports {
 }
 
 /// Shuts a provider down on a thread of its own, as it waits for exports that the runtime carries.
-fn ended(provider: SdkMeterProvider) -> oneshot::Receiver<()> {
+fn ended(shut_down: impl FnOnce() + Send + 'static) -> oneshot::Receiver<()> {
     let (done, is_done) = oneshot::channel();
     let spawned = std::thread::Builder::new()
         .name("last-export".to_owned())
         .spawn(move || {
-            // What failed was said by the exporter.
-            let _ = provider.shutdown();
+            shut_down();
             let _ = done.send(());
         });
     if let Err(error) = spawned {
-        tracing::warn!(%error, "the last numbers are not exported");
+        tracing::warn!(%error, "what was measured last is not exported");
     }
     is_done
 }
@@ -268,20 +312,68 @@ impl Starting<'_> {
         let Some(otlp) = &self.standard.otlp else {
             return Ok(None);
         };
-        let _within = self.runtime.enter();
-        let line = Line::new(otlp).map_err(|error| no_tls(otlp, &error))?;
-        let deliveries = Arc::new(Deliveries::new(Signal::Metrics, otlp.endpoint.clone()));
-        self.tallies.push(deliveries.tally());
-        let exporter = Exporter::new(
-            line,
-            deliveries,
-            self.standard.temporality,
-            self.standard.patience,
-            self.runtime.clone(),
-            self.ending.clone(),
-        );
+        let (sender, tally) = self.sender(Signal::Metrics, otlp, self.standard.patience)?;
+        self.tallies.push(tally);
+        let exporter = Exporter::new(sender, self.standard.temporality);
         let reader = PeriodicReader::builder(exporter).with_interval(self.standard.interval);
         Ok(Some(reader.build()))
+    }
+
+    /// What makes spans and sends them, and its counts; none where nothing is sent.
+    fn spans(
+        &self,
+        traces: &OfTraces,
+    ) -> Result<Option<(SdkTracerProvider, SpanCounts)>, ExportError> {
+        let Some(otlp) = &traces.otlp else {
+            return Ok(None);
+        };
+        let (sender, tally) = self.sender(Signal::Traces, otlp, traces.batch.patience)?;
+        let queue = Queue::new(sender, &traces.batch);
+        let counts = (tally, queue.throughput());
+        let (attributes, events) = traces.limits;
+        // All is said here that the SDK would read of the environment by itself.
+        let limits = SpanLimits {
+            max_attributes_per_span: attributes,
+            max_events_per_span: events,
+            ..SpanLimits::default()
+        };
+        let provider = SdkTracerProvider::builder()
+            .with_resource(self.resource.clone())
+            .with_sampler(sampler(traces.sampling))
+            .with_span_limits(limits)
+            .with_span_processor(queue)
+            .build();
+        Ok(Some((provider, counts)))
+    }
+
+    fn sender(
+        &self,
+        signal: Signal,
+        otlp: &Otlp,
+        patience: Duration,
+    ) -> Result<(Sender, Arc<Tally>), ExportError> {
+        let _within = self.runtime.enter();
+        let line = Line::new(otlp).map_err(|error| no_tls(otlp, &error))?;
+        let deliveries = Arc::new(Deliveries::new(signal, otlp.endpoint.clone()));
+        let tally = deliveries.tally();
+        let (runtime, ending) = (self.runtime.clone(), self.ending.clone());
+        let sender = Sender::new(line, deliveries, patience, runtime, ending);
+        Ok((sender, tally))
+    }
+}
+
+/// What arrived of spans, and what got so far.
+type SpanCounts = (Arc<Tally>, Arc<Throughput>);
+
+fn sampler(sampling: Sampling) -> Sampler {
+    let own = match sampling.ratio {
+        1.0 => Sampler::AlwaysOn,
+        0.0 => Sampler::AlwaysOff,
+        ratio => Sampler::TraceIdRatioBased(ratio),
+    };
+    match sampling.is_parent_based {
+        true => Sampler::ParentBased(Box::new(own)),
+        false => own,
     }
 }
 
@@ -321,6 +413,7 @@ mod tests {
             listen: Some(([127, 0, 0, 1], 0).into()),
             status_log: None,
             top_executions,
+            traces: false,
         };
         let environment = Environment::new(&all);
         Exports::start(

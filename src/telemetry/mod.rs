@@ -8,7 +8,9 @@
 //! | [`standard`] | what they ask for, checked |
 //! | `resource` | who tells all that |
 //! | [`exports`] | one provider of metrics for OTLP and `/metrics`, and its end |
-//! | `otlp` `exporter` | the connection to a collector; what sends metrics on it |
+//! | [`traces`] | spans, for who makes them |
+//! | `otlp` `sender` | the connection to a collector; a batch's way on it |
+//! | `exporter` `spans` | what sends metrics, and spans |
 //! | `deliveries` | whether they arrive: counted, and said when it changes |
 //! | [`scrape`] | all metrics as Prometheus reads them |
 //! | `process` | what the process costs, and what its log lost |
@@ -23,10 +25,14 @@ pub mod probes;
 mod process;
 mod resource;
 pub mod scrape;
+mod sender;
+mod spans;
 pub mod standard;
+pub mod traces;
 
 pub use environment::{Environment, Signal};
 pub use exports::{ExportError, Exports};
 pub use log::{LogError, LogGuard, init, install_panic_hook};
 pub use process::DroppedLines;
 pub use resource::resource;
+pub use traces::{Parent, Span, Traces};

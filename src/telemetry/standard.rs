@@ -3,6 +3,8 @@
 //! What decides where telemetry goes and whether it does is an error if it can't be done. Where the
 //! specification has a number or a word ignored that is none, it is, with a warning.
 
+mod traces;
+
 use std::fs;
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use percent_encoding::percent_decode_str;
 
 use super::environment::{Environment, Signal, Variable};
 use super::resource;
+
+pub use traces::{Batch, OfTraces, Sampling};
 
 /// What stands for what is not shown.
 const SECRET: &str = "***";
@@ -48,6 +52,11 @@ pub enum StandardError {
         "OTEL_METRICS_EXPORTER names {0:?}, which execpool does not serve; it serves otlp, prometheus, or both with a comma between them, and none"
     )]
     Exporter(String),
+    /// Nobody to export spans to by this name.
+    #[error(
+        "OTEL_TRACES_EXPORTER is {0:?}, which execpool does not serve; it serves otlp, and none"
+    )]
+    TracesExporter(String),
     /// Headers that are none.
     #[error(
         "{name}: its entry {entry} is no header; write name=value pairs with commas between them, percent-encoded where a value has a comma or a space"

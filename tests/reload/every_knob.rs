@@ -54,6 +54,7 @@ fn other_value(knob: &str) -> Option<String> {
         "maintenance.interval" => "1m",
         "telemetry.status_log" => "1m",
         "telemetry.top_executions" => "5",
+        "telemetry.traces" => "true",
         "errors.holders" => "ids",
         "shutdown.grace" => "9s",
         "shutdown.mode" => "plain",
