@@ -2,13 +2,13 @@
 # They find, or install, what they need: see scripts/setup.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench mutants setup build clean
+.PHONY: help demo test check bench bench-telemetry mutants setup build clean
 
 # A fresh shell often lacks cargo's directory.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The debug build: what is shown are counts, and `make test` has built most of it.
 demo: ## A dozen agents through execpool, live, and straight at PostgreSQL
@@ -27,6 +27,10 @@ check: ## The quick loop: format, clippy with warnings as errors, unit tests
 bench: ## CPU, throughput and memory beside PgBouncer; ROUNDS=1 SECONDS=2 to try it, STRICT=1
 	@scripts/bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(SETTLE),--settle $(SETTLE)) $(if $(CPU),--cpu $(CPU)) $(if $(STRICT),--strict)
+
+bench-telemetry: ## CPU of the data plane with telemetry and without; ROUNDS=, SECONDS=, CPU=, STRICT=1
+	@scripts/bench telemetry $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(CPU),--cpu $(CPU)) $(if $(STRICT),--strict)
 
 mutants: setup ## Faults put in on purpose: each must make its test fail
 	@env=$$(scripts/setup --find) && eval "$$env" && scripts/mutants

@@ -70,7 +70,7 @@ class Server:
 
     ends_with = signal.SIGTERM
 
-    def __init__(self, name, command, root, **who):
+    def __init__(self, name, command, root, env=None, **who):
         self.name = name
         self.command = [str(word) for word in command]
         self.log = root / f"{name}.log"
@@ -80,7 +80,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(),
+                env=environment() | (env or {}),
                 cwd="/",
                 start_new_session=True,
                 **who,
@@ -201,19 +201,19 @@ class PgBouncer(Server):
 
 
 class Execpool(Server):
-    def __init__(self, root, program, postgres):
-        self.sockets = directory(root / "ep")
-        config = root / "execpool.yaml"
+    def __init__(self, root, program, postgres, name="execpool", telemetry="off", env=None):
+        self.sockets = directory(root / name)
+        config = root / f"{name}.yaml"
         config.write_text(
             f"upstreams:\n"
             f"  - name: {DATABASE}\n"
             f"    url: postgresql://{USER}@/{DATABASE}?host={postgres.sockets}\n"
             f"listen: {{dir: {self.sockets}}}\n"
-            f"telemetry: {{listen: off}}\n"
+            f'telemetry: {{listen: "{telemetry}"}}\n'
             f"budget: {{size: {POOL}, overflow: 0}}\n"
             f"pool: {{size: {POOL}, overflow: 0}}\n"
         )
-        super().__init__("execpool", [program, "run", "--config", config], root)
+        super().__init__(name, [program, "run", "--config", config], root, env=env)
 
     def status(self):
         """What it tells of itself: GET /v1/status."""
@@ -255,8 +255,9 @@ class ControlConnection(HTTPConnection):
 class Bench:
     """All of them, for the time of a `with`; nothing is left behind."""
 
-    def __init__(self, programs, pgbouncer, execpool):
+    def __init__(self, programs, pgbouncer, execpool, kinds=()):
         self.paths = programs, pgbouncer, execpool
+        self.kinds = kinds  # of execpool, to be held against each other; else it is against PgBouncer
         self.running = []
         self.root = None
 
@@ -267,8 +268,11 @@ class Bench:
         programs, pgbouncer, execpool = self.paths
         try:
             self.postgres = self.started(Postgres, programs)
-            self.pgbouncer = self.started(PgBouncer, pgbouncer, self.postgres)
-            self.execpool = self.started(Execpool, execpool, self.postgres)
+            if self.kinds:
+                self.sides = [self.started(kind, execpool, self.postgres) for kind in self.kinds]
+            else:
+                self.pgbouncer = self.started(PgBouncer, pgbouncer, self.postgres)
+                self.execpool = self.started(Execpool, execpool, self.postgres)
         except BaseException:
             self.__exit__(*sys.exc_info())
             raise

@@ -8,7 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use execpool::events::Events;
+use execpool::metrics::{Code, Histograms, Measured, Operations};
 use execpool::session::{Identity, Limits, Peer, State, Table};
+use execpool::story::Recorder;
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider};
 
 /// How many transactions one round takes.
 const TRANSACTIONS: u32 = 2_000_000;
@@ -23,7 +27,11 @@ fn identity() -> Option<Identity> {
         caller: Some("agent.py:7 run".to_owned()),
         label: None,
         traceparent: None,
-        peer: Peer::Unix { uid: 0, pid: None },
+        peer: Peer::Unix {
+            uid: 0,
+            gid: 0,
+            pid: None,
+        },
     })
 }
 
@@ -51,6 +59,7 @@ fn main() {
     let Some(identity) = identity() else { return };
     let (seat, _mail) = table.open(identity, Instant::now());
     let session = seat.session();
+    session.tells(Arc::new(Recorder::default()));
     session.bound(7);
     session.ready(false, false, Some(State::Idle));
     let sql = b"SELECT abalance FROM pgbench_accounts WHERE aid = 4711;";
@@ -66,6 +75,28 @@ fn main() {
         session.sent(1, Some(black_box(b"COMMIT")));
         session.ready(false, false, Some(State::Idle));
     });
+    let Some((_provider, operations)) = operations() else {
+        return;
+    };
+    measured("a query of its own, told as an operation", || {
+        session.sent(1, Some(black_box(sql)));
+        let took = session.ready(false, false, Some(State::Idle));
+        operations.answered(took, black_box(None));
+    });
+    measured("telling an operation alone", || {
+        operations.answered(black_box(Duration::from_micros(80)), black_box(None));
+    });
+    measured("the same of one that failed", || {
+        let code = black_box(Some(Code::LOST));
+        operations.answered(black_box(Duration::from_micros(80)), code);
+    });
+    measured("a checkout of one query, to its return", || {
+        session.bound(7);
+        session.sent(1, Some(black_box(sql)));
+        session.ready(false, false, Some(State::Idle));
+        session.transition(State::Unbound);
+        session.returned(black_box("clean"));
+    });
     measured("two readings of the clock alone", || {
         black_box(Instant::now());
         black_box(Instant::now());
@@ -73,9 +104,24 @@ fn main() {
     sweep();
 }
 
+/// Operations as they are told where `/metrics` and a collector read them.
+fn operations() -> Option<(SdkMeterProvider, Arc<Operations>)> {
+    let provider = SdkMeterProvider::builder()
+        .with_reader(ManualReader::default())
+        .with_reader(ManualReader::default())
+        .build();
+    let timings = Histograms::on(&provider.meter("execpool")).of(Measured {
+        name: "app",
+        namespace: "app",
+        servers: &[("db.internal".to_owned(), 5432)],
+    });
+    let operations = timings.operations("db.internal", 5432)?;
+    Some((provider, operations))
+}
+
 /// The sweep, once a second, over as many sessions as there may be.
 fn sweep() {
-    let (table, events) = (Arc::new(Table::default()), Events::default());
+    let (table, events) = (Arc::new(Table::default()), Arc::new(Events::default()));
     let limits = Limits {
         leak_after: Some(Duration::from_secs(60)),
         ..Limits::default()
@@ -87,6 +133,16 @@ fn sweep() {
         seat.session().bound(7);
         seat.session().ready(false, false, Some(State::Idle));
     }
+    let looked = Instant::now();
+    for _ in 0..100 {
+        black_box(table.oldest(black_box(Instant::now())));
+        black_box(table.held(black_box(Instant::now())));
+    }
+    println!(
+        "{:44} {:>8?}",
+        "a look at 10,000 sessions, to be told",
+        looked.elapsed() / 100
+    );
     let begun = Instant::now();
     for _ in 0..100 {
         table.sweep(&limits, black_box(Instant::now()), &events);

@@ -1,9 +1,14 @@
-//! The pod's budget of server connections, and the turns that executions take at it.
+//! The pod's budget of server connections, the turns that executions take at it, and how short of
+//! connections the pod is.
+
+mod exhaustion;
 
 use std::{
     collections::{BTreeMap, HashMap},
     hash::Hash,
 };
+
+pub use exhaustion::{Cause, Exhaustion, State};
 
 /// Counts of the pod's server connections, in connections. A connection counts from the moment
 /// that it may be dialled until its server's end was seen: one that is closing is still open.

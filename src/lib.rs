@@ -18,7 +18,8 @@
 //! client leaves, the connection is cleaned and returned, and goes to the next in line.
 //!
 //! Beside that path, on a thread of its own: the [`control`] API, which looks and ends, the
-//! [`monitor`], which asks the databases, the log ([`telemetry`]) and what has happened ([`events`]). [`app`] wires it all; `cli` and
+//! [`monitor`], which asks the databases, the log ([`telemetry`]), what has happened ([`events`]; in one
+//! execution: [`story`]) and whether connections run out ([`reactor`]). [`app`] wires it all; `cli` and
 //! `ctl` are the command line, `demo` shows all of it at work.
 
 pub mod app;
@@ -36,7 +37,9 @@ pub mod metrics;
 pub mod monitor;
 pub mod pool;
 pub mod protocol;
+pub mod reactor;
 pub mod server;
 pub mod session;
 pub mod shutdown;
+pub mod story;
 pub mod telemetry;

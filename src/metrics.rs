@@ -1,4 +1,26 @@
-//! What is measured of the process itself.
+//! What is measured, by which names, and how it is told; nothing here knows what it is that is measured.
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`catalogue`] | every instrument: name, kind, unit, attributes, description |
+//! | [`words`] | the closed sets of words that attributes take |
+//! | [`counters`] | what is counted and belongs to nothing else |
+//! | [`reading`] | what was read at one moment, and the instruments that tell it |
+//! | [`timings`] | how long things take |
+//! | [`markdown`] | the tables of the documentation |
+
+pub mod catalogue;
+pub mod counters;
+pub mod markdown;
+pub mod reading;
+pub mod timings;
+pub mod words;
+
+pub use counters::Counters;
+pub use opentelemetry::metrics::Meter;
+pub use reading::{Last, Reading, Value};
+pub use timings::{Histograms, Measured, Operations, Timings};
+pub use words::{Class, Close, Code, Origin, Phase};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;

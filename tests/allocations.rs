@@ -24,9 +24,12 @@ use execpool::budget::Budget;
 use execpool::client::{Served, Service, Serving, Settings, Standing};
 use execpool::config::{self, Holders, Sources};
 use execpool::execution::{Executions, Rules, Untagged, Upstream};
+use execpool::metrics::{Histograms, Measured, Timings};
 use execpool::pool::{Lender, PoolLimits, UpstreamNumber};
-use execpool::server::Password;
+use execpool::server::{Address, Password};
 use execpool::session::Table;
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry_sdk::metrics::{ManualReader, SdkMeterProvider};
 use postgres_protocol::message::frontend;
 use support::Postgres;
 
@@ -83,8 +86,24 @@ fn upstream(url: &str) -> config::Upstream {
     loaded.expect("the URL is good").config.upstreams.remove(0)
 }
 
+/// How long things take, told to a reader as a scraper has it.
+fn timings(upstream: &config::Upstream) -> Arc<Timings> {
+    let provider = SdkMeterProvider::builder()
+        .with_reader(ManualReader::default())
+        .build();
+    let histograms = Histograms::on(&provider.meter("execpool"));
+    // It lives as long as the thread, which is as long as the process.
+    std::mem::forget(provider);
+    let hosts = upstream.target.hosts.iter().map(Address::from);
+    histograms.of(Measured {
+        name: &upstream.name,
+        namespace: &upstream.target.database,
+        servers: &hosts.map(|host| host.place()).collect::<Vec<_>>(),
+    })
+}
+
 /// The data plane, as the process has it, on a thread of its own that is counted.
-fn data_plane(socket: &Path, url: &str) {
+fn data_plane(socket: &Path, url: &str, is_measured: bool) {
     let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
     listener.set_nonblocking(true).unwrap();
     let upstream = upstream(url);
@@ -96,6 +115,9 @@ fn data_plane(socket: &Path, url: &str) {
             .unwrap();
         let handle = runtime.handle().clone();
         let lender = Lender::new(Budget::new(20, 10), handle.clone(), Arc::default());
+        if is_measured {
+            lender.time(vec![timings(&upstream)]);
+        }
         let rules = Rules {
             max_duration: Some(Duration::from_secs(1800)),
             idle_timeout: Duration::from_secs(60),
@@ -195,18 +217,25 @@ fn execute(statement: &str) -> BytesMut {
 }
 
 #[tokio::test]
-async fn a_bound_session_allocates_nothing() {
-    let database = Postgres::shared().database("allocations").await;
+async fn a_bound_session_allocates_nothing_whether_it_is_measured_or_not() {
+    // One after the other, as the count is one.
+    for (name, is_measured) in [("allocations", false), ("allocations_measured", true)] {
+        nothing_is_allocated(name, is_measured).await;
+    }
+}
+
+async fn nothing_is_allocated(name: &str, is_measured: bool) {
+    let database = Postgres::shared().database(name).await;
     let place = support::guard::short_directory();
     let socket = place.path().join("s");
-    data_plane(&socket, &database.url());
+    data_plane(&socket, &database.url(), is_measured);
     let mut stream = UnixStream::connect(&socket).unwrap();
     ask(
         &mut stream,
         &bytes(|out| {
             let named = [
                 ("user", "app"),
-                ("database", "allocations"),
+                ("database", name),
                 ("execpool.execution_id", "a"),
             ];
             frontend::startup_message(named, out).unwrap();

@@ -423,7 +423,7 @@ async fn sessions_are_shown_without_literals_and_filtered() {
         (&session["server_pid"], &session["queries"]),
         (&json!(first.pid), &json!(1))
     );
-    assert_eq!(session["peer"], json!({"uid": 1000, "pid": 7}));
+    assert_eq!(session["peer"], json!({"uid": 1000, "gid": 1000, "pid": 7}));
     assert_eq!(session["caller"], "agent.py:7 run");
     assert!(session["hold_efficiency"].as_f64().unwrap() <= 1.0);
     assert_eq!(api.get("/v1/sessions?older_than=1h").await, json!([]));

@@ -177,6 +177,9 @@ async fn what_fails_says_what_to_do_and_exits_with_one() {
     let (sidecar, _database) = over("fails").await;
     let nowhere = tempfile::tempdir().unwrap();
     let postgres = Postgres::shared().socket();
+    // As of a process that was killed.
+    let dead = nowhere.path().join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
     for (dir, args, told) in [
         (sidecar.dir(), &["end", "nobody"][..], "no execution nobody"),
         (
@@ -195,6 +198,26 @@ async fn what_fails_says_what_to_do_and_exits_with_one() {
             &["status", "--socket", postgres.to_str().unwrap()],
             "not execpool",
         ),
+        (
+            nowhere.path(),
+            &["status", "--socket", sidecar.pg_host()],
+            "Is execpool running",
+        ),
+        (
+            nowhere.path(),
+            &["top", "--socket", dead.to_str().unwrap()],
+            "Connection refused",
+        ),
+        (
+            sidecar.dir(),
+            &["end", "../../etc"],
+            "An execution id is 1 to 128",
+        ),
+        (
+            sidecar.dir(),
+            &["cancel", "4711"],
+            "GET /v1/sessions lists them",
+        ),
     ] {
         let said = execpool(dir, args).await;
         assert_eq!(said.code, 1, "{args:?}: {}", said.out);
@@ -210,6 +233,38 @@ async fn what_fails_says_what_to_do_and_exits_with_one() {
         assert_eq!(said.code, 2, "{usage:?}");
         assert!(!said.err.is_empty(), "{usage:?}");
     }
+}
+
+#[tokio::test]
+async fn what_a_client_says_of_itself_moves_no_cursor_and_breaks_no_line() {
+    let (sidecar, database) = over("ansi").await;
+    let caller = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{202e}東京.py:7\t".repeat(80);
+    let parameters = [
+        ("execpool.execution_id", "run"),
+        ("execpool.caller", &caller),
+        ("execpool.label", "\u{9b}31mred\r"),
+        ("application_name", "a\u{1b}[31m"),
+    ];
+    let (mut raw, told) = sidecar.started(&database.name, &parameters).await;
+    support::session::assert_in(&told);
+    raw.ask("SELECT 1").await;
+    for command in ["sessions", "executions", "top"] {
+        let args: &[&str] = match command {
+            "top" => &["top", "--once"],
+            command => &[command],
+        };
+        let said = execpool(sidecar.dir(), args).await;
+        assert_eq!(said.code, 0, "{command}: {}", said.err);
+        let obeyed = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!said.out.contains(obeyed), "{command}: {:?}", said.out);
+        assert!(said.out.lines().count() < 20, "{command}: {}", said.out);
+    }
+    let said = execpool(sidecar.dir(), &["sessions", "--json"]).await;
+    let list: Value = serde_json::from_str(&said.out).unwrap();
+    let told = list[0]["caller"].as_str().unwrap();
+    assert!(told.contains("東京.py:7") && told.len() <= 4096, "{told:?}");
+    assert!(!told.contains('\u{1b}'), "{told:?}");
+    assert_eq!(list[0]["peer"]["gid"], nix::unistd::getegid().as_raw());
 }
 
 #[tokio::test]

@@ -11,15 +11,10 @@ use std::path::{Path, PathBuf};
 
 use execpool::config::{KNOBS, Knob, Sources, UPSTREAM_KNOBS, load};
 use execpool::events;
+use execpool::story;
 
 /// What looks like a knob and is none.
-const NO_KNOBS: [&str; 5] = [
-    "execution.resources_left",
-    "session.leak_suspect",
-    "session.leak_recovered",
-    "session.reclaimed",
-    "control.sock",
-];
+const NO_KNOBS: [&str; 1] = ["control.sock"];
 
 /// Defaults that are told in other words: the page, the words around the value, and the knob.
 const IN_WORDS: [(&str, &str, &str); 6] = [
@@ -40,7 +35,7 @@ const IN_WORDS: [(&str, &str, &str); 6] = [
     ),
     (
         "docs/operations.md",
-        "every {}: executions, sessions",
+        "every {}: exhaustion, budget",
         "telemetry.status_log",
     ),
     (
@@ -127,8 +122,15 @@ fn is_like_a_knob(name: &str) -> bool {
     let is_word = rest
         .bytes()
         .all(|b| b.is_ascii_lowercase() || b == b'_' || b == b'.');
-    let is_other = NO_KNOBS.contains(&name) || events::NAMES.contains(&name);
+    let is_event = events::NAMES.contains(&name) || story::NAMES.contains(&name) || is_line(name);
+    let is_other = is_event || NO_KNOBS.contains(&name);
     sections().contains(&section) && is_word && !rest.is_empty() && !is_other
+}
+
+/// Whether it is a line of the log: `tests/logs.rs` holds that page to the code.
+fn is_line(name: &str) -> bool {
+    let page = fs::read_to_string(root().join("docs/logs.md")).unwrap();
+    page.contains(&format!("\n| `{name}` |"))
 }
 
 /// `20 s`, `20s` and `20 seconds` are the same.
@@ -300,6 +302,33 @@ fn every_variable_that_a_page_names_is_a_knobs() {
                 file.display(),
                 loaded.err()
             );
+        }
+    }
+    assert!(seen > 0);
+}
+
+#[test]
+fn a_line_of_the_log_that_tells_a_fact_tells_an_event() {
+    let mut seen = 0;
+    let mut rooms = vec![root().join("src")];
+    while let Some(room) = rooms.pop() {
+        for entry in fs::read_dir(room).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                rooms.push(path);
+                continue;
+            }
+            // Others take the name from the event itself.
+            let text = fs::read_to_string(&path).unwrap();
+            for line in text.lines() {
+                let Some(name) = line.trim_start().strip_prefix("event = \"") else {
+                    continue;
+                };
+                seen += 1;
+                let name = name.split('"').next().unwrap_or_default();
+                let is_told = events::NAMES.contains(&name);
+                assert!(is_told, "{}: {name} is no event", path.display());
+            }
         }
     }
     assert!(seen > 0);

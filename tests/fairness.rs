@@ -179,13 +179,13 @@ fn events(lines: &[String]) -> Vec<Event> {
     let parsed = lines.iter().map(|line| {
         let value: Value = serde_json::from_str(line).expect("the log is JSON");
         let number = |name: &str| value[name].as_u64().expect(name);
-        let pool = || (number("execution"), number("upstream"));
+        let pool = || (number("execution_number"), number("upstream_number"));
         Some(match value["message"].as_str()? {
-            "waits" => Event::Waits(pool(), number("session")),
+            "waits" => Event::Waits(pool(), number("session_id")),
             "opened" => Event::Opened(pool()),
-            "turn" => Event::Turn(number("execution")),
-            "lent" => Event::Lent(pool(), number("session")),
-            "gave up" | "refused" => Event::Gone(number("session")),
+            "turn" => Event::Turn(number("execution_number")),
+            "lent" => Event::Lent(pool(), number("session_id")),
+            "gave up" | "refused" => Event::Gone(number("session_id")),
             message => {
                 assert!(value.get("dropped").is_none(), "{message}");
                 return None;

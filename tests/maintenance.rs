@@ -202,13 +202,22 @@ async fn the_status_is_logged_at_its_interval() {
     let sidecar = Sidecar::start(yaml).await;
     let mut raw = sidecar.session("app", "held").await;
     raw.query("BEGIN").await;
+    let browser = serde_json::json!({"kind": "browser", "name": "page"});
+    let made = sidecar.control("POST", "/v1/executions/held/resources", Some(browser));
+    assert_eq!(made.await.0, 201);
     let status = eventually(SOON, "a status with the holder", async || {
         let found = statuses(&sidecar.log());
-        let told = found.iter().find(|event| event["oldest_holder"] == "held");
+        let told = found
+            .iter()
+            .find(|event| event["oldest_holder"] == "held" && event["resources"] == 1);
         told.cloned().ok_or(found)
     })
     .await;
     assert_eq!(status["level"], "INFO", "{status}");
+    assert_eq!(status["event"], "status", "{status}");
+    assert_eq!(status["exhaustion"], "healthy", "{status}");
+    assert_eq!(status["budget_used"], 1, "{status}");
+    assert_eq!(status["resources_browser"], 1, "{status}");
     assert_eq!(status["executions_active"], 2, "{status}");
     assert_eq!(status["sessions_idle_in_transaction"], 1, "{status}");
     assert_eq!(status["budget_limit"], 30, "{status}");
@@ -216,6 +225,12 @@ async fn the_status_is_logged_at_its_interval() {
         "sessions",
         "sessions_holding",
         "sessions_waiting",
+        "exhaustion_age_seconds",
+        "resources_connection",
+        "resources_http",
+        "resources_file",
+        "resources_other",
+        "cpu_cores",
         "sessions_opened_per_minute",
         "sessions_closed_per_minute",
         "executions_begun_per_minute",

@@ -300,7 +300,7 @@ async fn a_pause_with_an_end_goes_on_by_itself_and_says_so() {
     assert_eq!(answer["complete"], true, "{answer}");
     assert_eq!(raw.ask("SELECT 'by itself'").await, "by itself");
     let log = sidecar.log().join("\n");
-    assert!(log.contains("the time of the pause is over"), "{log}");
+    assert!(log.contains("\"by\":\"time\""), "{log}");
     assert_eq!(sidecar.get("/v1/status").await["paused"], false);
 }
 

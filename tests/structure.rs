@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms and their floors.
-const FLOORS: [(&str, u8); 23] = [
+const FLOORS: [(&str, u8); 24] = [
     ("main", 8),
     ("app", 7),
     ("ctl", 7),
@@ -35,11 +35,12 @@ const FLOORS: [(&str, u8); 23] = [
     ("metrics", 1),
     ("events", 1),
     ("shutdown", 1),
+    ("story", 1),
     ("lib", 8),
 ];
 
 /// Crates that only these rooms may name.
-const KEPT_IN: [(&str, &[&str]); 11] = [
+const KEPT_IN: [(&str, &[&str]); 12] = [
     ("bb8::", &["pool", "monitor"]),
     ("bb8_postgres", &["monitor"]),
     ("tokio_postgres", &["monitor", "control"]),
@@ -50,6 +51,7 @@ const KEPT_IN: [(&str, &[&str]); 11] = [
     ("clap::", &["cli", "ctl", "main"]),
     ("hyper::", &["control", "ctl", "telemetry"]),
     ("sqlparser", &["protocol"]),
+    ("ratatui", &["ctl"]),
     ("tracing_subscriber", &["telemetry", "config"]),
 ];
 

@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -44,8 +45,15 @@ traces.shutdown()
 
 /// Runs [`SENDER`] against a collector.
 async fn send(collector: &Collector) {
+    send_as(collector, &[]).await;
+}
+
+/// The same with variables of its own.
+async fn send_as(collector: &Collector, variables: &[(&str, &str)]) {
     let mut python = Command::new(tools::python());
-    python.args(["-c", SENDER, &collector.endpoint()]);
+    python
+        .args(["-c", SENDER, &collector.endpoint()])
+        .envs(variables.iter().copied());
     tokio::task::spawn_blocking(move || guard::run(&mut python))
         .await
         .unwrap();
@@ -84,13 +92,11 @@ async fn a_collector_writes_down_what_a_sender_says() {
 #[tokio::test]
 async fn a_collector_writes_down_headers_that_it_is_asked_for() {
     let collector = Collector::options().header("x-team").start().await;
-    let mut python = Command::new(tools::python());
-    python
-        .args(["-c", SENDER, &collector.endpoint()])
-        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-team=agents");
-    tokio::task::spawn_blocking(move || guard::run(&mut python))
-        .await
-        .unwrap();
+    send_as(
+        &collector,
+        &[("OTEL_EXPORTER_OTLP_HEADERS", "x-team=agents")],
+    )
+    .await;
     let spans = eventually(SOON, "both spans have arrived", async || {
         Some(collector.spans())
             .filter(|spans| spans.len() == 2)
@@ -153,6 +159,51 @@ async fn an_alert_goes_from_prometheus_to_alertmanager() {
     assert_eq!(received["status"]["state"], "active");
     let alerts = prometheus.alerts().await;
     assert_eq!(alerts[0]["state"], "firing", "{alerts:?}");
+}
+
+#[tokio::test]
+async fn the_example_of_a_collector_gives_series_the_labels_that_all_goes_by() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/collector");
+    let prometheus = Prometheus::options()
+        .configuration(&examples.join("prometheus.example.yaml"))
+        .start()
+        .await;
+    let endpoint = serde_json::json!({"endpoint": prometheus.otlp_endpoint()});
+    let collector = Collector::options()
+        .configuration(
+            &examples.join("collector.example.yaml"),
+            serde_json::json!({"exporters": {"otlp_http/prometheus": endpoint}}),
+        )
+        .start()
+        .await;
+    let told = [
+        "k8s.namespace.name=shop,k8s.pod.name=agents-1,k8s.container.name=execpool,k8s.deployment.name=agents",
+        "k8s.namespace.name=shop,k8s.pod.name=lonely,k8s.container.name=execpool",
+    ];
+    for resource in told {
+        send_as(&collector, &[("OTEL_RESOURCE_ATTRIBUTES", resource)]).await;
+    }
+    let series = eventually(SOON, "both are there", async || {
+        let query = r#"sum by (namespace, pod, container, workload) (sent_total{kind="x"})"#;
+        let series = prometheus.query(query).await;
+        match series.len() {
+            2 => Ok(series),
+            _ => Err(series),
+        }
+    })
+    .await;
+    let mut labels: Vec<Vec<&str>> = series
+        .iter()
+        .map(|one| one.labels.values().map(String::as_str).collect())
+        .collect();
+    labels.sort();
+    assert_eq!(
+        labels,
+        [
+            ["execpool", "shop", "agents-1", "agents"],
+            ["execpool", "shop", "lonely", "lonely"],
+        ]
+    );
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::server::Password;
 use crate::session::{Limit, Limits, Table};
 use crate::telemetry::Traces;
 
+use super::measuring::Measuring;
 use super::monitors::Monitors;
 use super::{StartError, keeper};
 
@@ -31,16 +32,26 @@ pub(super) struct DataPlane {
     thread: JoinHandle<()>,
 }
 
+/// What the data plane knows of the rest of the process.
+pub(super) struct Outside<'a> {
+    /// The main thread's runtime.
+    pub(super) main: &'a Handle,
+    /// Through these backends are ended by force, on the main thread.
+    pub(super) monitors: &'a Arc<Monitors>,
+    /// Where it is told what happens.
+    pub(super) events: Arc<Events>,
+    /// How long things take; none: nobody wants to know.
+    pub(super) measuring: Option<&'a Measuring>,
+    /// What makes spans; none: nobody wants any.
+    pub(super) traces: Option<Traces>,
+}
+
 impl DataPlane {
-    /// Starts it, serving the socket. Backends are ended by force through `monitors`, on `main`; what
-    /// happens is told to `events`, and by spans that `traces` makes.
+    /// Starts it, serving the socket.
     pub(super) fn start(
         running: watch::Receiver<Arc<Running>>,
         sockets: (StdListener, Vec<StdTcpListener>),
-        main: &Handle,
-        monitors: &Arc<Monitors>,
-        events: Arc<Events>,
-        traces: Option<Traces>,
+        outside: Outside<'_>,
     ) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -48,18 +59,21 @@ impl DataPlane {
             .map_err(StartError::Runtime)?;
         let now = Arc::clone(&running.borrow());
         let config = &now.loaded.config;
-        let lender = Lender::new(budget(config), runtime.handle().clone(), events);
+        let lender = Lender::new(budget(config), runtime.handle().clone(), outside.events);
         let upstreams = numbered(config, &[]);
+        if let Some(measuring) = outside.measuring {
+            lender.time(measuring.timings(&upstreams));
+        }
         let executions = Executions::new(
             rules(config),
             config.execution.grace,
             upstreams.iter().map(upstream).collect(),
             lender,
             Arc::new(Table::default()),
-            monitors.terminate(main),
+            outside.monitors.terminate(outside.main),
             runtime.handle().clone(),
         )
-        .traced(traces);
+        .traced(outside.traces);
         executions.set_cleanup(cleanup(config));
         let serving = Serving {
             upstreams,
@@ -114,7 +128,7 @@ fn serve(
         let tcp: Result<Vec<TcpListener>, _> = tcp.into_iter().map(TcpListener::from_std).collect();
         match UnixListener::from_std(listener).and_then(|unix| Ok((unix, tcp?))) {
             Ok((unix, tcp)) => service.serve(unix, tcp, shutdown).await,
-            Err(error) => tracing::error!(%error, "cannot listen on the PostgreSQL socket"),
+            Err(error) => tracing::error!(event = "listen.failed", %error, "cannot listen on the PostgreSQL socket"),
         }
     });
 }

@@ -8,7 +8,9 @@
 //! | [`error`] | why the process does not start |
 //! | `data` | the data plane: its thread, what lives on it |
 //! | `keeper` | what time alone does on the data plane |
+//! | `measuring` | what is measured of the data plane, and told by instruments |
 //! | `monitors` | the monitor of each upstream |
+//! | `exhaustion` | whether connections run out, every second |
 //! | `probing` | what probes are told |
 //! | [`source`] | where the configuration comes from |
 //! | `reload` `stage` | it is read anew, and applied |
@@ -17,7 +19,9 @@
 
 mod data;
 pub mod error;
+mod exhaustion;
 mod keeper;
+mod measuring;
 mod monitors;
 mod probing;
 mod reload;
@@ -35,6 +39,7 @@ use tokio::net::UnixListener;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::budget::Exhaustion;
 use crate::config::{Config, Loaded, Roots, Running};
 use crate::control::{Configuration, Control, Facts, UpstreamFacts, Within};
 use crate::events::{Event, Events, Text};
@@ -46,6 +51,7 @@ use crate::telemetry::{self, Environment, Exports, LogGuard, probes};
 
 use data::DataPlane;
 pub use error::StartError;
+use measuring::Measuring;
 use monitors::Monitors;
 use reload::Reloader;
 pub use source::{Look, Source};
@@ -65,7 +71,7 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
     let log = Arc::new(telemetry::init(&loaded.config.log)?);
     telemetry::install_panic_hook();
     for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(event = "configuration.warning", "{warning}");
     }
     allow_all_descriptors();
     if loaded
@@ -75,7 +81,11 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         .any(|u| u.target.tls.roots == Roots::System)
     {
         let authorities = crate::server::tls::system_roots();
-        tracing::info!(authorities, "sslrootcert=system");
+        tracing::info!(
+            event = "tls.system_roots",
+            authorities,
+            "sslrootcert=system"
+        );
     }
     let (running, seen) = watch::channel(Arc::new(Running::new(loaded)));
     let now = Arc::clone(&seen.borrow());
@@ -102,8 +112,19 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
     let addresses = Addresses::of(probes.as_ref(), &tcp);
     let events = Arc::new(Events::default());
     let (main, sockets) = (runtime.handle(), (postgres_socket, tcp));
-    let (telling, traces) = (Arc::clone(&events), exports.traces());
-    let data = DataPlane::start(seen, sockets, main, &monitors, telling, traces)?;
+    // Where nobody reads it, nothing is measured.
+    let measuring = exports.is_read().then(|| {
+        let of_executions = exports.top_executions();
+        Arc::new(Measuring::on(&exports.meter(), of_executions.as_ref()))
+    });
+    let outside = data::Outside {
+        main,
+        monitors: &monitors,
+        events: Arc::clone(&events),
+        measuring: measuring.as_deref(),
+        traces: exports.traces(),
+    };
+    let data = DataPlane::start(seen, sockets, outside)?;
     let life = Arc::new(Life::default());
     life.is_bound_now();
     let event = Event::Start {
@@ -126,6 +147,7 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         look,
         log: Arc::clone(&log),
         monitors,
+        measuring,
         places: Arc::new([control_place, postgres_place]),
         life,
         probes,
@@ -143,6 +165,8 @@ struct House {
     look: Look,
     log: Arc<LogGuard>,
     monitors: Arc<Monitors>,
+    /// None where nothing is measured for others.
+    measuring: Option<Arc<Measuring>>,
     places: Arc<[BoundSocket; 2]>,
     life: Arc<Life>,
     probes: Option<StdTcpListener>,
@@ -195,12 +219,23 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
     let facts = facts(config, started, &addresses, Arc::clone(&life));
     let service = Arc::clone(data.service());
     let within = Within::new(move |connection, peer| service.welcome(connection, peer));
-    let control = Control::over(remote.clone(), monitors, facts, configuration, within);
+    let (shown, exhaustion) = watch::channel(Exhaustion::healthy(started));
+    let control = Control::over(
+        remote.clone(),
+        monitors,
+        facts,
+        configuration,
+        within,
+        exhaustion.clone(),
+    );
+    let looks = exhaustion::run(remote.clone(), Arc::clone(&control), running.clone(), shown);
+    tokio::spawn(looks);
     let stage = Stage {
         remote: remote.clone(),
         service: Arc::clone(data.service()),
         control: Arc::clone(&control),
         monitors: house.monitors,
+        measuring: house.measuring.clone(),
         places: Arc::clone(&house.places),
         log: house.log,
         upstreams,
@@ -208,6 +243,10 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         addresses,
         life: Arc::clone(&life),
     };
+    if let Some(measuring) = house.measuring {
+        let (remote, control) = (remote.clone(), Arc::clone(&control));
+        tokio::spawn(measuring.run(remote, control, running.clone(), exhaustion.clone()));
+    }
     let reloader = Reloader::new(house.source, house.look, stage, house.running);
     tokio::spawn(reloader.run(asked));
     let (stop, stopped) = oneshot::channel::<()>();
@@ -216,11 +255,12 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
             let _ = stopped.await;
         })),
         Err(error) => {
-            tracing::error!(%error, "cannot listen on the control socket");
+            tracing::error!(event = "listen.failed", %error, "cannot listen on the control socket");
             return data.stop();
         }
     };
-    tokio::spawn(status_log::run(remote.clone(), running.clone(), started));
+    let status = status_log::run(remote.clone(), running.clone(), exhaustion, started);
+    tokio::spawn(status);
     let end = stop::wait(&running, &remote, &life).await;
     drop(stop);
     // Answers under way are finished, within a bound of its own; a panic in it was logged.
@@ -231,7 +271,7 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         .shutdown(left.clamp(LAST_EXPORT.0, LAST_EXPORT.1))
         .await;
     data.stop();
-    tracing::info!("execpool ends");
+    tracing::info!(event = "end", "execpool ends");
 }
 
 /// The listeners on TCP, none where it is off; what is not on the loopback is no configuration.
@@ -242,7 +282,7 @@ fn listen_on_tcp(config: &Config) -> Result<Vec<std::net::TcpListener>, StartErr
     let listeners = bind_tcp(tcp.at.first(), |port| tcp.at.second(port))?;
     for listener in &listeners {
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "execpool listens on TCP");
+            tracing::info!(event = "listen.tcp", %address, "execpool listens on TCP");
         }
     }
     Ok(listeners)
@@ -255,7 +295,7 @@ fn allow_all_descriptors() {
     let raised =
         getrlimit(RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the limit of open descriptors");
+        tracing::warn!(event = "descriptors.few", %error, "cannot raise the limit of open descriptors");
     }
 }
 
@@ -289,17 +329,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Looks for an upstream until it is reached; says whether it is, and whether one pod could take
 /// most of it.
 async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>, events: Arc<Events>) {
-    let mut was_said = false;
+    // That it does not answer is told by who asks it again and again: `monitor.no_answer`.
     let health = loop {
         match monitor.health().await {
             Ok(health) => break health,
-            Err(error) if !was_said => {
-                tracing::warn!(%error, "the database does not answer; sessions will be told");
-                was_said = true;
-            }
-            Err(_) => {}
+            Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
     };
     if life.has_reached() {
         let event = Event::Ready {
@@ -309,6 +344,7 @@ async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>, events: A
         events.tell(event);
     }
     tracing::info!(
+        event = "monitor.answer",
         upstream = monitor.upstream(),
         server_version = health.server_version,
         max_connections = health.max_connections,
@@ -316,6 +352,7 @@ async fn look_for(monitor: Arc<Monitor>, budget: u32, life: Arc<Life>, events: A
     );
     if budget > health.max_connections / 2 {
         tracing::warn!(
+            event = "budget.large",
             upstream = monitor.upstream(),
             budget,
             max_connections = health.max_connections,

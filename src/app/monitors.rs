@@ -92,9 +92,9 @@ impl Monitors {
                 runtime.spawn(async move {
                     let ended = monitor.terminate(&backends, older_than).await;
                     match &ended {
-                        Ok(count) => tracing::info!(count, ?backends, "backends ended by force"),
+                        Ok(count) => tracing::info!(event = "backends.terminated", count, ?backends, "backends ended by force"),
                         Err(error) => {
-                            tracing::warn!(%error, ?backends, "backends could not be ended")
+                            tracing::warn!(event = "backends.not_terminated", %error, ?backends, "backends could not be ended")
                         }
                     }
                     // Who asked may not want to know.

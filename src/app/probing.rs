@@ -17,7 +17,9 @@ pub(super) fn begin(listener: StdListener, remote: Remote, life: Arc<Life>, scra
             let probes = Probes::new(life, pulse(remote), scrape);
             tokio::spawn(probes.serve(listener));
         }
-        Err(error) => tracing::error!(%error, "cannot listen on the port of telemetry.listen"),
+        Err(error) => {
+            tracing::error!(event = "listen.failed", %error, "cannot listen on the port of telemetry.listen")
+        }
     }
 }
 

@@ -216,7 +216,7 @@ fn tell(
     }
     for warning in &wanted.warnings {
         if !wanted_before.warnings.contains(warning) {
-            tracing::warn!("{warning}");
+            tracing::warn!(event = "configuration.warning", "{warning}");
         }
     }
     is_good_again || !plan.applied.is_empty() || !waiting.is_empty()
@@ -227,7 +227,7 @@ fn hangup() -> Option<Signal> {
     match signal(SignalKind::hangup()) {
         Ok(hangup) => Some(hangup),
         Err(error) => {
-            tracing::error!(%error, "cannot listen to SIGHUP");
+            tracing::error!(event = "signals.failed", %error, "cannot listen to SIGHUP");
             None
         }
     }

@@ -11,6 +11,7 @@ use crate::listener::{Access, BoundSocket};
 use crate::shutdown::Life;
 use crate::telemetry::LogGuard;
 
+use super::measuring::Measuring;
 use super::monitors::Monitors;
 use super::{Addresses, data, facts, look_for};
 
@@ -20,6 +21,8 @@ pub(super) struct Stage {
     pub(super) service: Arc<Service>,
     pub(super) control: Arc<Control>,
     pub(super) monitors: Arc<Monitors>,
+    /// None where nothing is measured for others.
+    pub(super) measuring: Option<Arc<Measuring>>,
     /// The sockets' places in the directory.
     pub(super) places: Arc<[BoundSocket; 2]>,
     pub(super) log: Arc<LogGuard>,
@@ -48,9 +51,12 @@ impl Stage {
             config.budget.warm = 0;
         }
         let all = upstreams.clone();
-        let asked = self
-            .remote
-            .ask(move |executions| data::reconfigure(executions, &service, &config, all));
+        let measuring = self.measuring.as_ref();
+        let timings = measuring.map(|measuring| measuring.timings(&all));
+        let asked = self.remote.ask(move |executions| {
+            executions.lender().time(timings.unwrap_or_default());
+            data::reconfigure(executions, &service, &config, all);
+        });
         asked.await.map_err(|gone| gone.to_string())?;
         self.upstreams = upstreams;
         for monitor in self.monitors.follow(&self.upstreams) {
@@ -70,7 +76,7 @@ impl Stage {
             && let Err(error) = self.log.set_level(&new.log.level)
         {
             // The configuration was checked by the same parser.
-            tracing::error!(%error, "the log keeps its level");
+            tracing::error!(event = "log.level_kept", %error, "the log keeps its level");
         }
         Ok(())
     }

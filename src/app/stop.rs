@@ -51,7 +51,7 @@ pub(super) async fn wait(
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
-            tracing::error!(%error, "cannot listen to signals");
+            tracing::error!(event = "signals.failed", %error, "cannot listen to signals");
             return std::future::pending().await;
         }
     };

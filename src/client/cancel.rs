@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 
 use crate::execution::Executions;
 use crate::execution::cancel::Cancelled;
+use crate::metrics::Origin;
 use crate::session::{Peer, Session};
+use crate::story::{What, Word};
 
 /// Above what a server gives to its backends.
 const FIRST_SYNTHETIC_PID: i32 = 4_194_305;
@@ -103,7 +105,13 @@ impl Cancels {
         let Some(session) = self.find(pid, u32::from_ne_bytes(key), peer) else {
             return;
         };
-        if let Some(Cancelled::Query(request)) = executions.cancel(&session) {
+        let cancelled = executions.cancel(&session);
+        if cancelled.is_some() {
+            executions.lender().counters().cancelled(Origin::Client);
+            let origin = Word::of("client");
+            session.tell(What::Cancelled { origin });
+        }
+        if let Some(Cancelled::Query(request)) = cancelled {
             request.send().await;
         }
     }
@@ -162,7 +170,11 @@ mod tests {
     use super::*;
     use crate::session::{Identity, Table};
 
-    const USER: Peer = Peer::Unix { uid: 7, pid: None };
+    const USER: Peer = Peer::Unix {
+        uid: 7,
+        gid: 7,
+        pid: None,
+    };
 
     fn session() -> Arc<Session> {
         let identity = Identity {
@@ -187,7 +199,11 @@ mod tests {
         let two = cancels.register(&second, Some(5)).unwrap();
         let found = cancels.find(5, two.key, USER).unwrap();
         assert!(Arc::ptr_eq(&found, &second));
-        let other = Peer::Unix { uid: 8, pid: None };
+        let other = Peer::Unix {
+            uid: 8,
+            gid: 7,
+            pid: None,
+        };
         assert!(cancels.find(5, one.key, other).is_none(), "another user");
         let tcp = Peer::Tcp(([127, 0, 0, 1], 1).into());
         assert!(cancels.find(5, one.key, tcp).is_none(), "over TCP");

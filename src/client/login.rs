@@ -155,6 +155,7 @@ impl Logins {
         }
         if mode & 0o004 != 0 {
             tracing::warn!(
+                event = "tcp.password_readable",
                 file = %self.file.display(),
                 "every user of the machine can read the password of TCP connections"
             );
@@ -169,7 +170,7 @@ impl Logins {
     fn note_missing(&self, why: &str) {
         let mut missing = self.missing.lock();
         if missing.is_none_or(|said| said.elapsed() >= SAID) {
-            tracing::error!(file = %self.file.display(), "nobody can connect over TCP: {why}");
+            tracing::error!(event = "tcp.no_password", file = %self.file.display(), "nobody can connect over TCP: {why}");
             *missing = Some(Instant::now());
         }
     }
@@ -178,7 +179,11 @@ impl Logins {
         let mut wrong = self.wrong.lock();
         wrong.unsaid += 1;
         if wrong.said.is_none_or(|said| said.elapsed() >= SAID) {
-            tracing::warn!(count = wrong.unsaid, "a wrong password over TCP");
+            tracing::warn!(
+                event = "tcp.wrong_password",
+                count = wrong.unsaid,
+                "a wrong password over TCP"
+            );
             *wrong = Wrong {
                 said: Some(Instant::now()),
                 unsaid: 0,

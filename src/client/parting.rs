@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::metrics::{Class, Close, Code, Counters, Origin, Phase};
 use crate::pool::Canceller;
-use crate::session::Mail;
+use crate::session::{Mail, Session};
 
 use super::relay::{Over, Relay};
 use super::words;
@@ -32,8 +33,10 @@ pub(super) async fn part(
     over: Over,
     mail: &mut Mail,
     canceller: Option<&Canceller>,
-    upstream: &str,
+    (session, counters): (&Session, &Counters),
 ) -> bool {
+    let upstream = &session.identity().upstream;
+    session.closes(why(&over));
     let is_clean = match over {
         // What came before is answered first, as the server would have.
         Over::Terminated => {
@@ -53,9 +56,14 @@ pub(super) async fn part(
         Over::ServerGone => {
             let report = words::server_gone(upstream);
             let is_working = !relay.is_idle();
+            if !relay.was_told() {
+                counters.failed(Phase::Relay, Class::CONNECTION);
+            }
+            relay.gave_up(Code::LOST);
             let goodbye = relay.say_goodbye(&report, GOODBYE);
             // Where only the connection is gone, its backend notices when it next writes.
             if is_working {
+                counters.cancelled(Origin::Other);
                 tokio::join!(goodbye, cancel(canceller));
             } else {
                 goodbye.await;
@@ -67,8 +75,17 @@ pub(super) async fn part(
                 relay.finish(&ending.grace).await;
             }
             let is_working = !relay.is_idle();
+            relay.gave_up(Code::of(ending.report.sqlstate.as_str()));
+            if is_working {
+                relay.is_cancelled("ended");
+            }
             let goodbye = relay.say_goodbye(&ending.report, GOODBYE);
             if is_working {
+                counters.cancelled(match ending.cause {
+                    Close::Execution => Origin::Execution,
+                    Close::Cleanup => Origin::Cleanup,
+                    _ => Origin::Other,
+                });
                 tokio::join!(goodbye, cancel(canceller));
             } else {
                 goodbye.await;
@@ -76,13 +93,29 @@ pub(super) async fn part(
             return false;
         }
     };
-    is_clean || stop(relay, canceller).await
+    if is_clean {
+        return true;
+    }
+    counters.cancelled(Origin::Disconnect);
+    stop(relay, canceller).await
+}
+
+/// What the end of a relay is counted as.
+fn why(over: &Over) -> Close {
+    match over {
+        Over::Terminated => Close::Terminated,
+        Over::Vanished => Close::Vanished,
+        Over::Violated(_) => Close::Protocol,
+        Over::ServerGone => Close::Server,
+        Over::Ended(ending) => ending.cause,
+    }
 }
 
 /// Stops what the server does: a backend that is left at work would outlive its permit. Answers
 /// whether the connection can be given back.
 async fn stop(relay: &mut Relay<'_>, canceller: Option<&Canceller>) -> bool {
     relay.hush();
+    relay.is_cancelled("disconnect");
     for patience in STOPS {
         cancel(canceller).await;
         let begun = Instant::now();

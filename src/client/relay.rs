@@ -7,15 +7,18 @@
 mod standing;
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::metrics::{Code, Counters, Operations};
 use crate::protocol::expect::Expectations;
 use crate::protocol::frame::Violation;
-use crate::protocol::message::Report;
+use crate::protocol::message::{Report, SqlState};
 use crate::protocol::{backend, frontend};
 use crate::server::Connection;
 use crate::session::{Ending, Gatepost, Grace, Mail, Session, State};
+use crate::story::{What, Word};
 
 use super::forbid::Forbidden;
 use super::lane::Lane;
@@ -62,6 +65,16 @@ pub(super) struct Relay<'a> {
     notices: Vec<u8>,
     /// Whether the server itself has told the client that it ends the session.
     server_said_goodbye: bool,
+    meters: Meters,
+    /// With what the operation under way has failed, if it has.
+    failing: Option<Code>,
+}
+
+/// Where a relay counts, and tells how long the server takes; none: nobody wants to know.
+#[derive(Debug, Clone)]
+pub(super) struct Meters {
+    pub(super) counters: Arc<Counters>,
+    pub(super) operations: Option<Arc<Operations>>,
 }
 
 impl<'a> Relay<'a> {
@@ -72,6 +85,7 @@ impl<'a> Relay<'a> {
         forbidden: &'a Forbidden,
         gatepost: &'a Gatepost,
         taint: Taint,
+        meters: Meters,
     ) -> Self {
         Self {
             line,
@@ -90,12 +104,36 @@ impl<'a> Relay<'a> {
             taint,
             notices: Vec::new(),
             server_said_goodbye: false,
+            meters,
+            failing: None,
+        }
+    }
+
+    /// Whether the server has told the client that it ends the session.
+    pub(super) fn was_told(&self) -> bool {
+        self.server_said_goodbye
+    }
+
+    /// What is under way will not be answered: it has failed, with `code` unless the server has told
+    /// one.
+    pub(super) fn gave_up(&mut self, code: Code) {
+        let Some(operations) = &self.meters.operations else {
+            return;
+        };
+        if let Some(took) = self.session.unanswered_for() {
+            operations.answered(took, self.failing.take().or(Some(code)));
         }
     }
 
     /// Whether the session has left something behind that a reset does not undo.
     pub(super) fn is_tainted(&self) -> bool {
         self.taint == Taint::Found
+    }
+
+    /// What it does is cancelled, by whom.
+    pub(super) fn is_cancelled(&self, origin: &str) {
+        let origin = Word::of(origin);
+        self.session.tell(What::Cancelled { origin });
     }
 
     /// Tells the client something before the server's first answer.
@@ -362,21 +400,32 @@ impl<'a> Relay<'a> {
 
     /// Scans and forwards what the server has sent.
     fn pass_down(&mut self, bytes: &[u8]) -> Option<Over> {
-        let mut seen = FromServer::default();
+        let mut seen = FromServer {
+            failing: self.failing,
+            ..FromServer::default()
+        };
         let fed = self.backend.feed(bytes, &mut |event| {
             seen.take(
                 event,
                 &mut self.expectations,
                 self.connection,
                 self.forbidden,
+                &self.meters.counters,
             );
         });
+        self.failing = seen.failing;
         self.server_said_goodbye |= seen.fatal;
+        if seen.errors > 0 {
+            let error = seen.error.unwrap_or(SqlState::INTERNAL_ERROR);
+            self.session.failed(seen.errors, *error.as_bytes());
+        }
         if seen.out_of_step && self.in_step {
             self.in_step = false;
             tracing::warn!(
+                event = "server.out_of_step",
                 session_id = self.session.id().0,
                 execution_id = %self.session.identity().execution,
+                upstream = &*self.session.identity().upstream,
                 "the server sent what nothing had asked for; its connection will be closed"
             );
         }
@@ -400,7 +449,10 @@ impl<'a> Relay<'a> {
                 // A batch without its Sync has begun behind it.
                 false => State::Active,
             });
-            self.session.ready(in_transaction, seen.between, stands);
+            let took = self.session.ready(in_transaction, seen.between, stands);
+            if let Some(operations) = &self.meters.operations {
+                operations.answered(took, seen.failed);
+            }
         }
         None
     }

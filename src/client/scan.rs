@@ -1,5 +1,6 @@
 //! What one scan of the bytes of either direction has seen.
 
+use crate::metrics::{Class, Code, Counters, Phase};
 use crate::protocol::expect::{Answer, Expectations, Sent};
 use crate::protocol::message::{Fields, SqlState};
 use crate::protocol::{backend, frontend};
@@ -74,6 +75,13 @@ pub(super) struct FromServer {
     pub(super) between: bool,
     pub(super) fatal: bool,
     pub(super) out_of_step: bool,
+    /// With what the operation under way has failed, if it has.
+    pub(super) failing: Option<Code>,
+    /// The same of what was answered.
+    pub(super) failed: Option<Code>,
+    /// How many errors there were, and the code of the last.
+    pub(super) errors: u32,
+    pub(super) error: Option<SqlState>,
     pub(super) replacements: Vec<Replacement>,
 }
 
@@ -85,6 +93,7 @@ impl FromServer {
         expectations: &mut Expectations,
         connection: &mut Connection,
         forbidden: &Forbidden,
+        counters: &Counters,
     ) {
         use backend::Message as M;
         match event.message {
@@ -92,11 +101,17 @@ impl FromServer {
                 connection.saw_ready(status);
                 self.ready = Some(status);
                 self.between |= status == b'I';
+                self.failed = self.failed.or(self.failing.take());
             }
             M::ParameterStatus { name, value } => connection.saw_report(name, value),
             M::ErrorResponse { body } => {
                 if let Some(fields) = Fields::parse(body) {
+                    let sqlstate = fields.sqlstate().unwrap_or(SqlState::INTERNAL_ERROR);
+                    counters.failed(Phase::Relay, Class::of(sqlstate.as_str()));
+                    self.failing.get_or_insert(Code::of(sqlstate.as_str()));
                     self.fatal |= is_fatal(&fields);
+                    self.errors += 1;
+                    self.error = fields.sqlstate();
                     if takes_no_writes(&fields) {
                         connection.saw_refused_write();
                     }

@@ -302,8 +302,12 @@ impl Service {
     /// Tells a client that it does not come in, and counts it.
     fn refuse(&self, line: &Line, peer: Peer, report: &Report, kind: &'static str) {
         self.executions.sessions().refused(kind);
-        let sqlstate = report.sqlstate.as_str();
-        tracing::info!(kind, sqlstate, %peer, "{}", report.message);
+        let event = "session.refused";
+        // One a second of each kind: whoever tries again and again is seen in the count.
+        if let Some(unsaid) = self.executions.events().line(event, Some(kind)) {
+            let sqlstate = report.sqlstate.as_str();
+            tracing::info!(event, kind, sqlstate, %peer, unsaid, "{}", report.message);
+        }
         line.say_goodbye(report);
     }
 }
@@ -320,6 +324,7 @@ fn of_unix(stream: UnixStream) -> io::Result<(OwnedFd, Peer)> {
     let credentials = stream.peer_cred()?;
     let peer = Peer::Unix {
         uid: credentials.uid(),
+        gid: credentials.gid(),
         pid: credentials.pid().filter(|pid| *pid > 0),
     };
     Ok((stream.into_std()?.into(), peer))

@@ -71,11 +71,6 @@ impl Traced {
         }));
     }
 
-    /// Whether it should be told what keeps the session waiting.
-    pub(super) fn wants_limit(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.limit.is_none())
-    }
-
     /// This keeps the session waiting.
     pub(super) fn is_limited(&mut self, limit: Limit) {
         if let Some(open) = &mut self.open {

@@ -1,20 +1,24 @@
 //! A session from its admission to its end.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use crate::metrics::{Close, Timings};
 use crate::pool::{Checkout, Profile, Refused, WaiterId};
 use crate::protocol::frontend::Scanner;
 use crate::protocol::message::{
     Severity, authentication_ok, backend_key_data, parameter_status, ready_for_query,
 };
 use crate::protocol::startup::Startup;
+use crate::server::Address;
 use crate::session::{Ending, Mail, Session, State};
+use crate::story::{Span, What};
 
 use super::cancel::Registration;
 use super::line::Line;
 use super::parting::part;
 use super::refuse::Refusal;
-use super::relay::Relay;
+use super::relay::{Meters, Relay};
 use super::service::Service;
 use super::startup::{Admission, key_again};
 use super::taint::Taint;
@@ -44,6 +48,27 @@ struct Told {
     profile: Arc<Profile>,
     /// Kept for as long as the session can be cancelled.
     _cancel: Registration,
+}
+
+/// A server connection that is used: how long is told when this is dropped, however it ends.
+struct InUse {
+    timings: Arc<Timings>,
+    since: Instant,
+}
+
+impl InUse {
+    fn of(timings: Arc<Timings>) -> Self {
+        Self {
+            timings,
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.timings.used(self.since.elapsed());
+    }
 }
 
 /// Whether a session goes on.
@@ -111,18 +136,23 @@ impl Visit {
                 self.traced.parked();
                 key.learn(checkout.reported());
                 let (profile, pid) = (key.profile()?, checkout.pid());
+                self.session().tell_ready(pid.unwrap_or_default());
                 checkout.park(WaiterId(self.session().id().0));
                 self.answer(opening.unwrap_or_default(), profile, pid).await
             }
             Waited::Refused(error) => {
                 let _ = self.line.socket.try_write(&error);
+                self.session().closes(Close::Refused);
                 None
             }
             Waited::Ended(ending) => {
                 self.line.say_goodbye(&ending.report);
                 None
             }
-            Waited::Gone => None,
+            Waited::Gone => {
+                self.session().closes(Close::Vanished);
+                None
+            }
         }
     }
 
@@ -141,7 +171,12 @@ impl Visit {
             .ok()?
         {
             Ok(checkout) => Some(Waited::Got(Box::new(checkout))),
-            Err(Refused::Dial(error)) => Some(Waited::Refused(error.to_client(Severity::Fatal))),
+            Err(Refused::Dial(error)) => {
+                let sqlstate = *error.sqlstate().as_bytes();
+                let waited = Span::default();
+                self.session().tell(What::Failed { sqlstate, waited });
+                Some(Waited::Refused(error.to_client(Severity::Fatal)))
+            }
             // Its session is told why, at the next turn.
             Err(Refused::Ended) => None,
         }
@@ -159,7 +194,7 @@ impl Visit {
         let cancel = match registered {
             Ok(cancel) => cancel,
             Err(error) => {
-                tracing::error!(%error, "the system has no random numbers for a cancel key");
+                tracing::error!(event = "cancel.no_key", %error, "the system has no random numbers for a cancel key");
                 return None;
             }
         };
@@ -170,7 +205,10 @@ impl Visit {
         backend_key_data(cancel.pid(), cancel.key(), &mut out);
         ready_for_query(b'I', &mut out);
         session.transition(State::Unbound);
-        self.write_or_end(&out).await.ok()?;
+        if self.write_or_end(&out).await.is_err() {
+            self.session().closes(Close::Vanished);
+            return None;
+        }
         Some(Told {
             profile,
             _cancel: cancel,
@@ -198,7 +236,7 @@ impl Visit {
                 self.refuse(&error).await
             }
             Waited::Ended(ending) => self.end(&ending),
-            Waited::Gone => Next::Leave,
+            Waited::Gone => self.leave(Close::Vanished),
         }
     }
 
@@ -206,14 +244,14 @@ impl Visit {
     async fn listen(&mut self) -> Next {
         loop {
             if self.held.starts_with(TERMINATE) {
-                return Next::Leave;
+                return self.leave(Close::Terminated);
             }
             // What can't be a message needs no server connection, but what came before it does.
             let mut asks = false;
             let scanned = Scanner::default().feed(&self.held, &mut |_| asks = true);
             if let (Err(violation), false) = (scanned, asks) {
                 self.line.say_goodbye(&words::violated(violation));
-                return Next::Leave;
+                return self.leave(Close::Protocol);
             }
             if self.held.len() >= 5 {
                 return Next::Stay;
@@ -259,6 +297,7 @@ impl Visit {
         self.session().bound(pid);
         let session = Arc::clone(self.session());
         let changed = differences(&told.profile, &checkout);
+        let (in_use, meters) = self.meters(&checkout);
         self.traced.used(&checkout);
         let Some(connection) = checkout.connection() else {
             return;
@@ -266,16 +305,20 @@ impl Visit {
         let taint = Taint::new(self.service.serving().settings.has_reserve);
         let forbidden = self.service.forbidden();
         let gatepost = self.service.executions().lender().gatepost();
-        let mut relay = Relay::new(&self.line, connection, &session, forbidden, gatepost, taint);
+        let line = &self.line;
+        let counters = Arc::clone(&meters.counters);
+        let mut relay = Relay::new(
+            line, connection, &session, forbidden, gatepost, taint, meters,
+        );
         let held = std::mem::take(&mut self.held);
         let mut is_clean = false;
         if relay.tell(&changed).is_ok() {
             let over = relay.run(&held, &mut self.mail).await;
             drop(held);
             self.traced.ends(&over);
-            let upstream = &session.identity().upstream;
             let mail = &mut self.mail;
-            is_clean = part(&mut relay, over, mail, canceller.as_ref(), upstream).await;
+            let told = (&*session, &*counters);
+            is_clean = part(&mut relay, over, mail, canceller.as_ref(), told).await;
         }
         let is_tainted = relay.is_tainted();
         drop(relay);
@@ -284,13 +327,31 @@ impl Visit {
             checkout.taint();
         }
         self.admission.membership.runs(None);
-        match is_clean {
+        let how = match is_clean {
             true => checkout.give_back().await,
             false => checkout.discard(),
-        }
+        };
+        session.returned(how.as_str());
         let outcome = if is_clean { "returned" } else { "closed" };
         let traces = self.service.executions().traces();
         self.traced.over(traces, &self.admission, outcome);
+        drop(in_use);
+    }
+
+    /// Where it is counted, and told, how this checkout is used.
+    fn meters(&self, checkout: &Checkout) -> (Option<InUse>, Meters) {
+        let lender = self.service.executions().lender();
+        let timings = lender.timings(self.admission.upstream);
+        let at = checkout.address().map(Address::place);
+        let operations = timings
+            .as_ref()
+            .zip(at)
+            .and_then(|(timings, (host, port))| timings.operations(&host, port));
+        let meters = Meters {
+            counters: Arc::clone(lender.counters()),
+            operations,
+        };
+        (timings.map(InUse::of), meters)
     }
 
     /// Answers what was sent in vain, with one error for each segment. All that can be read by
@@ -304,7 +365,7 @@ impl Visit {
                 Err(violation) => {
                     words::violated(violation).encode(&mut out);
                     let _ = self.line.socket.try_write(&out);
-                    return Next::Leave;
+                    return self.leave(Close::Protocol);
                 }
             };
             self.held.drain(..fed.taken);
@@ -312,8 +373,11 @@ impl Visit {
             if !fed.terminated && !is_much && self.sent_more().await {
                 continue;
             }
-            if self.write_or_end(&out).await.is_err() || fed.terminated {
-                return Next::Leave;
+            if self.write_or_end(&out).await.is_err() {
+                return self.leave(Close::Vanished);
+            }
+            if fed.terminated {
+                return self.leave(Close::Terminated);
             }
             out.clear();
             if is_much {
@@ -345,7 +409,7 @@ impl Visit {
                 },
                 read = self.line.read(&mut self.held, FIRST_READ) => return match read {
                     Ok(1..) => Next::Stay,
-                    Ok(0) | Err(_) => Next::Leave,
+                    Ok(0) | Err(_) => self.leave(Close::Vanished),
                 },
             }
         }
@@ -357,7 +421,7 @@ impl Visit {
         let mut notices = Vec::new();
         self.mail.take_notices(&mut notices);
         match self.line.socket.try_write(&notices) {
-            Ok(written) if written < notices.len() => Next::Leave,
+            Ok(written) if written < notices.len() => self.leave(Close::Vanished),
             _ => Next::Stay,
         }
     }
@@ -379,6 +443,12 @@ impl Visit {
             written = self.line.write(bytes) => written.map_err(drop),
             _ = self.mail.ended() => Err(()),
         }
+    }
+
+    /// It is over, for this reason, unless it was told to end before.
+    fn leave(&self, why: Close) -> Next {
+        self.session().closes(why);
+        Next::Leave
     }
 
     fn end(&self, ending: &Ending) -> Next {

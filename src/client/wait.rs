@@ -8,6 +8,7 @@ use crate::pool::{Checkout, Limit, Refused, WaiterId};
 use crate::protocol::message::{Report, Severity};
 use crate::server::ConnectError;
 use crate::session::{Ending, Mail, Session};
+use crate::story::{Span, What, Word};
 
 use super::line::Line;
 use super::service::Service;
@@ -64,6 +65,7 @@ impl Wait<'_> {
         let mut notice = std::pin::pin!(tokio::time::sleep(notice_after));
         let mut noticed = notice_after >= patience;
         let mut hears = true;
+        let mut waits = false;
         loop {
             tokio::select! {
                 biased;
@@ -77,7 +79,12 @@ impl Wait<'_> {
                         return Waited::Gone;
                     }
                 }
-                checkout = &mut checkout => return self.answered(checkout, mail).await,
+                checkout = &mut checkout => {
+                    if let (Ok(_), Some(timings)) = (&checkout, lender.timings(admission.upstream)) {
+                        timings.waited(begun.elapsed());
+                    }
+                    return self.answered(checkout, mail, begun.elapsed()).await;
+                }
                 () = session.wait_cancelled() => {
                     let report = words::cancelled_while_waiting(self.severity);
                     return Waited::Refused(encoded(&report));
@@ -99,31 +106,48 @@ impl Wait<'_> {
                 }
                 () = &mut timeout => return Waited::Refused(self.in_vain(session, begun.elapsed())),
                 // All others were asked, and none is ready: it waits.
-                () = std::future::ready(()), if self.traced.wants_limit() => {
-                    let shortage = lender.shortage(admission.pool, WaiterId(session.id().0));
-                    self.traced.is_limited(shortage.limit);
+                () = std::future::ready(()), if !waits => {
+                    waits = true;
+                    let limit = lender.limit(admission.pool);
+                    let word = Word::of(limit.as_str());
+                    session.tell_at(What::Waiting { limit: word }, begun);
+                    self.traced.is_limited(limit);
                 }
             }
         }
     }
 
-    async fn answered(&self, checkout: Result<Checkout, Refused>, mail: &mut Mail) -> Waited {
+    async fn answered(
+        &self,
+        checkout: Result<Checkout, Refused>,
+        mail: &mut Mail,
+        waited: Duration,
+    ) -> Waited {
         match checkout {
             Ok(checkout) => Waited::Got(Box::new(checkout)),
             Err(Refused::Dial(error)) => {
                 let upstream = &self.admission.seat.session().identity().upstream;
+                self.admission.seat.session().tell(What::Failed {
+                    sqlstate: *error.sqlstate().as_bytes(),
+                    waited: Span::of(waited),
+                });
                 let event = self.failed(&error);
-                tracing::warn!(
-                    event = event.name(),
-                    session_id = self.admission.seat.session().id().0,
-                    execution_id = %self.admission.membership.id(),
-                    trace_id = self.admission.seat.session().identity().trace_id(),
-                    upstream = &**upstream,
-                    sqlstate = error.sqlstate().as_str(),
-                    error = error.for_others(),
-                    "no server connection could be opened"
-                );
-                self.service.executions().events().tell(event);
+                let execution = self.admission.membership.id();
+                let events = self.service.executions().events();
+                if let Some(unsaid) = events.line(event.name(), Some(execution.as_str())) {
+                    tracing::warn!(
+                        event = event.name(),
+                        session_id = self.admission.seat.session().id().0,
+                        execution_id = %execution,
+                        trace_id = self.admission.seat.session().identity().trace_id(),
+                        upstream = &**upstream,
+                        sqlstate = error.sqlstate().as_str(),
+                        error = error.for_others(),
+                        unsaid,
+                        "no server connection could be opened"
+                    );
+                }
+                events.tell(event);
                 Waited::Refused(error.to_client(self.severity))
             }
             // Who ends an execution tells its sessions first.
@@ -136,7 +160,13 @@ impl Wait<'_> {
 
     /// Tells the client that it waits.
     fn notify(&mut self, session: &Session, waited: Duration) -> io::Result<()> {
-        let notice = self.wanting(session, waited, |wanting| wanting.notice());
+        let notice = self.wanting(session, waited, |wanting| {
+            session.tell(What::Notice {
+                limit: Word::of(wanting.shortage.limit.as_str()),
+                waited: Span::of(wanting.waited),
+            });
+            wanting.notice()
+        });
         self.tell(&encoded(&notice))
     }
 
@@ -158,23 +188,39 @@ impl Wait<'_> {
 
     /// Nothing came in time: the same sentence for the client and for the log.
     fn in_vain(&self, session: &Session, waited: Duration) -> Vec<u8> {
+        let lender = self.service.executions().lender();
+        lender.timed_out(self.admission.upstream);
         let holders = self.service.serving().settings.holders;
         let sessions = self.service.executions().sessions();
         let (report, limit) = self.wanting(session, waited, |wanting| {
             let report = wanting.refusal(self.severity, sessions, holders);
             (report, wanting.shortage.limit)
         });
+        self.service.executions().lender().waited_in_vain(limit);
+        session.tell(What::Refused {
+            limit: Word::of(limit.as_str()),
+            sqlstate: *report.sqlstate.as_bytes(),
+            waited: Span::of(waited),
+        });
         let event = refused(session, &report, limit, waited);
-        tracing::warn!(
-            event = event.name(),
-            limit = limit.as_str(),
-            session_id = session.id().0,
-            execution_id = %session.identity().execution,
-            trace_id = session.identity().trace_id(),
-            detail = report.detail.as_deref().unwrap_or_default(),
-            "{}", report.message
-        );
-        self.service.executions().events().tell(event);
+        let events = self.service.executions().events();
+        let execution = &session.identity().execution;
+        if let Some(unsaid) = events.line(event.name(), Some(execution.as_str())) {
+            tracing::warn!(
+                event = event.name(),
+                limit = limit.as_str(),
+                session_id = session.id().0,
+                execution_id = %execution,
+                trace_id = session.identity().trace_id(),
+                upstream = &*session.identity().upstream,
+                sqlstate = report.sqlstate.as_str(),
+                waited_seconds = waited.as_secs_f64(),
+                detail = report.detail.as_deref().unwrap_or_default(),
+                unsaid,
+                "{}", report.message
+            );
+        }
+        events.tell(event);
         encoded(&report)
     }
 

@@ -12,6 +12,8 @@ pub enum Kind {
     Switch,
     /// A whole number from the first to the second.
     Count(u32, u32),
+    /// A part of a whole: above 0, at most 1, to a thousandth.
+    Share,
     /// Numbers with units, at least this long.
     Time(Duration),
     /// The same, or `off`.
@@ -389,6 +391,34 @@ pub const KNOBS: &[Knob] = &[
         "60s",
         Reload::Live,
         "idleness within a transaction from which an emergency cleanup may end a session",
+    ),
+    knob(
+        "exhaustion.warning",
+        Kind::Share,
+        "0.8",
+        Reload::Live,
+        "share of the budget above which, used for 30 s, the pod is short of connections: `warning`",
+    ),
+    knob(
+        "exhaustion.wait",
+        SOME,
+        "5s",
+        Reload::Live,
+        "wait for the budget above which the pod is without connections",
+    ),
+    knob(
+        "exhaustion.after",
+        SOME,
+        "10s",
+        Reload::Live,
+        "how long somebody must wait so, or in vain, at every look: `exhausted`",
+    ),
+    knob(
+        "exhaustion.sustained_after",
+        SOME,
+        "120s",
+        Reload::Live,
+        "how long it must be exhausted: `sustained`",
     ),
     knob(
         "maintenance.interval",

@@ -237,6 +237,15 @@ impl Resolver {
             cleanup: Cleanup {
                 idle_in_transaction: self.time("cleanup.idle_in_transaction"),
             },
+            exhaustion: Exhaustion {
+                warning: match self.value("exhaustion.warning") {
+                    Some(Value::Share(share)) => share,
+                    _ => Share { thousandths: 1000 },
+                },
+                wait: self.time("exhaustion.wait"),
+                after: self.time("exhaustion.after"),
+                sustained_after: self.time("exhaustion.sustained_after"),
+            },
             maintenance: Maintenance {
                 interval: self.time_or_off("maintenance.interval"),
             },

@@ -122,6 +122,12 @@ fn database_url_alone_gives_every_default() {
         cleanup: Cleanup {
             idle_in_transaction: Duration::from_secs(60),
         },
+        exhaustion: Exhaustion {
+            warning: Share { thousandths: 800 },
+            wait: seconds(5),
+            after: seconds(10),
+            sustained_after: seconds(120),
+        },
         maintenance: Maintenance {
             interval: Some(seconds(300)),
         },
@@ -938,4 +944,26 @@ proptest! {
             prop_assert!(!shown.contains("ZQX"), "{shown}");
         }
     }
+}
+
+#[test]
+fn a_share_is_a_fraction_to_a_thousandth_above_nothing_and_at_most_all() {
+    let warning = |text: &str| {
+        let file = format!("exhaustion: {{warning: {text}}}");
+        good(&file, &[]).config.exhaustion.warning.thousandths
+    };
+    for (text, thousandths) in [("1", 1000), ("0.8", 800), ("0.925", 925), ("\"0.001\"", 1)] {
+        assert_eq!(warning(text), thousandths, "{text}");
+    }
+    for text in [
+        "0", "0.0", "1.001", "2", "-0.5", "80%", ".", "0.", "0.8005", "\"\"",
+    ] {
+        let file = format!("exhaustion: {{warning: {text}}}");
+        let told = bad(&file, &[]);
+        assert!(
+            told.contains("a share above 0 and at most 1"),
+            "{text}: {told}"
+        );
+    }
+    assert!(bad("exhaustion: {after: 0s}", &[]).contains("exhaustion.after"));
 }

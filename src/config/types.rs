@@ -27,6 +27,8 @@ pub struct Config {
     pub session: Session,
     /// What an emergency cleanup may end.
     pub cleanup: Cleanup,
+    /// When the pod is short of connections.
+    pub exhaustion: Exhaustion,
     /// The sweep.
     pub maintenance: Maintenance,
     /// What is told about the inside.
@@ -294,6 +296,26 @@ pub struct Session {
 pub struct Cleanup {
     /// Sessions that have been idle within a transaction for so long.
     pub idle_in_transaction: Duration,
+}
+
+/// When the pod is short of connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exhaustion {
+    /// The share of the budget above which it is a warning.
+    pub warning: Share,
+    /// The wait for the budget above which there are no connections left.
+    pub wait: Duration,
+    /// How long it must be so.
+    pub after: Duration,
+    /// How long it must have lasted to be more than a passing shortage.
+    pub sustained_after: Duration,
+}
+
+/// A part of a whole: above 0, at most 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// In thousandths: 1 to 1,000.
+    pub thousandths: u32,
 }
 
 /// A limit in time.

@@ -1,7 +1,7 @@
 //! From text to values.
 
 use super::url::redact;
-use super::{Kind, Loopback};
+use super::{Kind, Loopback, Share};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 pub(super) enum Value {
     Switch(bool),
     Count(u32),
+    Share(Share),
     Time(Option<Duration>),
     Text(String),
     Uids(Option<Vec<u32>>),
@@ -30,6 +31,7 @@ impl Kind {
             Self::Count(low, high) => count(text)
                 .filter(|n| low <= n && n <= high)
                 .map(Value::Count),
+            Self::Share => share(text).map(Value::Share),
             Self::Time(low) => duration(text)
                 .filter(|time| low <= time)
                 .map(|time| Value::Time(Some(time))),
@@ -73,6 +75,7 @@ impl Kind {
         match self {
             Self::Switch => "true or false".into(),
             Self::Count(low, high) => format!("a whole number from {low} to {high}"),
+            Self::Share => "a share above 0 and at most 1, such as 0.8 or 0.925".into(),
             Self::Time(low) if low.is_zero() => "a duration with its unit, such as 250ms, 20s or 1m30s".into(),
             Self::Time(low) => format!("a duration with its unit, such as 250ms, 20s or 1m30s, of at least {low:?}"),
             Self::TimeOrOff(low) => format!("off or a duration with its unit, such as 20s or 1m30s, of at least {low:?}"),
@@ -108,6 +111,19 @@ pub(super) fn count(text: &str) -> Option<u32> {
     text.bytes()
         .all(|b| b.is_ascii_digit())
         .then(|| text.parse().ok())?
+}
+
+/// A decimal fraction of three digits at most, so that it is exact.
+fn share(text: &str) -> Option<Share> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    if part.is_empty() || part.len() > 3 {
+        return None;
+    }
+    let (whole, part) = (count(whole)?, count(&format!("{part:0<3}"))?);
+    let thousandths = whole.checked_mul(1000)?.checked_add(part)?;
+    (1..=1000)
+        .contains(&thousandths)
+        .then_some(Share { thousandths })
 }
 
 /// One or more numbers with a unit each, in any order.

@@ -103,7 +103,7 @@ impl Filter {
         {
             return Err(wrong(
                 format!("no event's name begins with {}", repeated(prefix)),
-                format!("Did you mean {}?", near(prefix, &NAMES, 3).join(", or ")),
+                format!("Did you mean {}?", near(prefix, NAMES, 3).join(", or ")),
             ));
         }
         Ok(Self {

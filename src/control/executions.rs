@@ -1,18 +1,22 @@
 //! `GET /v1/executions`, and `GET` and `DELETE /v1/executions/{id}`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
 
-use crate::execution::{self, Reason, ReasonText, Summary, View};
+use crate::execution::{self, Reason, ReasonText, Registered, Summary, View};
 use crate::protocol::startup::ExecutionId;
+use crate::story::Story;
 
 use super::Control;
 use super::problem::{Kind, Problem};
 use super::query::{Query, wrong};
 use super::router::{Answer, Asked, json};
-use super::types::{Deleted, Ended, Execution, ExecutionDetails, Found, Listed, Seconds};
+use super::story;
+use super::types::{
+    Deleted, Ended, Execution, ExecutionDetails, Found, Listed, Seconds, StoryEvent,
+};
 
 /// How long the end of an execution is waited for, beyond its grace.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,24 +39,46 @@ pub(super) async fn list(control: &Control, asked: &Asked) -> Answer {
 }
 
 pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
-    Query::parse(asked.query.as_deref(), &[])?;
+    let query = Query::parse(asked.query.as_deref(), &["ended", "events"])?;
+    let (ended, events) = (query.flag("ended")?, query.flag("events")?);
     let id = asked.execution()?;
     let known = id.clone();
     let look = control.remote.ask(move |executions| {
-        let view = executions.view(&known);
-        let view = view.map(|view| (view, executions.resources_of(&known)));
+        let view = executions.view(&known).filter(|_| !ended);
+        let view = view.map(|view| {
+            let story = events.then(|| executions.story(&known)).flatten();
+            (view, executions.resources_of(&known), story)
+        });
         (view, latest(executions, &known))
     });
     let (view, summary) = look.await?;
-    let found = view.map(|(view, resources)| {
-        Found::Alive(Box::new(ExecutionDetails {
-            execution: Execution::from(view),
-            registered: resources.into_iter().map(Into::into).collect(),
-        }))
-    });
-    let ended = |summary| Found::Ended(Box::new(Ended::from(summary)));
-    let found = found.or_else(|| summary.as_ref().map(ended));
-    json(StatusCode::OK, &found.ok_or_else(|| none(&id))?)
+    let found = view.map(|(view, resources, story)| alive_in_full(view, resources, story));
+    let kept = |summary| Found::Ended(Box::new(ended_in_full(summary, events)));
+    let found = found.or_else(|| summary.as_ref().map(kept));
+    let none = || if ended { none_ended(&id) } else { none(&id) };
+    json(StatusCode::OK, &found.ok_or_else(none)?)
+}
+
+fn alive_in_full(view: View, resources: Vec<Registered>, story: Option<Story>) -> Found {
+    Found::Alive(Box::new(ExecutionDetails {
+        execution: Execution::from(view),
+        registered: resources.into_iter().map(Into::into).collect(),
+        events_dropped: story.as_ref().map(|story| story.dropped),
+        events: story.as_ref().map(told),
+    }))
+}
+
+fn ended_in_full(summary: &Summary, events: bool) -> Ended {
+    let story = summary.story.as_deref().filter(|_| events);
+    Ended {
+        events_dropped: story.map(|story| story.dropped),
+        events: story.map(told),
+        ..Ended::from(summary)
+    }
+}
+
+fn told(story: &Story) -> Vec<StoryEvent> {
+    story::events(story, (Instant::now(), SystemTime::now()))
 }
 
 pub(super) async fn delete(control: &Control, asked: &Asked) -> Answer {
@@ -63,10 +89,10 @@ pub(super) async fn delete(control: &Control, asked: &Asked) -> Answer {
     if grace.is_some_and(|grace| grace > MOST_GRACE) {
         return Err(wrong("grace is over an hour", "Say for example grace=20s."));
     }
-    if id.is_shared() && !control.outlook().facts.admin {
+    if !id.is_named() && !control.outlook().facts.admin {
         return Err(Problem::new(
             Kind::AdminOff,
-            "the standing execution can't be ended while control.admin is off",
+            format!("{id} has no name of the app's, and can't be ended while control.admin is off"),
             "End a named execution, or set control.admin: on.",
         ));
     }
@@ -148,6 +174,9 @@ fn unfinished(view: &View, leftovers: usize) -> Ended {
         peak_connections: view.pools.iter().map(|pool| pool.peak).sum(),
         leftovers,
         resources_left: view.resources.into(),
+        ended_badly: true,
+        events: None,
+        events_dropped: None,
     }
 }
 
@@ -172,6 +201,15 @@ fn alive(view: View) -> Listed {
 
 fn gone(summary: &Summary) -> Listed {
     Listed::Ended(Box::new(Ended::from(summary)))
+}
+
+/// None of that name that has ended is remembered.
+fn none_ended(id: &ExecutionId) -> Problem {
+    Problem::new(
+        Kind::NoSuchExecution,
+        format!("no execution {id} that has ended is remembered"),
+        "GET /v1/executions?ended=true lists them; without ended=true an active one is told.",
+    )
 }
 
 /// There is no execution of that name.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::events::{Event, Events, Text};
@@ -56,10 +57,7 @@ impl Watched {
         let told = health.map_err(|error| error.to_string());
         let seen = Seen {
             at: Instant::now(),
-            told: told
-                .as_ref()
-                .map(|health| health.latency)
-                .map_err(Clone::clone),
+            told: told.clone(),
         };
         *self.seen.lock() = Some(seen);
         told
@@ -112,8 +110,8 @@ impl Watched {
             name: self.name().to_owned(),
             reachable: told.map(Result::is_ok),
             latency_seconds: told
-                .and_then(|told| told.as_ref().ok().copied())
-                .map(Seconds),
+                .and_then(|told| told.as_ref().ok())
+                .map(|health| Seconds(health.latency)),
             checked_seconds_ago: seen
                 .as_ref()
                 .map(|seen| Seconds(now.saturating_duration_since(seen.at))),
@@ -126,7 +124,7 @@ impl Watched {
 #[derive(Debug, Clone)]
 struct Seen {
     at: Instant,
-    told: Result<Duration, String>,
+    told: Told,
 }
 
 pub(super) async fn get(control: &Arc<Control>, asked: &Asked) -> Answer {
@@ -165,8 +163,7 @@ fn upstream(name: &str, told: Told, pooled: u32) -> UpstreamHealth {
             };
         }
     };
-    // And the monitor's own.
-    let ours = pooled.saturating_add(1).min(health.connections);
+    let ours = ours(&health, pooled);
     UpstreamHealth {
         name,
         reachable: true,
@@ -181,7 +178,48 @@ fn upstream(name: &str, told: Told, pooled: u32) -> UpstreamHealth {
     }
 }
 
+/// How many of a database's connections are this pod's, of which `pooled` are in our pools: the
+/// monitor's own is one more.
+fn ours(health: &Health, pooled: u32) -> u32 {
+    pooled.saturating_add(1).min(health.connections)
+}
+
+/// The connections of a database, as it last told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// How many it allows.
+    pub max: u32,
+    /// How many this pod has, the monitor's among them.
+    pub ours: u32,
+    /// How many all others have.
+    pub others: u32,
+    /// How many are left to ordinary roles.
+    pub left: u32,
+}
+
 impl Control {
+    /// The connections of each database that answered when it was last asked, in this order of the
+    /// upstreams; `pooled` says how many our pools have at one.
+    #[must_use]
+    pub fn rooms(&self, pooled: impl Fn(UpstreamNumber) -> usize) -> Vec<Room> {
+        let outlook = self.outlook();
+        let seen = outlook.watched.iter().filter_map(|watched| {
+            let seen = watched.seen.lock();
+            let health = seen.as_ref()?.told.as_ref().ok()?;
+            // There are fewer than four billion.
+            let pooled = u32::try_from(pooled(watched.number)).unwrap_or(u32::MAX);
+            let ours = ours(health, pooled);
+            let taken = health.connections.saturating_add(health.reserved);
+            Some(Room {
+                max: health.max_connections,
+                ours,
+                others: health.connections - ours,
+                left: health.max_connections.saturating_sub(taken),
+            })
+        });
+        seen.collect()
+    }
+
     /// Asks every database, all at once: as long as the slowest takes, which the monitors bound.
     async fn ask_all(&self) -> Vec<(Arc<Watched>, Told)> {
         let outlook = self.outlook();
@@ -220,8 +258,9 @@ impl Control {
                     .iter()
                     .any(|(known, _)| Arc::ptr_eq(known, watched))
                 {
-                    let task =
-                        tasks.spawn(watch(Arc::clone(watched), Arc::clone(self.remote.events())));
+                    let events = Arc::clone(self.remote.events());
+                    let sooner = Arc::clone(&self.sooner);
+                    let task = tasks.spawn(watch(Arc::clone(watched), events, sooner));
                     watching.push((Arc::clone(watched), task));
                 }
             }
@@ -233,6 +272,22 @@ impl Control {
         }
     }
 
+    /// Asks every database again, at once: those that are being asked are not asked twice.
+    pub fn look_sooner(&self) {
+        self.sooner.notify_waiters();
+    }
+
+    /// The databases that did not answer when they were last asked.
+    #[must_use]
+    pub fn silent(&self) -> Vec<UpstreamNumber> {
+        let outlook = self.outlook();
+        let silent = outlook.watched.iter().filter(|watched| {
+            let seen = watched.seen.lock();
+            seen.as_ref().is_some_and(|seen| seen.told.is_err())
+        });
+        silent.map(|watched| watched.number).collect()
+    }
+
     /// What was last seen of each database.
     pub(super) fn last_seen(&self, now: Instant) -> Vec<UpstreamStatus> {
         let outlook = self.outlook();
@@ -241,14 +296,17 @@ impl Control {
     }
 }
 
-/// Asks one database again and again.
-async fn watch(watched: Arc<Watched>, events: Arc<Events>) {
+/// Asks one database again and again, and at once when it is told to.
+async fn watch(watched: Arc<Watched>, events: Arc<Events>, sooner: Arc<Notify>) {
     let mut was_reachable = None;
     loop {
         let told = watched.ask().await;
         watched.tell_change(&told, was_reachable, &events);
         was_reachable = Some(told.is_ok());
-        tokio::time::sleep(EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = sooner.notified() => {}
+        }
     }
 }
 

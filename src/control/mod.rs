@@ -10,7 +10,7 @@
 //! | [`router`] | from a request to its answer |
 //! | [`problem`] | what is said when something is refused (RFC 9457) |
 //! | [`types`] | what is answered otherwise |
-//! | `status` `executions` `create` `hold` `events` `resources` `sessions` `session` `cleanup` `health` `seeds` `pause` `life` [`configuration`] | the routes |
+//! | `status` `include` `executions` `create` `hold` `events` `resources` `sessions` `session` `cleanup` `health` `seeds` `pause` `life` [`configuration`] | the routes |
 //! | `sql` | `POST /v1/executions/{id}/query`, over a session of our own |
 //! | [`within`] | how control gets such a session |
 //! | `body` `query` `url` | what is read of requests, and the URL that is answered |
@@ -24,6 +24,7 @@ mod executions;
 mod health;
 mod heartbeat;
 mod hold;
+mod include;
 mod life;
 pub mod openapi;
 mod pause;
@@ -38,6 +39,7 @@ mod sessions;
 mod sql;
 mod stall;
 mod status;
+mod story;
 pub mod types;
 mod url;
 pub mod within;
@@ -48,14 +50,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::RwLock;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
+use crate::budget::Exhaustion;
 use crate::execution::Remote;
 use crate::monitor::Monitor;
 use crate::pool::{PoolLimits, UpstreamNumber};
 use crate::shutdown::Life;
 
 pub use configuration::Configuration;
+pub use health::Room;
 use health::Watched;
 pub use within::Within;
 
@@ -115,6 +119,8 @@ pub struct Control {
     outlook: RwLock<Arc<Outlook>>,
     /// Told when there are other databases to look after.
     changed: Notify,
+    /// Told when they are to be asked at once.
+    sooner: Arc<Notify>,
     /// The places of `hold` streams.
     holds: Arc<Semaphore>,
     /// The places of queries.
@@ -122,6 +128,8 @@ pub struct Control {
     within: Within,
     /// The places of readers of events.
     readers: Arc<Semaphore>,
+    /// Whether connections run out.
+    exhaustion: watch::Receiver<Exhaustion>,
 }
 
 /// What is configured of the API, at one moment.
@@ -135,11 +143,12 @@ struct Outlook {
 impl Control {
     /// The API over these executions; `monitors` has one for each upstream, in the order of the
     /// configuration, which is that of their numbers. The configuration is nobody's to see, and queries
-    /// are not served.
+    /// are not served; connections never run out.
     #[must_use]
     pub fn new(remote: Remote, monitors: Vec<Arc<Monitor>>, facts: Facts) -> Arc<Self> {
         let (unseen, closed) = (Configuration::unseen(), Within::closed());
-        Self::over(remote, monitors, facts, unseen, closed)
+        let (_, well) = watch::channel(Exhaustion::healthy(facts.started));
+        Self::over(remote, monitors, facts, unseen, closed, well)
     }
 
     /// The same, with routes for the configuration, and with queries over sessions of our own.
@@ -150,6 +159,7 @@ impl Control {
         facts: Facts,
         configuration: Configuration,
         within: Within,
+        exhaustion: watch::Receiver<Exhaustion>,
     ) -> Arc<Self> {
         let numbered = (0..).map(UpstreamNumber).zip(monitors);
         let watched = numbered.map(|(number, monitor)| Arc::new(Watched::new(number, monitor)));
@@ -159,10 +169,12 @@ impl Control {
                 watched: watched.collect(),
             })),
             changed: Notify::new(),
+            sooner: Arc::default(),
             holds: Arc::new(Semaphore::new(HOLDS)),
             queries: Arc::new(Semaphore::new(QUERIES)),
             within,
             readers: Arc::new(Semaphore::new(READERS)),
+            exhaustion,
             remote,
             configuration,
         })

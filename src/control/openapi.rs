@@ -77,8 +77,8 @@ fn described(
     let mut responses: Map<String, Value> = Map::new();
     for (status, description, content) in operation.answers {
         let mut response = json!({"description": description});
-        if let Some((kind, schema)) = content.described(sent) {
-            response["content"] = json!({kind: {"schema": schema}});
+        if let Some((kind, media)) = content.described(sent) {
+            response["content"] = json!({kind: media});
         }
         responses.insert(status.to_string(), response);
     }
@@ -155,16 +155,22 @@ fn closed(schema: &mut Schema) {
 }
 
 impl Content {
-    /// The media type and what is in it.
-    fn described(&self, generator: &mut SchemaGenerator) -> Option<(&'static str, Schema)> {
+    /// The media type and what is in it. What one piece of a stream looks like is said as OpenAPI 3.2
+    /// says it, where `itemSchema` is known.
+    fn described(&self, generator: &mut SchemaGenerator) -> Option<(&'static str, Value)> {
         match self {
             Self::Nothing => None,
             Self::Json(schema) => {
                 let mut schema = schema(generator);
                 closed(&mut schema);
-                Some(("application/json", schema))
+                Some(("application/json", json!({"schema": schema})))
             }
-            Self::Stream(kind) => Some((kind, schemars::json_schema!({"type": "string"}))),
+            Self::Stream(kind, item) => {
+                let mut item = item(generator);
+                closed(&mut item);
+                let media = json!({"schema": {"type": "string"}, "x-itemSchema": item});
+                Some((kind, media))
+            }
         }
     }
 }

@@ -69,7 +69,22 @@ impl Route {
                 | Self::Reconnect
                 | Self::Drain
                 | Self::Quit
+                | Self::Reload
+                | Self::SeedsCleanup
         )
+    }
+}
+
+impl Route {
+    /// What to do where it is not served.
+    fn instead(self) -> &'static str {
+        match self {
+            Self::Reload => {
+                "Change the file, which is read within seconds, send SIGHUP, or set control.admin: on."
+            }
+            Self::Session => "End its execution, if that has a name, or set control.admin: on.",
+            _ => "Set control.admin: on.",
+        }
     }
 }
 
@@ -212,7 +227,7 @@ impl Control {
                     "{} is not served while control.admin is off",
                     head.uri.path()
                 ),
-                "Set control.admin: on.",
+                route.instead(),
             ));
         }
         let asked = Asked {
@@ -263,7 +278,10 @@ async fn guarded(route: impl Future<Output = Answer> + Send + 'static) -> Respon
         Some(Ok(Ok(response))) => response,
         Some(Ok(Err(problem))) => problem.response(),
         Some(Err(_)) | None => {
-            tracing::error!("a request to the control API panicked");
+            tracing::error!(
+                event = "control.panic",
+                "a request to the control API panicked"
+            );
             let hint = "See the log, and report it.";
             Problem::new(Kind::Internal, "the request panicked", hint).response()
         }

@@ -71,7 +71,11 @@ pub(super) async fn cleanup(control: &Control, asked: &Asked) -> Answer {
         .remote
         .ask(|executions| executions.end_leftovers(&Scope::All))
         .await?;
-    tracing::info!(leftovers = leftovers.len(), "cleaned up on request");
+    tracing::info!(
+        event = "leftovers.cleaned",
+        leftovers = leftovers.len(),
+        "cleaned up on request"
+    );
     answer(control).await
 }
 

@@ -235,6 +235,7 @@ fn peer(stream: &UnixStream) -> Option<Peer> {
     let credentials = stream.peer_cred().ok()?;
     Some(Peer::Unix {
         uid: credentials.uid(),
+        gid: credentials.gid(),
         pid: credentials.pid().filter(|pid| *pid > 0),
     })
 }
@@ -250,7 +251,13 @@ mod tests {
 
     #[test]
     fn only_listed_users_may_ask_where_there_is_a_list() {
-        let peer = |uid: Option<u32>| uid.map(|uid| Peer::Unix { uid, pid: None });
+        let peer = |uid: Option<u32>| {
+            uid.map(|uid| Peer::Unix {
+                uid,
+                gid: 0,
+                pid: None,
+            })
+        };
         let place = |uid| Place::new(peer(uid), None);
         assert_eq!(place(None).may_ask(None), Ok(()));
         assert_eq!(place(Some(7)).may_ask(Some(&[5, 7])), Ok(()));

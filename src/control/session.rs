@@ -1,11 +1,16 @@
 //! `POST /v1/sessions/{id}/cancel` and `DELETE /v1/sessions/{id}`.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 
+use crate::events::{Event, Text};
 use crate::execution::cancel::Cancelled;
 use crate::execution::{Gone, ReasonText};
+use crate::metrics::words::{Close, Origin};
 use crate::protocol::message::{Report, Severity, SqlState};
 use crate::session::{self, Ending, Grace, SessionId};
+use crate::story::{self, Word};
 
 use super::Control;
 use super::problem::{Kind, Problem, repeated};
@@ -28,7 +33,12 @@ pub(super) async fn cancel(control: &Control, asked: &Asked, place: &Place) -> A
     let id = id(asked)?;
     let found = control.remote.ask(move |executions| {
         let session = executions.sessions().get(id)?;
-        let what = match executions.cancel(&session) {
+        let cancelled = executions.cancel(&session);
+        if cancelled.is_some() {
+            let origin = Word::of("request");
+            session.tell(story::What::Cancelled { origin });
+        }
+        let what = match cancelled {
             Some(Cancelled::Query(request)) => {
                 tokio::spawn(request.send());
                 What::Query
@@ -36,6 +46,9 @@ pub(super) async fn cancel(control: &Control, asked: &Asked, place: &Place) -> A
             Some(Cancelled::Wait) => What::Wait,
             None => What::Nothing(session.state()),
         };
+        if !matches!(what, What::Nothing(_)) {
+            executions.lender().counters().cancelled(Origin::Other);
+        }
         Some((session.identity().execution.to_string(), what))
     });
     let (execution, what) = found.await?.ok_or_else(|| none(asked))?;
@@ -51,13 +64,22 @@ pub(super) async fn cancel(control: &Control, asked: &Asked, place: &Place) -> A
         }
     };
     let who = place.who();
+    let event = Event::SessionCancelled {
+        session_id: id.0,
+        execution_id: Text::name(&execution),
+        cancelled: Text::word(cancelled),
+        who: Text::word(&who),
+        unsaid: 0,
+    };
     tracing::info!(
+        event = event.name(),
         session_id = id.0,
         execution_id = execution,
         cancelled,
         who,
         "cancelled on request"
     );
+    control.remote.events().tell(event);
     let answer = SessionCancelled {
         id: id.0,
         execution,
@@ -72,15 +94,10 @@ pub(super) async fn delete(control: &Control, asked: &Asked, place: &Place) -> A
     let id = id(asked)?;
     let text = query.get("reason").map(ReasonText::new);
     let who = place.who();
+    let events = Arc::clone(control.remote.events());
     let told = control.remote.ask(move |executions| {
         executions.dismiss(id, |session| {
-            tracing::info!(
-                session_id = id.0,
-                execution_id = %session.identity().execution,
-                reason = text.as_ref().map(ReasonText::as_str),
-                who,
-                "a session is ended on request"
-            );
+            events.tell(log_ended(session, &who, text.as_ref()));
             ending(session, &who, text.as_ref())
         })
     });
@@ -97,6 +114,27 @@ pub(super) async fn delete(control: &Control, asked: &Asked, place: &Place) -> A
     json(StatusCode::OK, &answer)
 }
 
+fn log_ended(session: &session::Session, who: &str, text: Option<&ReasonText>) -> Event {
+    let execution = &session.identity().execution;
+    let text = text.map(ReasonText::as_str);
+    let event = Event::SessionEnded {
+        session_id: session.id().0,
+        execution_id: Text::name(execution.as_str()),
+        reason_text: text.map(Text::sentence),
+        who: Text::word(who),
+        unsaid: 0,
+    };
+    tracing::info!(
+        event = event.name(),
+        session_id = session.id().0,
+        execution_id = %execution,
+        reason_text = text,
+        who,
+        "a session is ended on request"
+    );
+    event
+}
+
 /// What its client is told.
 fn ending(session: &session::Session, who: &str, text: Option<&ReasonText>) -> Ending {
     let execution = &session.identity().execution;
@@ -109,6 +147,7 @@ fn ending(session: &session::Session, who: &str, text: Option<&ReasonText>) -> E
     );
     let hint = "Its server connection is closed. Connect again, unless it was meant to stop.";
     Ending {
+        cause: Close::Deleted,
         report: Report::new(Severity::Fatal, SqlState::ADMIN_SHUTDOWN, message).with_hint(hint),
         grace: Grace::none(),
     }

@@ -100,7 +100,7 @@ pub(super) fn session(snapshot: &Snapshot) -> Session {
         label: identity.label.clone(),
         traceparent: identity.traceparent.clone(),
         peer: match identity.peer {
-            session::Peer::Unix { uid, pid } => Peer::Unix { uid, pid },
+            session::Peer::Unix { uid, gid, pid } => Peer::Unix { uid, gid, pid },
             session::Peer::Tcp(address) => Peer::Tcp {
                 address: address.to_string(),
             },

@@ -12,7 +12,7 @@ use crate::pool::{Counts as PoolCounts, Paused, Queue};
 use crate::session::{Counts as SessionCounts, Leak, Oldest, State};
 
 use super::Control;
-use super::query::Query;
+use super::include::{Include, Lists};
 use super::router::{Answer, Asked, json};
 use super::types::{self, Memory, Seconds, Status};
 
@@ -30,10 +30,11 @@ struct Look {
     oldest: [Option<Oldest>; State::ALL.len()],
     rates: PerSecond,
     paused: Option<Paused>,
+    lists: Lists,
 }
 
 impl Look {
-    fn at(executions: &Executions) -> Self {
+    fn at(executions: &Executions, include: &Include) -> Self {
         let now = Instant::now();
         let (budget, queue) = executions.lender().budget();
         let mut connections = PoolCounts::default();
@@ -52,15 +53,16 @@ impl Look {
             oldest: executions.sessions().oldest(now),
             rates: executions.rates(now),
             paused: executions.lender().paused(),
+            lists: include.look(executions, now),
         }
     }
 }
 
 pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
-    Query::parse(asked.query.as_deref(), &[])?;
+    let include = Include::parse(asked.query.as_deref())?;
     let look = control
         .remote
-        .ask(|executions| Look::at(executions))
+        .ask(move |executions| Look::at(executions, &include))
         .await?;
     let outlook = control.outlook();
     let status = Status {
@@ -75,6 +77,7 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         telemetry: outlook.facts.telemetry,
         tcp: outlook.facts.tcp.clone(),
         budget: budget(&look),
+        exhaustion: (*control.exhaustion.borrow()).into(),
         upstreams: control.last_seen(Instant::now()),
         executions: execution_counts(&look.executions),
         sessions: session_counts(&look.sessions, look.refused, look.oldest),
@@ -86,6 +89,7 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         memory: Memory {
             resident_bytes: resident_bytes(),
         },
+        included: look.lists.answer(),
     };
     json(StatusCode::OK, &status)
 }
@@ -128,7 +132,7 @@ fn session_counts(
         total: counts.by_state.iter().sum(),
         by_state: by_state.into_iter().collect(),
         opened: counts.opened,
-        closed: counts.closed,
+        closed: counts.closed(),
         refused,
         panics: counts.panics,
         leak_suspects: counts.suspects(),

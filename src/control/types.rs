@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::budget;
 use crate::execution::{self, Kind, PerSecond, PoolView, ResourceKind, Summary, View};
 use crate::session::{Oldest, State, Totals};
 
@@ -41,6 +42,8 @@ pub struct Status {
     pub tcp: Vec<SocketAddr>,
     /// The pod's server connections.
     pub budget: Budget,
+    /// Whether connections run out.
+    pub exhaustion: Exhaustion,
     /// The databases, as they were last seen.
     pub upstreams: Vec<UpstreamStatus>,
     /// How many executions there are and were.
@@ -53,6 +56,41 @@ pub struct Status {
     pub rates: Rates,
     /// The process's memory.
     pub memory: Memory,
+    /// What `include` has asked for, of the same moment; not there without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Included")]
+    pub included: Option<Included>,
+}
+
+/// Lists beside the counts of `GET /v1/status`, of the same moment.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Included {
+    /// The executions that have not ended; not there if they were not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "IncludedExecutions")]
+    pub executions: Option<IncludedExecutions>,
+    /// The sessions; not there if they were not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "IncludedSessions")]
+    pub sessions: Option<IncludedSessions>,
+}
+
+/// The executions that are worth a look first.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct IncludedExecutions {
+    /// 500 at most, those with most connections lent first.
+    pub listed: Vec<Execution>,
+    /// How many more there are.
+    pub left_out: usize,
+}
+
+/// The sessions that are worth a look first.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct IncludedSessions {
+    /// 500 at most: those that hold a server connection, the longest held first, then the others.
+    pub listed: Vec<Session>,
+    /// How many more there are.
+    pub left_out: usize,
 }
 
 /// Whether what runs is what is configured.
@@ -91,6 +129,34 @@ pub struct Budget {
     pub oldest_wait_seconds: Seconds,
     /// Whether the database allows less than is configured.
     pub limited_by_database: bool,
+}
+
+/// Whether connections run out.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Exhaustion {
+    /// How bad it is: `healthy`, `warning`, `exhausted` or `sustained`.
+    #[schemars(schema_with = "exhaustion_state")]
+    pub state: &'static str,
+    /// For how long it has been so.
+    pub age_seconds: Seconds,
+    /// Why there is no room: `database_unreachable`, `limited_by_database`, `queries` (most of the
+    /// connections that are held run queries) or `held` (most do not); null while it is healthy.
+    pub cause: Option<&'static str>,
+}
+
+fn exhaustion_state(_: &mut SchemaGenerator) -> Schema {
+    let words = budget::State::ALL.map(budget::State::as_str);
+    json_schema!({"type": "string", "enum": words})
+}
+
+impl From<budget::Exhaustion> for Exhaustion {
+    fn from(it: budget::Exhaustion) -> Self {
+        Self {
+            state: it.state.as_str(),
+            age_seconds: Seconds(it.since.elapsed()),
+            cause: it.cause.map(budget::Cause::as_str),
+        }
+    }
 }
 
 /// A database as it was last seen.
@@ -292,6 +358,7 @@ impl From<execution::Registered> for Resource {
 /// A line of `GET /v1/executions/{id}/hold`, at the end of the execution; all others are empty.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[schemars(transform = with_word_described)]
 pub enum HoldLine {
     /// What is still registered: for the app to close. Only where there is something.
     ResourcesLeft {
@@ -303,6 +370,14 @@ pub enum HoldLine {
         /// Why; null where that is not known any more.
         reason: Option<&'static str>,
     },
+}
+
+/// Describes the word that tells lines apart.
+fn with_word_described(schema: &mut Schema) {
+    let lines = schema.get_mut("oneOf").and_then(Value::as_array_mut);
+    for line in lines.into_iter().flatten() {
+        line["properties"]["event"]["description"] = "What is told.".into();
+    }
 }
 
 /// The process's memory.
@@ -489,6 +564,104 @@ pub struct ExecutionDetails {
     pub execution: Execution,
     /// Its resources, the oldest first.
     pub registered: Vec<Resource>,
+    /// What has happened, the oldest first; not there unless it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<StoryEvent>>,
+    /// How many older ones are no longer known; not there unless it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_dropped: Option<u64>,
+}
+
+/// Something that has happened in an execution, or still lasts. What is told of each event:
+/// `docs/control-api.md`.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub struct StoryEvent {
+    /// When: RFC 3339, UTC.
+    pub at: String,
+    /// How long the execution had been there.
+    pub offset_seconds: Seconds,
+    /// What: the name of `/v1/events` and of the log, where they tell of the same.
+    pub event: &'static str,
+    /// Whose session; not there where it is about the execution as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<u64>,
+    /// `true` where it lasts, and is told as far as it has come; not there otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ongoing: Option<bool>,
+    /// The process at the other end, where it is known; not there but with a session's first event
+    /// here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_pid: Option<i32>,
+    /// Where the app opened the connection, its beginning, if it was sent; not there but with a
+    /// session's first event here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
+    /// Its label, its beginning, if it was sent; not there but with a
+    /// session's first event here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Its `application_name`, its beginning, if it has one; not there but with a session's first
+    /// event here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_name: Option<String>,
+    /// What a wait is for (pool, budget, database, paused, away, dialling), or the knob of
+    /// a limit in time; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<&'static str>,
+    /// How long it had waited for a server connection; not there where it did not wait for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waited_seconds: Option<Seconds>,
+    /// The backend; not there but where a connection is lent, or at hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_pid: Option<i32>,
+    /// How many queries; not there but for queries and for a session that has left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queries: Option<u64>,
+    /// How long it took or lasted, or from the first to the last; not there where it is a moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<Seconds>,
+    /// How long of that the server worked; not there but for queries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_seconds: Option<Seconds>,
+    /// How long the server connection was lent, over all checkouts for a session that has
+    /// left; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_seconds: Option<Seconds>,
+    /// The code of the error, of the last one where there were several; not there without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<String>,
+    /// The class of the last error that came among these queries; not there without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// Where the error came; not there but for errors of the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<&'static str>,
+    /// How a server connection came back: clean, rolled_back, reset_failed or closed;
+    /// not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub how: Option<&'static str>,
+    /// Who has cancelled: client, request (the control API), disconnect (the client has
+    /// gone) or ended (its session was ended); not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<&'static str>,
+    /// Why the execution ends; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// How the execution came to be, or what a resource is; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<&'static str>,
+    /// The time until its deadline then; not there without one, and for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<Seconds>,
+    /// How many: heartbeats, sessions, backends, resources or errors; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// Streams that hold it then; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holds: Option<u32>,
+    /// Backends that were still there at the end; not there for other events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leftovers: Option<u32>,
 }
 
 /// `GET /v1/executions/{id}`.
@@ -558,6 +731,15 @@ pub struct Ended {
     pub leftovers: usize,
     /// Resources that were still registered when it ended: the app's to close.
     pub resources_left: ResourceCounts,
+    /// Whether somebody may want to know how it came to that: see `docs/control-api.md`.
+    pub ended_badly: bool,
+    /// What has happened, the oldest first; not there unless it was asked for, nor where it was not
+    /// kept, as it ended well, or as there was no room for so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<StoryEvent>>,
+    /// How many older ones are no longer known; not there without `events`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_dropped: Option<u64>,
 }
 
 /// `DELETE /v1/executions/{id}`.
@@ -692,6 +874,8 @@ pub enum Peer {
     Unix {
         /// Its user.
         uid: u32,
+        /// Its group.
+        gid: u32,
         /// Its number; null where it lives in another PID namespace.
         pid: Option<i32>,
     },
@@ -891,6 +1075,9 @@ impl From<&Summary> for Ended {
             peak_connections: summary.remains.peak,
             leftovers: summary.remains.leftovers,
             resources_left: summary.remains.resources.into(),
+            ended_badly: summary.ended_badly(),
+            events: None,
+            events_dropped: None,
         }
     }
 }

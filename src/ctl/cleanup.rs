@@ -1,8 +1,43 @@
 //! `execpool cleanup`, and what is printed when single sessions are cancelled or ended.
 
-use serde_json::Value;
+use clap::Args;
+use serde_json::{Value, json};
 
+use super::PATIENCE;
+use super::command::Ask;
 use super::page::{Page, count_of, text_of, time_of};
+use super::plan::Question;
+
+/// Make room: end sessions that hold a connection and ask nothing, while somebody waits
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  execpool cleanup --dry-run\n  \
+    execpool cleanup\n  \
+    execpool cleanup --execution run-1    whether anybody waits or not\n\n\
+    In this order, until nobody waits for the budget: leftovers of ended executions; sessions\n\
+    idle in transaction for cleanup.idle_in_transaction (60s); leak suspects of named\n\
+    executions; other suspects only with session.reclaim_leaks.\n\
+    Exit status: 0 nobody waits any more, 1 failed or somebody still waits, 2 wrong usage.")]
+pub struct Whom {
+    /// Only tell what would be ended
+    #[arg(long)]
+    dry_run: bool,
+    /// Of this execution alone, whether anybody waits or not
+    #[arg(long, value_name = "ID")]
+    execution: Option<String>,
+    /// How to ask.
+    #[command(flatten)]
+    ask: Ask,
+}
+
+impl Whom {
+    /// What is asked, and how.
+    pub(super) fn question(self) -> (Question, Ask) {
+        let body = json!({"dry_run": self.dry_run, "execution": self.execution});
+        let question = Question::post("/v1/cleanup", show).with(body);
+        // One may be under way already.
+        (question.within(3 * PATIENCE), self.ask)
+    }
+}
 
 /// Writes the answer of `POST /v1/cleanup`; whether nobody waits any more.
 pub(super) fn show(answer: &Value, page: &mut Page) -> bool {

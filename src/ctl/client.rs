@@ -27,6 +27,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// Whom to ask.
+#[derive(Debug, Clone)]
 pub(super) struct Client {
     path: PathBuf,
 }

@@ -1,8 +1,63 @@
 //! `execpool end`.
 
+use std::time::Duration;
+
+use clap::Args;
 use serde_json::Value;
 
+use super::command::{Ask, duration};
 use super::page::{Page, count_of, sum_of, text_of, time_of};
+use super::plan::Question;
+use super::{PATIENCE, cleanup, client};
+
+/// How long an end is waited for that says nothing about its grace: that of the configuration may be
+/// longer than we know.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// End an execution or one session: cancel, close connections, wait until they are gone
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  execpool end run-1\n  \
+    execpool end run-1 --grace 20s --reason \"the user cancelled\"\n  \
+    execpool end shared        closes its sessions; it lives on\n  \
+    execpool end --session 42  one session alone; its execution lives on\n\n\
+    execpool sessions lists the numbers of sessions.\n\
+    Exit status: 0 nothing of it is left, 1 failed or backends remain, 2 wrong usage.")]
+pub struct Whom {
+    /// The execution's name
+    #[arg(value_name = "ID", required_unless_present = "session")]
+    id: Option<String>,
+    /// One session alone, by its number
+    #[arg(long, value_name = "SESSION", conflicts_with_all = ["id", "grace"])]
+    session: Option<u64>,
+    /// Why, for whoever reads its summary
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// How long running queries may go on, such as 20s
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    grace: Option<(String, Duration)>,
+    /// How to ask.
+    #[command(flatten)]
+    ask: Ask,
+}
+
+impl Whom {
+    /// What is asked, and how.
+    pub(super) fn question(self) -> (Question, Ask) {
+        if let Some(session) = self.session {
+            let path = format!("/v1/sessions/{session}");
+            let path = client::path(&path, [("reason", self.reason)]);
+            return (Question::delete(path, cleanup::ended), self.ask);
+        }
+        let (grace, wait) = self.grace.unzip();
+        // It is there where no session is.
+        let id = self.id.unwrap_or_default();
+        let path = format!("/v1/executions/{}", client::encoded(&id));
+        let path = client::path(&path, [("reason", self.reason), ("grace", grace)]);
+        // It answers after 5 s and the grace at the latest.
+        let patience = wait.map_or(LONGEST, |grace| grace + PATIENCE);
+        (Question::delete(path, show).within(patience), self.ask)
+    }
+}
 
 /// Writes the answer of `DELETE /v1/executions/{id}`; whether nothing of it is left.
 pub(super) fn show(ended: &Value, page: &mut Page) -> bool {

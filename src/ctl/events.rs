@@ -11,9 +11,10 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::client::{self, Client};
+use super::command::Ask;
 use super::error::CtlError;
 use super::page::{Colour, Page, text_of, time};
-use super::{Ask, colours, complain, default_socket, print};
+use super::terminal::{colours, complain, print};
 
 /// How long after a lost stream the sidecar is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -102,9 +103,8 @@ struct Followed {
 
 impl Followed {
     fn new(follow: Follow, env: &[(String, String)]) -> Self {
-        let socket = follow.ask.socket.unwrap_or_else(|| default_socket(env));
         Self {
-            client: Client::new(socket),
+            client: follow.ask.client(env),
             execution: follow.execution,
             last: follow.since,
             started: None,
@@ -180,12 +180,12 @@ impl Followed {
 
 /// The lines of a stream, whatever pieces it comes in.
 #[derive(Default)]
-struct Lines {
+pub(super) struct Lines {
     begun: Vec<u8>,
 }
 
 impl Lines {
-    fn split(&mut self, bytes: Bytes) -> Vec<String> {
+    pub(super) fn split(&mut self, bytes: Bytes) -> Vec<String> {
         self.begun.extend_from_slice(&bytes);
         let Some(end) = self.begun.iter().rposition(|byte| *byte == b'\n') else {
             // No line of ours is so long.
@@ -204,28 +204,31 @@ impl Lines {
 /// An event on one line: when, what, whose, and its other fields but for those that say nothing.
 fn shown(event: &Value, colours: bool) -> String {
     let name = text_of(event, "event");
-    // The date is that of the day: of the time of day alone.
-    let at = text_of(event, "time").get(11..23).unwrap_or_default();
     let mut page = Page::new(colours);
-    let mut rest = Vec::new();
+    page.words(&[
+        (at(event), Colour::Faint),
+        (name, colour(name)),
+        (&rest(event), Colour::Plain),
+    ]);
+    page.finish()
+}
+
+/// The time of day of an event: its date is that of the day.
+pub(super) fn at(event: &Value) -> &str {
+    text_of(event, "time").get(11..23).unwrap_or_default()
+}
+
+/// Whose an event is, and its fields but for those that say nothing.
+pub(super) fn rest(event: &Value) -> String {
     let whose = ["execution_id", "upstream"].map(|field| text_of(event, field));
-    rest.extend(
-        whose
-            .iter()
-            .filter(|text| !text.is_empty())
-            .map(|text| (*text).to_owned()),
-    );
+    let whose = whose.iter().filter(|text| !text.is_empty());
+    let mut rest: Vec<String> = whose.map(|text| (*text).to_owned()).collect();
     let told = ["event", "time", "id", "execution_id", "upstream"];
     let fields = event.as_object().into_iter().flatten();
     for (field, value) in fields.filter(|(field, _)| !told.contains(&field.as_str())) {
         rest.extend(said(field, value));
     }
-    page.words(&[
-        (at, Colour::Faint),
-        (name, colour(name)),
-        (&rest.join(" "), Colour::Plain),
-    ]);
-    page.finish()
+    rest.join(" ")
 }
 
 /// A field and its value; nothing where that says nothing.
@@ -247,7 +250,8 @@ fn said(field: &str, value: &Value) -> Option<String> {
     }
 }
 
-fn colour(name: &str) -> Colour {
+/// The colour of an event's name.
+pub(super) fn colour(name: &str) -> Colour {
     match name {
         "checkout.refused"
         | "checkout.failed"
@@ -259,10 +263,15 @@ fn colour(name: &str) -> Colour {
         | "shutdown"
         | "pause"
         | "session.limit"
+        | "session.leak_suspect"
+        | "session.reclaimed"
+        | "execution.resources_left"
         | "execution.deadline_near"
         | "execution.leftovers"
         | "events.lost" => Colour::Yellow,
-        "ready" | "resume" | "database.back" | "monitor.answer" => Colour::Green,
+        "session.leak_recovered" | "ready" | "resume" | "database.back" | "monitor.answer" => {
+            Colour::Green
+        }
         _ => Colour::Plain,
     }
 }

@@ -18,9 +18,10 @@ const NARROW: [usize; 8] = [0, 2, 4, 5, 8, 10, 11, 12];
 /// How much of a name is shown there, in characters.
 const LONGEST: usize = 20;
 
-/// Writes `GET /v1/executions`.
+/// Writes `GET /v1/executions`, or `GET /v1/executions/{id}`.
 pub(super) fn show(list: &Value, page: &mut Page) -> bool {
-    let executions = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    let one = std::slice::from_ref(list);
+    let executions = list.as_array().map_or(one, Vec::as_slice);
     match page.width() {
         Some(width) if width < WIDE => {
             page.records(

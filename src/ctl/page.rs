@@ -1,6 +1,7 @@
 //! What is printed for people: lines, aligned tables, times, and colours where they are wanted.
 
 use serde_json::Value;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// How a word is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -164,7 +165,7 @@ impl Page {
     fn row(&mut self, row: &[Cell], widths: &[usize]) {
         let mut line = String::new();
         for (at, (cell, width)) in row.iter().zip(widths).enumerate() {
-            let blanks = " ".repeat(width - cell.text.chars().count());
+            let blanks = " ".repeat(width.saturating_sub(cell.text.width()));
             if at > 0 {
                 line.push_str("  ");
             }
@@ -191,22 +192,30 @@ impl Page {
     }
 }
 
-/// The beginning of a text that has not room for all of it.
+/// The beginning of a text that has not room for all of it, in columns of a terminal.
 pub(super) fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
+    if text.width() <= most {
         return text.to_owned();
     }
-    let begin: String = text.chars().take(most.saturating_sub(1)).collect();
+    let mut room = most.saturating_sub(1);
+    let fits = |c: &char| {
+        let left = room.checked_sub(c.width().unwrap_or(0));
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    let begin: String = text.chars().take_while(fits).collect();
     format!("{begin}…")
 }
 
 fn width(row: &[Cell], at: usize) -> usize {
-    row.get(at).map_or(0, |cell| cell.text.chars().count())
+    row.get(at).map_or(0, |cell| cell.text.width())
 }
 
-/// Without control characters: much of what is shown is a client's own text.
+/// Without control characters and what turns the direction of writing: much of what is shown is a
+/// client's own text.
 fn tame(text: &str) -> String {
-    let tame = |c: char| if c.is_control() { '?' } else { c };
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let tame = |c: char| if c.is_control() || turns(c) { '?' } else { c };
     text.chars().map(tame).collect()
 }
 
@@ -302,10 +311,20 @@ mod tests {
     }
 
     #[test]
+    fn wide_characters_take_two_columns_and_are_cut_by_them() {
+        assert_eq!(cut("東京東京", 5), "東京…");
+        assert_eq!(cut("東京", 4), "東京");
+        let mut page = Page::new(false);
+        let rows = [["東京", "1"], ["ab", "2"]];
+        page.table(&["", ""], rows.map(|row| row.map(Cell::text).into()).into());
+        assert_eq!(page.finish(), "東京  1\nab    2\n");
+    }
+
+    #[test]
     fn a_terminal_obeys_no_clients_text() {
         let mut page = Page::new(true);
         page.table(&[""], vec![vec![Cell::text("a\x1b[2J\nb")]]);
-        page.line("c\x07");
-        assert_eq!(page.finish(), "a?[2J?b\nc?\n");
+        page.line("c\x07\u{9b}31m\u{202e}d");
+        assert_eq!(page.finish(), "a?[2J?b\nc??31m?d\n");
     }
 }

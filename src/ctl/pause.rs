@@ -1,8 +1,49 @@
 //! `execpool pause`, `resume`, `reconnect` and `drain`.
 
+use std::time::Duration;
+
+use clap::Args;
 use serde_json::Value;
 
+use super::command::{Ask, duration};
 use super::page::{Page, count_of, text_of, time_of};
+use super::plan::Question;
+use super::{PATIENCE, client};
+
+/// How long running transactions are waited for unless something else is said.
+const USUAL: Duration = Duration::from_secs(30);
+
+/// Let running transactions end and lend nothing, as for a restart of the database
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  execpool pause && restart-the-database && execpool resume\n  \
+    execpool pause --timeout 2m --for 10m\n\n\
+    Clients wait: those that hold a connection without a bound, the others for pool.timeout.\n\
+    It stays in force until execpool resume, whatever the exit status.\n\
+    Exit status: 0 no transaction runs, 1 failed or some still run, 2 wrong usage."
+)]
+pub struct Times {
+    /// How long running transactions are waited for, such as 2m; 30s without
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<(String, Duration)>,
+    /// When it goes on by itself, such as 10m; never without
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    time: Option<(String, Duration)>,
+    /// How to ask.
+    #[command(flatten)]
+    ask: Ask,
+}
+
+impl Times {
+    /// What is asked, and how.
+    pub(super) fn question(self) -> (Question, Ask) {
+        let (timeout, wait) = self.timeout.unzip();
+        let time = self.time.map(|(text, _)| text);
+        let path = client::path("/v1/pause", [("timeout", timeout), ("for", time)]);
+        let question = Question::post(path, paused);
+        (question.within(wait.unwrap_or(USUAL) + PATIENCE), self.ask)
+    }
+}
 
 /// Writes the answer of `POST /v1/pause`; whether nothing runs any more.
 pub(super) fn paused(answer: &Value, page: &mut Page) -> bool {

@@ -1,8 +1,68 @@
 //! `execpool query`.
 
-use serde_json::Value;
+use std::time::Duration;
 
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::PATIENCE;
+use super::client;
+use super::command::{Ask, duration};
 use super::page::{Cell, Colour, Page, text_of};
+use super::plan::Question;
+
+/// How long a query may take unless something else is said.
+const USUAL: Duration = Duration::from_secs(30);
+
+/// Run one statement in an execution, as a session like any other
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    execpool query --execution run-1 'SELECT count(*) FROM jobs'\n  \
+    execpool query --execution run-1 'SELECT * FROM jobs WHERE id = $1' --param 7\n  \
+    execpool query --execution run-1 --json 'SELECT now()' | jq '.rows[0][0]'\n\n\
+    An unknown execution is begun, as by any session. The session ends with the statement: what it\n\
+    has not committed is rolled back. Cells are cut where the table is wider than the terminal.\n\
+    Exit status: 0 answered, 1 failed, 2 wrong usage.")]
+pub struct Statement {
+    /// The execution
+    #[arg(long, value_name = "ID")]
+    execution: String,
+    /// One statement
+    #[arg(value_name = "SQL")]
+    sql: String,
+    /// The value of $1, $2 and so on, as text; may be repeated
+    #[arg(long = "param", value_name = "VALUE", allow_hyphen_values = true)]
+    params: Vec<String>,
+    /// The upstream; the first without
+    #[arg(long, value_name = "NAME")]
+    upstream: Option<String>,
+    /// How long it may take, waits included, such as 2m; 30s without
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<(String, Duration)>,
+    /// How many rows are shown at most; 1000 without
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    max_rows: Option<u32>,
+    /// How to ask.
+    #[command(flatten)]
+    ask: Ask,
+}
+
+impl Statement {
+    /// What is asked, and how.
+    pub(super) fn question(self) -> (Question, Ask) {
+        let (timeout, wait) = self.timeout.unzip();
+        let path = format!("/v1/executions/{}/query", client::encoded(&self.execution));
+        let body = json!({
+            "sql": self.sql,
+            "params": self.params,
+            "upstream": self.upstream,
+            "timeout": timeout,
+            "max_rows": self.max_rows,
+        });
+        let question = Question::post(path, show).with(body);
+        (question.within(wait.unwrap_or(USUAL) + PATIENCE), self.ask)
+    }
+}
 
 /// What is between two columns, in characters.
 const GAP: usize = 2;

@@ -1,8 +1,54 @@
 //! `execpool sessions`.
 
+use clap::Args;
 use serde_json::Value;
 
+use super::client;
+use super::command::Ask;
 use super::page::{Cell, Colour, Page, count_of, cut, share_of, text_of, time_of};
+use super::plan::Question;
+
+/// List sessions: who holds what, since when and from which line
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  execpool sessions\n  \
+    execpool sessions --execution run-1\n  \
+    execpool sessions --state idle_in_transaction --older-than 1m30s\n  \
+    execpool sessions --suspect\n\n\
+    A suspect holds a connection and has asked nothing for session.leak_after (60s).\n\
+    FOR: how long it has been in that state; HELD and BUSY as in execpool executions;\n\
+    PID: the backend that it holds. Statements are shown without literals.\n\
+    Exit status: 0 answered, 1 not answered, 2 wrong usage.")]
+pub struct Which {
+    /// Of this execution alone
+    #[arg(long, value_name = "ID")]
+    execution: Option<String>,
+    /// In this state alone, such as active, idle, idle_in_transaction or waiting
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+    /// At least that old, such as 30s or 5m
+    #[arg(long, value_name = "DURATION")]
+    older_than: Option<String>,
+    /// Those alone that seem to be forgotten: they hold a connection and ask nothing
+    #[arg(long)]
+    suspect: bool,
+    /// How to ask.
+    #[command(flatten)]
+    ask: Ask,
+}
+
+impl Which {
+    /// What is asked, and how.
+    pub(super) fn question(self) -> (Question, Ask) {
+        let query = [
+            ("execution", self.execution),
+            ("state", self.state),
+            ("older_than", self.older_than),
+            ("suspect", self.suspect.then(|| "true".to_owned())),
+        ];
+        let path = client::path("/v1/sessions", query);
+        (Question::get(path, show), self.ask)
+    }
+}
 
 const HEADS: [&str; 11] = [
     "ID",
@@ -94,6 +140,7 @@ fn caller(session: &Value) -> &str {
 mod tests {
     use super::*;
     use serde_json::json;
+    use unicode_width::UnicodeWidthStr;
 
     #[test]
     fn a_session_says_who_holds_what_since_when_and_from_where() {
@@ -132,14 +179,15 @@ mod tests {
             "held_seconds": 4500, "hold_efficiency": 0.01, "server_pid": 4_194_304,
             "caller": "agent.py:7 run < flow.py:12 step", "statement": "SELECT ?, ".repeat(20),
             "leak_suspect": true,
+        }, {
+            "id": 2, "execution": "a", "state": "idle", "leak_suspect": false,
+            "caller": "東京.py:7 \u{1b}[2J走る < ".repeat(200), "label": "\u{1b}]0;x\u{7}",
         }]);
         let mut page = Page::new(false).within(Some(80));
         show(&list, &mut page);
         let page = page.finish();
-        assert!(
-            page.lines().all(|line| line.chars().count() <= 80),
-            "{page}"
-        );
+        assert!(page.lines().all(|line| line.width() <= 80), "{page}");
+        assert!(!page.contains('\u{1b}'), "{page:?}");
         assert!(
             page.contains("agent.py:7 run < flow.py:12 step: SELECT ?"),
             "{page}"

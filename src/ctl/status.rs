@@ -18,6 +18,7 @@ pub(super) fn show(status: &Value, page: &mut Page) -> bool {
     rows.push(budget(&status["budget"]));
     rows.extend(limited(&status["budget"]));
     rows.extend(waits(&status["budget"]));
+    rows.extend(exhaustion(&status["exhaustion"]));
     for upstream in status["upstreams"].as_array().into_iter().flatten() {
         rows.push(database(upstream));
     }
@@ -81,6 +82,29 @@ fn waits(budget: &Value) -> Option<Vec<Cell>> {
     Some(vec![
         Cell::default(),
         Cell::text(text).in_colour(Colour::Yellow),
+    ])
+}
+
+/// Whether connections run out, where they do: a sidecar of before says nothing of it.
+fn exhaustion(exhaustion: &Value) -> Option<Vec<Cell>> {
+    let state = exhaustion["state"].as_str()?;
+    let mut text = format!("{state} for {}", time_of(exhaustion, "age_seconds"));
+    let cause = match exhaustion["cause"].as_str() {
+        Some("database_unreachable") => ": a database does not answer",
+        Some("limited_by_database") => ": the database takes fewer connections than the budget",
+        Some("queries") => ": most of the connections that are held run queries",
+        Some("held") => ": most of the connections that are held do nothing",
+        _ => "",
+    };
+    text.push_str(cause);
+    let colour = match state {
+        "healthy" => Colour::Green,
+        "warning" => Colour::Yellow,
+        _ => Colour::Red,
+    };
+    Some(vec![
+        Cell::text("exhaustion"),
+        Cell::text(text).in_colour(colour),
     ])
 }
 

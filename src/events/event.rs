@@ -1,12 +1,19 @@
 //! The closed set of events. Names and fields are those of the log, whose lines of the same facts
 //! have the name as their field `event`.
 
+mod name;
+#[cfg(test)]
+mod samples;
+
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Seconds, Text};
 
+pub use name::NAMES;
+
 /// Something that has happened.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "event")]
 pub enum Event {
     /// The sockets are bound: the first event of a process.
@@ -116,6 +123,32 @@ pub enum Event {
         /// Backends that were still there.
         leftovers: u64,
     },
+    /// An execution has ended with resources that were not released: the app is to close them.
+    #[serde(rename = "execution.resources_left")]
+    ExecutionResourcesLeft {
+        /// Its name.
+        execution_id: Text,
+        /// Which of that name.
+        generation: u64,
+        /// How many.
+        count: u64,
+        /// The first of them, each by kind and name.
+        resources: Text,
+    },
+    /// A resource was not released within its ttl, and is forgotten.
+    #[serde(rename = "resource.expired")]
+    ResourceExpired {
+        /// Whose it was; null if that has ended meanwhile.
+        execution_id: Option<Text>,
+        /// `connection`, `browser`, `http`, `file` or `other`.
+        kind: Text,
+        /// What the app calls it.
+        name: Text,
+        /// How long it was registered.
+        age_seconds: Seconds,
+        /// How many have expired since the event before, and were not told.
+        unsaid: u64,
+    },
     /// The maintenance pass ends by force what an ended execution has left behind.
     #[serde(rename = "execution.leftovers")]
     ExecutionLeftovers {
@@ -178,6 +211,116 @@ pub enum Event {
         /// How many sessions were over a limit since the event before, and were not told.
         unsaid: u64,
     },
+    /// A session holds a server connection and asks nothing: it may have been forgotten.
+    #[serde(rename = "session.leak_suspect")]
+    SessionLeakSuspect {
+        /// The session.
+        session_id: u64,
+        /// Its execution.
+        execution_id: Text,
+        /// The upstream's name.
+        upstream: Text,
+        /// Where it stands: `idle` or `idle_in_transaction`.
+        state: Text,
+        /// For how long it has asked nothing.
+        idle_for_seconds: Seconds,
+        /// For how long it has held its server connection.
+        bound_for_seconds: Seconds,
+        /// The backend of that.
+        server_pid: Option<i32>,
+        /// Who opened it: user and process, or an address.
+        peer: Text,
+        /// Where it was opened in the app; null where the app does not say.
+        caller: Option<Text>,
+        /// What the app calls it; null where the app does not say.
+        label: Option<Text>,
+        /// Its `application_name`; null where it has none.
+        application_name: Option<Text>,
+        /// The beginning of its last statement, without literals; null before the first.
+        statement: Option<Text>,
+        /// How many came under suspicion since the event before, and were not told.
+        unsaid: u64,
+    },
+    /// A session that seemed forgotten is used again.
+    #[serde(rename = "session.leak_recovered")]
+    SessionLeakRecovered {
+        /// The session.
+        session_id: u64,
+        /// Its execution.
+        execution_id: Text,
+        /// For how long it had asked nothing.
+        idle_for_seconds: Seconds,
+        /// How many were used again since the event before, and were not told.
+        unsaid: u64,
+    },
+    /// A cleanup ends a session, to make room.
+    #[serde(rename = "session.reclaimed")]
+    SessionReclaimed {
+        /// The session.
+        session_id: u64,
+        /// Its execution.
+        execution_id: Text,
+        /// The upstream's name.
+        upstream: Text,
+        /// On which ground: `idle_in_transaction`, `leak_suspect` or `unnamed_leak_suspect`.
+        why: Text,
+        /// For how long it had asked nothing; null if it asked something just then.
+        idle_for_seconds: Option<Seconds>,
+        /// The backend of its server connection; null if it was just given back.
+        server_pid: Option<i32>,
+        /// Where it was opened in the app; null where the app does not say.
+        caller: Option<Text>,
+        /// Its `application_name`; null where it has none.
+        application_name: Option<Text>,
+        /// How many were ended so since the event before, and were not told.
+        unsaid: u64,
+    },
+    /// What a session does is cancelled through the control API.
+    #[serde(rename = "session.cancelled")]
+    SessionCancelled {
+        /// The session.
+        session_id: u64,
+        /// Its execution.
+        execution_id: Text,
+        /// `query`, or `wait` for a server connection.
+        cancelled: Text,
+        /// Who asked for it.
+        who: Text,
+        /// How many were cancelled so since the event before, and were not told.
+        unsaid: u64,
+    },
+    /// A session is ended through the control API.
+    #[serde(rename = "session.ended")]
+    SessionEnded {
+        /// The session.
+        session_id: u64,
+        /// Its execution.
+        execution_id: Text,
+        /// What was said about it; null if nothing.
+        reason_text: Option<Text>,
+        /// Who asked for it.
+        who: Text,
+        /// How many were ended so since the event before, and were not told.
+        unsaid: u64,
+    },
+    /// An emergency cleanup is done.
+    #[serde(rename = "cleanup")]
+    Cleanup {
+        /// Whether it only told what it would do.
+        dry_run: bool,
+        /// The execution that it was about; null: all of them.
+        execution_id: Option<Text>,
+        /// How many sessions and leftovers were closed, or would be.
+        closed: u64,
+        /// How many checkouts waited for the budget when it began.
+        waited: u64,
+        /// How many wait for it now, or would.
+        waiting: u64,
+        /// How many suspects of no named execution were spared.
+        spared: u64,
+        /// How many sessions were told to end and have not gone in time.
+        remaining: u64,
+    },
     /// The monitor's question was not answered.
     #[serde(rename = "monitor.no_answer")]
     MonitorNoAnswer {
@@ -234,6 +377,31 @@ pub enum Event {
         /// Whether it is the database that allows for no more.
         limited_by_database: bool,
     },
+    /// The pod's server connections run out, or do not any more.
+    #[serde(rename = "exhaustion.changed")]
+    ExhaustionChanged {
+        /// What it was: `healthy`, `warning`, `exhausted` or `sustained`.
+        from: Text,
+        /// What it is.
+        state: Text,
+        /// Why: `database_unreachable`, `limited_by_database`, `queries` or `held`; of what is over, if
+        /// it is better now.
+        cause: Text,
+        /// Connections lent to sessions that have queried.
+        used: u64,
+        /// How many there may be.
+        limit: u64,
+        /// Who waits for the budget.
+        waiting: u64,
+        /// How long the first of them has.
+        oldest_wait_seconds: Seconds,
+        /// The execution that has held a connection for longest; null where none has.
+        holder: Option<Text>,
+        /// Where that was opened in the app; null if it was not said.
+        holder_caller: Option<Text>,
+        /// For how long it has been held; null where none is.
+        held_seconds: Option<Seconds>,
+    },
     /// The configuration was read anew, and is what runs but for what takes a restart.
     #[serde(rename = "configuration.reloaded")]
     ConfigurationReloaded {
@@ -253,7 +421,7 @@ pub enum Event {
 }
 
 /// What becomes of a session that is over a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Act {
     /// Its client gets a NOTICE.
@@ -263,7 +431,7 @@ pub enum Act {
 }
 
 /// Who has ended a pause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
     /// An operator.
@@ -279,244 +447,6 @@ impl By {
         match self {
             Self::Operator => "operator",
             Self::Time => "time",
-        }
-    }
-}
-
-/// The names of all events.
-pub const NAMES: [&str; 23] = [
-    "start",
-    "ready",
-    "drain",
-    "shutdown",
-    "pause",
-    "resume",
-    "reconnect",
-    "execution.began",
-    "execution.adopted",
-    "execution.deadline_near",
-    "execution.ended",
-    "execution.leftovers",
-    "checkout.refused",
-    "checkout.failed",
-    "session.limit",
-    "monitor.no_answer",
-    "monitor.answer",
-    "database.away",
-    "database.back",
-    "database.limited",
-    "database.limit_raised",
-    "configuration.reloaded",
-    "configuration.refused",
-];
-
-impl Event {
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Start { .. } => "start",
-            Self::Ready { .. } => "ready",
-            Self::Drain {} => "drain",
-            Self::Shutdown { .. } => "shutdown",
-            Self::Pause { .. } => "pause",
-            Self::Resume { .. } => "resume",
-            Self::Reconnect { .. } => "reconnect",
-            Self::ExecutionBegan { .. } => "execution.began",
-            Self::ExecutionAdopted { .. } => "execution.adopted",
-            Self::ExecutionDeadlineNear { .. } => "execution.deadline_near",
-            Self::ExecutionEnded { .. } => "execution.ended",
-            Self::ExecutionLeftovers { .. } => "execution.leftovers",
-            Self::CheckoutRefused { .. } => "checkout.refused",
-            Self::CheckoutFailed { .. } => "checkout.failed",
-            Self::SessionLimit { .. } => "session.limit",
-            Self::MonitorNoAnswer { .. } => "monitor.no_answer",
-            Self::MonitorAnswer { .. } => "monitor.answer",
-            Self::DatabaseAway { .. } => "database.away",
-            Self::DatabaseBack { .. } => "database.back",
-            Self::DatabaseLimited { .. } => "database.limited",
-            Self::DatabaseLimitRaised { .. } => "database.limit_raised",
-            Self::ConfigurationReloaded { .. } => "configuration.reloaded",
-            Self::ConfigurationRefused { .. } => "configuration.refused",
-        }
-    }
-
-    /// The execution that it is about.
-    #[must_use]
-    pub fn execution(&self) -> Option<&Text> {
-        match self {
-            Self::ExecutionBegan { execution_id, .. }
-            | Self::ExecutionAdopted { execution_id, .. }
-            | Self::ExecutionDeadlineNear { execution_id, .. }
-            | Self::ExecutionEnded { execution_id, .. }
-            | Self::ExecutionLeftovers { execution_id, .. }
-            | Self::CheckoutRefused { execution_id, .. }
-            | Self::CheckoutFailed { execution_id, .. }
-            | Self::SessionLimit { execution_id, .. } => Some(execution_id),
-            _ => None,
-        }
-    }
-
-    /// How many of its like were not told before it: of events that an app may cause at any rate.
-    pub(super) fn unsaid(&mut self) -> Option<&mut u64> {
-        match self {
-            Self::CheckoutRefused { unsaid, .. }
-            | Self::CheckoutFailed { unsaid, .. }
-            | Self::SessionLimit { unsaid, .. } => Some(unsaid),
-            _ => None,
-        }
-    }
-
-    /// Whether it is told once for each execution meanwhile: all of them say the same.
-    pub(super) fn is_spared_by_execution(&self) -> bool {
-        matches!(
-            self,
-            Self::CheckoutRefused { .. } | Self::CheckoutFailed { .. }
-        )
-    }
-
-    /// One of each, with texts of their greatest length.
-    #[cfg(test)]
-    pub(crate) fn samples() -> Vec<Self> {
-        let name = || Text::name(&"\"".repeat(1000));
-        let text = || Text::sentence(&"ä".repeat(1000));
-        let time = Seconds(std::time::Duration::from_micros(u64::MAX / 1_000_001));
-        let most = u64::MAX;
-        vec![
-            Self::Start {
-                version: name(),
-                budget: most,
-            },
-            Self::Ready { upstream: name() },
-            Self::Drain {},
-            Self::Shutdown {
-                grace_seconds: time,
-            },
-            Self::Pause {
-                for_seconds: Some(time),
-            },
-            Self::Resume {
-                paused_seconds: time,
-                by: By::Operator,
-            },
-            Self::Reconnect {
-                closed: most,
-                lent: most,
-            },
-            Self::ExecutionBegan {
-                execution_id: name(),
-                generation: most,
-                kind: Text::name("explicit"),
-                deadline_seconds: Some(time),
-            },
-            Self::ExecutionAdopted {
-                execution_id: name(),
-                generation: most,
-                deadline_seconds: Some(time),
-            },
-            Self::ExecutionDeadlineNear {
-                execution_id: name(),
-                generation: most,
-                deadline_seconds: time,
-                sessions: most,
-            },
-            Self::ExecutionEnded {
-                execution_id: name(),
-                generation: most,
-                reason: Text::name("session_ended"),
-                reason_text: Some(text()),
-                duration_seconds: time,
-                teardown_seconds: time,
-                sessions: most,
-                queries: most,
-                held_seconds: time,
-                active_seconds: time,
-                peak_connections: 1 << 32,
-                leftovers: 1 << 32,
-            },
-            Self::ExecutionLeftovers {
-                execution_id: name(),
-                backends: most,
-            },
-            Self::CheckoutRefused {
-                execution_id: name(),
-                session_id: most,
-                upstream: name(),
-                sqlstate: Text::name("53300"),
-                limit: Text::name("dialling"),
-                waited_seconds: time,
-                message: text(),
-                unsaid: most,
-            },
-            Self::CheckoutFailed {
-                execution_id: name(),
-                session_id: most,
-                upstream: name(),
-                sqlstate: Text::name("53300"),
-                error: text(),
-                unsaid: most,
-            },
-            Self::SessionLimit {
-                session_id: most,
-                execution_id: name(),
-                limit: Text::name("session.idle_in_transaction.notice"),
-                act: Act::Notice,
-                seconds: time,
-                message: text(),
-                unsaid: most,
-            },
-            Self::MonitorNoAnswer {
-                upstream: name(),
-                error: text(),
-            },
-            Self::MonitorAnswer {
-                upstream: name(),
-                server_version: name(),
-                max_connections: most,
-            },
-            Self::DatabaseAway {
-                upstream: name(),
-                error: text(),
-            },
-            Self::DatabaseBack {
-                upstream: name(),
-                away_seconds: time,
-            },
-            Self::DatabaseLimited {
-                upstream: name(),
-                budget_effective: most,
-                budget_limit: most,
-                error: text(),
-            },
-            Self::DatabaseLimitRaised {
-                budget_effective: most,
-                budget_limit: most,
-                limited_by_database: false,
-            },
-            Self::ConfigurationReloaded {
-                applied: most,
-                waiting_for_restart: most,
-                changes: text(),
-            },
-            Self::ConfigurationRefused { problems: text() },
-        ]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_event_is_sent_by_its_one_name() {
-        let samples = Event::samples();
-        let names: Vec<&str> = samples.iter().map(Event::name).collect();
-        assert_eq!(names, NAMES);
-        for sample in samples {
-            let json = serde_json::to_value(&sample).unwrap();
-            assert_eq!(json["event"], sample.name());
-            let execution = sample.execution().map(Text::as_str);
-            assert_eq!(json["execution_id"].as_str(), execution);
         }
     }
 }

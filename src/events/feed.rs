@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
-use super::Event;
 use super::spare::Spare;
 use super::time::rfc3339;
+use super::{Event, Text};
 
 /// How long readers are left alone after news, so that a burst wakes each of them seldom.
 const REST: Duration = Duration::from_millis(10);
@@ -68,6 +68,9 @@ pub struct Tide {
     pub over: bool,
 }
 
+/// How many lines of the log were left out before one; none where that is nothing.
+pub type Unsaid = Option<u64>;
+
 /// What comes after an event.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -86,6 +89,8 @@ pub struct Events {
     /// Told for the herald.
     news: Notify,
     tide: watch::Sender<Tide>,
+    /// Lines of the log that were written lately. A leaf, too.
+    lines: Mutex<Spare>,
 }
 
 #[derive(Debug, Default)]
@@ -123,6 +128,22 @@ impl Events {
         self.news.notify_one();
         // Not under the lock.
         drop(oldest);
+    }
+
+    /// Whether a line of the log that an app may cause at any rate is to be written now: ten of a name a
+    /// second, and one of each execution, or of whatever else is given for it. Then, how many of its like
+    /// were left out before it; none where that is nothing.
+    #[must_use]
+    pub fn line(&self, name: &'static str, execution: Option<&str>) -> Option<Unsaid> {
+        let execution = execution.map(Text::name);
+        let before = self.lines.lock().may(name, execution, Instant::now())?;
+        Some((before > 0).then_some(before))
+    }
+
+    /// How many lines of each name were left out at the end of a storm, which no other line tells.
+    #[must_use]
+    pub fn lines_left_out(&self) -> Vec<(&'static str, u64)> {
+        self.lines.lock().rest(Instant::now())
     }
 
     /// The number of the last event; 0 before the first.

@@ -8,17 +8,19 @@
 //! |---|---|
 //! | [`event`] | the closed set of events, their names and fields |
 //! | [`feed`] | the last of them, and how readers follow |
+//! | `schema` | what an event looks like, for who reads it |
 //! | `spare` | how often the same may be told |
 //! | [`text`] | texts of others, bounded |
 //! | [`time`] | moments and durations as they are sent |
 
 pub mod event;
 pub mod feed;
+mod schema;
 mod spare;
 pub mod text;
 pub mod time;
 
 pub use event::{Act, By, Event, NAMES};
-pub use feed::{Batch, Entry, Events, KEPT, Record, Tide};
+pub use feed::{Batch, Entry, Events, KEPT, Record, Tide, Unsaid};
 pub use text::Text;
 pub use time::Seconds;

@@ -62,30 +62,58 @@ impl Spare {
         if event.unsaid().is_none() {
             return true;
         }
-        let name = event.name();
+        let by_execution = event.is_spared_by_execution();
+        let execution = event.execution().filter(|_| by_execution).cloned();
+        let Some(before) = self.may(event.name(), execution, now) else {
+            return false;
+        };
+        if let Some(unsaid) = event.unsaid() {
+            *unsaid = before;
+        }
+        true
+    }
+
+    /// Whether one more of a name is to be told now, of one execution or of whoever else; then, how many
+    /// were not before it.
+    pub(super) fn may(
+        &mut self,
+        name: &'static str,
+        execution: Option<Text>,
+        now: Instant,
+    ) -> Option<u64> {
         let mut own = None;
-        if event.is_spared_by_execution()
-            && let Some(execution) = event.execution().cloned()
-        {
+        if let Some(execution) = execution {
             self.make_room(now);
             let told = self.executions.entry((name, execution));
             let told = told.or_insert_with(|| Told::new(now));
             if !told.lets(1, now) {
                 told.unsaid += 1;
-                return false;
+                return None;
             }
             own = Some(told);
         }
         let all = self.names.entry(name).or_insert_with(|| Told::new(now));
         if !all.lets(AT_ONCE, now) {
             all.unsaid += 1;
-            return false;
+            return None;
         }
-        let before = all.tell() + own.map_or(0, Told::tell);
-        if let Some(unsaid) = event.unsaid() {
-            *unsaid = before;
+        Some(all.tell() + own.map_or(0, Told::tell))
+    }
+
+    /// How many of each name were not told and nothing of that name came since: they count as told from
+    /// now on.
+    pub(super) fn rest(&mut self, now: Instant) -> Vec<(&'static str, u64)> {
+        let mut rest = BTreeMap::new();
+        let names = self.names.iter_mut().map(|(name, told)| (*name, told));
+        let executions = self.executions.iter_mut();
+        let executions = executions.map(|((name, _), told)| (*name, told));
+        for (name, told) in names.chain(executions) {
+            let is_quiet = now.saturating_duration_since(told.since) >= WHILE;
+            if is_quiet && told.unsaid > 0 {
+                *rest.entry(name).or_default() += std::mem::take(&mut told.unsaid);
+            }
         }
-        true
+        rest.into_iter().collect()
     }
 
     /// Forgets executions of which nothing came for a while; all, where that is not enough.
@@ -93,11 +121,18 @@ impl Spare {
         if self.executions.len() < MOST {
             return;
         }
-        self.executions
-            .retain(|_, told| now.saturating_duration_since(told.since) < WHILE);
-        if self.executions.len() >= MOST {
-            self.executions.clear();
-        }
+        let is_new = |told: &Told| now.saturating_duration_since(told.since) < WHILE;
+        let keeps_new = self.executions.values().filter(|told| is_new(told)).count() < MOST;
+        let names = &mut self.names;
+        self.executions.retain(|(name, _), told| {
+            let stays = keeps_new && is_new(told);
+            if !stays {
+                // Nobody is forgotten in the count.
+                let all = names.entry(*name).or_insert_with(|| Told::new(now));
+                all.unsaid += told.unsaid;
+            }
+            stays
+        });
     }
 }
 

@@ -1,6 +1,12 @@
 //! Texts of others, bounded.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
+
+/// How long a word may be, in bytes as JSON writes them.
+const WORD: usize = 48;
 
 /// How long a name may be, in bytes as JSON writes them: every execution's name fits.
 const NAME: usize = 128;
@@ -13,7 +19,27 @@ const SENTENCE: usize = 400;
 #[serde(transparent)]
 pub struct Text(Box<str>);
 
+impl JsonSchema for Text {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Text".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "maxLength": SENTENCE})
+    }
+}
+
 impl Text {
+    /// A word or two, of 48 bytes at most.
+    #[must_use]
+    pub fn word(text: &str) -> Self {
+        Self::cut(text, WORD)
+    }
+
     /// A name, of 128 bytes at most.
     #[must_use]
     pub fn name(text: &str) -> Self {

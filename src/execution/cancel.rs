@@ -65,7 +65,7 @@ impl CancelRequest {
         // Never closed.
         let _turn = self.turns.acquire().await;
         if let Err(error) = self.canceller.cancel().await {
-            tracing::warn!(session_id = self.session.0, %error, "cancel request failed");
+            tracing::warn!(event = "cancel.failed", session_id = self.session.0, %error, "cancel request failed");
         }
     }
 }

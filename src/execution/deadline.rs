@@ -8,8 +8,10 @@ use crate::pool::ExecutionNumber;
 use crate::protocol::message::{Report, Severity, SqlState, seconds};
 use crate::protocol::startup::ExecutionId;
 use crate::session::Session;
+use crate::story::{Span, What};
 
 use super::executions::Inner;
+use super::telling::{few, heartbeat};
 use super::{Executions, View};
 
 impl Executions {
@@ -46,7 +48,9 @@ impl Executions {
         let number = {
             let mut inner = self.inner.lock();
             let number = inner.registry.find(id)?;
-            inner.registry.heartbeat(number, extend, Instant::now());
+            let now = Instant::now();
+            inner.registry.heartbeat(number, extend, now);
+            inner.tell(number, heartbeat(), now);
             self.rescheduled(&mut inner);
             number
         };
@@ -75,6 +79,11 @@ impl Executions {
         let room = inner.rooms.get(&number);
         let sessions: Vec<Arc<Session>> =
             room.map_or_else(Vec::new, |room| room.sessions.values().cloned().collect());
+        let near = What::DeadlineNear {
+            left: Span::of(left),
+            sessions: few(sessions.len()),
+        };
+        inner.tell(number, near, now);
         drop(inner);
         let report = warning(&id, left);
         let event = Event::ExecutionDeadlineNear {

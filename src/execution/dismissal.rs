@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::pool::PoolId;
 use crate::server::Backend;
 use crate::session::{Ending, Session, SessionId, Snapshot};
+use crate::story::What;
 
 use super::Executions;
 
@@ -48,6 +49,7 @@ impl Executions {
         let session = self.sessions().get(id)?;
         let before = session.snapshot(Instant::now());
         let departure = self.departure(&session);
+        session.tell(What::Dismissed);
         session.end(ending(&session));
         drop(session);
         let (tell, told) = oneshot::channel();

@@ -13,6 +13,7 @@ use crate::pool::{ExecutionNumber, Lender, PoolId, PoolLimits, UpstreamNumber};
 use crate::protocol::startup::ExecutionId;
 use crate::server::Backend;
 use crate::session::{GraceGiver, Session, SessionId, Table, Totals};
+use crate::story::{Recorder, What, Word};
 use crate::telemetry::Traces;
 
 use super::cancel::Cancellers;
@@ -96,7 +97,9 @@ pub(super) struct Room {
     /// What sessions did that have left.
     pub(super) totals: Totals,
     pub(super) labels: BTreeMap<String, String>,
-    limits: Option<PoolLimits>,
+    pub(super) limits: Option<PoolLimits>,
+    /// What has happened.
+    pub(super) recorder: Arc<Recorder>,
     /// Told when a session has left.
     pub(super) left: Arc<Notify>,
     /// How long running queries may go on at its end.
@@ -214,7 +217,7 @@ impl Executions {
         let executions = inner.registry.counts();
         Ever {
             sessions_opened: sessions.opened,
-            sessions_closed: sessions.closed,
+            sessions_closed: sessions.closed(),
             executions_begun: executions.begun(),
             executions_ended: executions.over(),
         }
@@ -260,7 +263,7 @@ impl Executions {
             Some(id) => inner.registry.join(id, now),
             None => inner.registry.join_untagged(now),
         }?;
-        inner.rooms.entry(number).or_default();
+        inner.room(number);
         self.rescheduled(&mut inner);
         let run = inner.registry.get(number);
         let began = run
@@ -286,13 +289,16 @@ impl Executions {
         let created = inner.registry.create(id, request.deadline, now)?;
         let (Created::New(number) | Created::Adopted(number)) = created;
         self.rescheduled(&mut inner);
-        let room = inner.rooms.entry(number).or_default();
+        let room = inner.room(number);
         room.labels.extend(request.labels);
         if request.limits.is_some() {
             room.limits = request.limits;
             for pool in &room.pools {
                 self.lender.admit(*pool, request.limits);
             }
+        }
+        if let Created::Adopted(_) = created {
+            inner.tell_adopted(number, now);
         }
         let run = inner.registry.get(number);
         let began = run.map(|run| match created {
@@ -322,7 +328,10 @@ impl Executions {
         let mut inner = self.inner.lock();
         let number = inner.registry.find(id)?;
         let held = inner.registry.hold_opened(number);
-        let told = inner.rooms.entry(number).or_default().ended.subscribe();
+        let told = inner.room(number).ended.subscribe();
+        if held {
+            inner.tell_holds(number, true, Instant::now());
+        }
         held.then(|| Hold::new(Arc::clone(self), number, told))
     }
 
@@ -367,8 +376,9 @@ impl Executions {
         let (told, begun, grace) = {
             let mut inner = self.inner.lock();
             let grace = grace.unwrap_or(inner.grace);
-            let told = inner.rooms.entry(number).or_default().ended.subscribe();
-            let begun = inner.registry.end(number, reason, text, Instant::now());
+            let told = inner.room(number).ended.subscribe();
+            let now = Instant::now();
+            let begun = inner.registry.end(number, reason, text, now);
             if !begun && inner.registry.get(number).is_none() {
                 inner.rooms.remove(&number);
                 return None;
@@ -376,6 +386,10 @@ impl Executions {
             if !begun && let Some(room) = inner.rooms.get(&number) {
                 // One that has begun may be hurried.
                 room.grace.give(grace);
+            }
+            if begun {
+                let reason = Word::of(reason.as_str());
+                inner.tell(number, What::Ending { reason }, now);
             }
             (told, begun, grace)
         };
@@ -426,8 +440,13 @@ impl Executions {
                 room.sessions.remove(&session.id());
                 room.totals += session.totals(now);
                 room.left.notify_waiters();
+                session.tell_left(now);
             }
             let ended = inner.registry.left(number, now);
+            if let Some(reason) = ended {
+                let reason = Word::of(reason.as_str());
+                inner.tell(number, What::Ending { reason }, now);
+            }
             self.rescheduled(&mut inner);
             ended
         };

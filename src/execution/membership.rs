@@ -65,6 +65,7 @@ impl Membership {
         }
         let ending = inner.registry.ending_reason(self.number);
         if let Some(room) = inner.rooms.get_mut(&self.number) {
+            session.tells(Arc::clone(&room.recorder));
             room.sessions.insert(session.id(), Arc::clone(session));
         }
         drop(inner);
@@ -138,7 +139,9 @@ impl Drop for Hold {
         let (executions, number) = (Arc::clone(&self.executions), self.number);
         self.executions.runtime.spawn(async move {
             let mut inner = executions.inner.lock();
-            inner.registry.hold_closed(number, Instant::now());
+            let now = Instant::now();
+            inner.registry.hold_closed(number, now);
+            inner.tell_holds(number, false, now);
             executions.rescheduled(&mut inner);
         });
     }

@@ -11,6 +11,7 @@
 //! | [`teardown`] | how one ends |
 //! | [`maintenance`] | what is done about what an end has left behind |
 //! | [`cancel`] [`dismissal`] | how a session is cancelled, and how a single one ends |
+//! | `telling` | what happens in one, as its recorder keeps it |
 //! | [`cleanup`] [`tidying`] | whom an emergency cleanup ends, and how it does |
 //! | `traced` | the span of one |
 //! | [`view`] | how they are shown |
@@ -36,6 +37,7 @@ pub mod resources;
 pub mod rules;
 pub mod run;
 pub mod teardown;
+mod telling;
 pub mod tidying;
 mod traced;
 pub mod view;
@@ -53,4 +55,4 @@ pub use resources::{Registered, ResourceCounts, ResourceId, ResourceKind};
 pub use rules::{Rules, Untagged};
 pub use run::{Kind, Remains, Run, State, Summary};
 pub use teardown::Ended;
-pub use view::{PoolView, View};
+pub use view::{Large, PoolView, View};

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::events::{Event, Seconds, Text, Unsaid};
 use crate::protocol::startup::ExecutionId;
+use crate::story::{What, Word};
 
 use super::executions::Inner;
 use super::resources::Full;
@@ -31,9 +33,12 @@ impl Executions {
     ) -> Option<Result<Registered, Full>> {
         let mut inner = self.inner.lock();
         let number = inner.registry.find(id)?;
-        let registered = inner
-            .resources
-            .register(number, kind, name, ttl, Instant::now());
+        let now = Instant::now();
+        let registered = inner.resources.register(number, kind, name, ttl, now);
+        if registered.is_ok() {
+            let kind = Word::of(kind.as_str());
+            inner.tell(number, What::ResourceRegistered { kind, count: 1 }, now);
+        }
         self.rescheduled(&mut inner);
         Some(registered)
     }
@@ -48,7 +53,12 @@ impl Executions {
         }
         // A number is given once: it can only be of one of them.
         let mut numbers = active.into_iter().chain(ending);
-        Some(numbers.any(|number| inner.resources.release(number, resource)))
+        let of = numbers.find(|number| inner.resources.release(*number, resource));
+        if let Some(number) = of {
+            let released = What::ResourceReleased { count: 1 };
+            inner.tell(number, released, Instant::now());
+        }
+        Some(of.is_some())
     }
 
     /// What is registered with the active execution of that name, or else with the one that is ending.
@@ -72,18 +82,38 @@ impl Executions {
     pub(super) fn expire_resources(&self, now: Instant) {
         let mut inner = self.inner.lock();
         let gone = inner.resources.expire(now);
+        for (number, one) in &gone {
+            let kind = Word::of(one.kind.as_str());
+            inner.tell(*number, What::ResourceExpired { kind, count: 1 }, now);
+        }
         let id = |number| inner.registry.get(number).map(|run| run.id.clone());
         let gone: Vec<_> = gone.into_iter().map(|(at, one)| (id(at), one)).collect();
         drop(inner);
         for (id, one) in gone {
-            tracing::info!(
-                event = "resource.expired",
-                execution_id = id.as_ref().map(ExecutionId::as_str),
-                kind = one.kind.as_str(),
-                name = one.name,
-                age_seconds = one.age.as_secs_f64(),
-                "a resource was not released within its ttl, and is forgotten"
-            );
+            let id = id.as_ref().map(ExecutionId::as_str);
+            let event = Event::ResourceExpired {
+                execution_id: id.map(Text::name),
+                kind: Text::word(one.kind.as_str()),
+                name: Text::sentence(&one.name),
+                age_seconds: Seconds(one.age),
+                unsaid: 0,
+            };
+            if let Some(unsaid) = self.events().line(event.name(), id) {
+                log_expired(&event, id, &one, unsaid);
+            }
+            self.events().tell(event);
         }
     }
+}
+
+fn log_expired(event: &Event, id: Option<&str>, one: &Registered, unsaid: Unsaid) {
+    tracing::info!(
+        event = event.name(),
+        execution_id = id,
+        kind = one.kind.as_str(),
+        name = one.name,
+        age_seconds = one.age.as_secs_f64(),
+        unsaid,
+        "a resource was not released within its ttl, and is forgotten"
+    );
 }

@@ -7,13 +7,17 @@ use super::{
 };
 use crate::pool::ExecutionNumber;
 use crate::protocol::startup::ExecutionId;
+use crate::story::Story;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How many names that have ended are refused at most, the oldest forgotten first.
 pub const MAX_TOMBSTONES: usize = 65_536;
 /// How many ended generations are kept as summaries.
 pub const MAX_SUMMARIES: usize = 256;
+/// How much room the stories of those may take that ended badly, in bytes, the oldest forgotten first.
+pub const MAX_STORIES: usize = 4 * 1024 * 1024;
 
 /// What a request for an execution came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,6 +243,7 @@ impl Registry {
             ended: now,
             sessions: run.joined,
             remains,
+            story: None,
         };
         self.runs.remove(&number);
         self.counts.transition(Stage::Ending, Stage::Ended(reason));
@@ -247,6 +252,22 @@ impl Registry {
         }
         self.summaries.push_back(summary.clone());
         Some(summary)
+    }
+
+    /// Keeps a story with the summary that was made last.
+    pub fn remember(&mut self, story: Story) {
+        let Some(summary) = self.summaries.back_mut() else {
+            return;
+        };
+        summary.story = Some(Arc::new(story));
+        let mut room = MAX_STORIES;
+        for summary in self.summaries.iter_mut().rev() {
+            let size = summary.story.as_ref().map_or(0, |story| story.size());
+            match room.checked_sub(size) {
+                Some(left) => room = left,
+                None => (room, summary.story) = (0, None),
+            }
+        }
     }
 
     /// What time alone ends by now, earliest first; each is to be given to [`Registry::end`].

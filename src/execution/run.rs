@@ -4,6 +4,8 @@ use super::{Reason, ReasonText, ResourceCounts, Rules};
 use crate::events::{Event, Seconds, Text};
 use crate::protocol::startup::ExecutionId;
 use crate::session::Totals;
+use crate::story::Story;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How much of its time has passed when the sessions of an execution are warned.
@@ -155,6 +157,26 @@ pub struct Summary {
     pub sessions: u64,
     /// What its connections were used for, and what was still there.
     pub remains: Remains,
+    /// What happened, if it ended badly, and as long as there is room for it.
+    pub story: Option<Arc<Story>>,
+}
+
+impl Summary {
+    /// Whether somebody may want to know how it came to its end: nobody meant it to end then, or
+    /// something was left or forgotten, or a session got nothing or was ended by somebody else.
+    #[must_use]
+    pub fn ended_badly(&self) -> bool {
+        let unmeant = match self.reason {
+            Reason::HoldLost | Reason::Deadline | Reason::Cleanup => true,
+            Reason::Deleted | Reason::Shutdown | Reason::Idle | Reason::SessionEnded => false,
+        };
+        let remains = &self.remains;
+        unmeant
+            || remains.leftovers > 0
+            || remains.resources.total() > 0
+            || remains.totals.leaks > 0
+            || remains.is_troubled
+    }
 }
 
 /// What is known of a generation only when its last server connection is gone.
@@ -168,4 +190,7 @@ pub struct Remains {
     pub leftovers: usize,
     /// Resources that were still registered.
     pub resources: ResourceCounts,
+    /// Whether a session waited in vain, or was cancelled or ended on its own by somebody else, or force
+    /// was used at the end.
+    pub is_troubled: bool,
 }

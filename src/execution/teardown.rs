@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::events::{Event, Seconds, Text};
+use crate::events::{Event, Events, Seconds, Text};
+use crate::metrics::Close;
 use crate::pool::{ExecutionNumber, PoolId, UpstreamNumber};
 use crate::protocol::message::{Report, Severity, SqlState};
 use crate::protocol::startup::ExecutionId;
 use crate::server::Backend;
 use crate::session::{Ending, Grace};
+use crate::story::What;
 
-use super::{Executions, Reason, Registered, Remains, Summary};
+use super::telling::few;
+use super::{Executions, Reason, ReasonText, Registered, Remains, Summary};
 
 /// When backends are ended by force that have not gone by themselves: one that is blocked in
 /// sending to its client looks at no cancel request.
@@ -50,7 +53,11 @@ pub(super) fn ending(id: &ExecutionId, reason: Reason, grace: Grace) -> Ending {
         format!("execpool: execution {id} has ended: {reason}"),
     )
     .with_hint("Its connections are closed. Connect with another execution id.");
-    Ending { report, grace }
+    Ending {
+        report,
+        grace,
+        cause: Close::Execution,
+    }
 }
 
 impl Executions {
@@ -67,7 +74,7 @@ impl Executions {
         let executions = Arc::clone(self);
         self.runtime.spawn(async move {
             let begun = Instant::now();
-            executions.wait_for_end(&pools, &grace).await;
+            executions.wait_for_end(number, &pools, &grace).await;
             executions.wait_for_farewells(number).await;
             let remaining: Vec<(UpstreamNumber, Backend)> = pools
                 .iter()
@@ -91,7 +98,7 @@ impl Executions {
         let (pools, sessions, id, grace) = {
             let mut inner = self.inner.lock();
             let id = inner.registry.get(number).map(|run| run.id.clone());
-            let room = inner.rooms.entry(number).or_default();
+            let room = inner.room(number);
             let pools: Vec<PoolId> = room.pools.iter().copied().collect();
             let sessions: Vec<_> = room.sessions.values().cloned().collect();
             (pools, sessions, id, room.grace.give(grace))
@@ -109,7 +116,7 @@ impl Executions {
     }
 
     /// Waits, with a bound, until no pool has a connection; uses force on the way.
-    async fn wait_for_end(&self, pools: &[PoolId], grace: &Grace) {
+    async fn wait_for_end(&self, number: ExecutionNumber, pools: &[PoolId], grace: &Grace) {
         let all = async {
             for pool in pools {
                 self.lender.emptied(*pool).await;
@@ -127,6 +134,10 @@ impl Executions {
         for pool in pools {
             let backends = self.lender.backends(*pool);
             if !backends.is_empty() {
+                let forced = What::Forced {
+                    backends: few(backends.len()),
+                };
+                self.inner.lock().tell(number, forced, Instant::now());
                 // Whether it could be asked shows by what remains.
                 drop((self.terminate)(pool.upstream, backends, Duration::ZERO));
             }
@@ -169,11 +180,13 @@ impl Executions {
             peak,
             leftovers: remaining.len(),
             resources: inner.resources.counts_of(number),
+            is_troubled: room.recorder.is_troubled(),
         };
         let resources = inner.resources.take(number, now);
         let Some(summary) = inner.registry.closed(number, remains, now) else {
             return;
         };
+        inner.conclude(&room.recorder, &summary, now);
         inner.leave_behind(&summary.id, &remaining);
         drop(inner);
         let remaining = remaining
@@ -189,7 +202,9 @@ impl Executions {
             room.traced.end(traces, &ended.summary);
         }
         self.tell_ended(&ended, now.saturating_duration_since(begun));
-        log_resources(&ended);
+        if let Some(event) = log_resources(&ended) {
+            self.events().tell(event);
+        }
         room.ended.send_replace(Some(Arc::new(ended)));
     }
 }
@@ -199,7 +214,7 @@ impl Executions {
     /// there may be thousands a second.
     fn tell_ended(&self, ended: &Ended, took: Duration) {
         let event = event(&ended.summary, took);
-        log(ended, event.name(), took);
+        log(ended, event.name(), took, self.events());
         if ended.summary.reason != Reason::SessionEnded {
             self.events().tell(event);
         }
@@ -227,40 +242,43 @@ fn event(summary: &Summary, took: Duration) -> Event {
     }
 }
 
-fn log(ended: &Ended, event: &'static str, took: Duration) {
-    let Summary {
-        id,
-        generation,
-        reason,
-        started,
-        ended: at,
-        sessions,
-        remains,
-        ..
-    } = &ended.summary;
-    let duration = at.saturating_duration_since(*started).as_secs_f64();
+fn log(ended: &Ended, event: &'static str, took: Duration, events: &Events) {
+    let summary = &ended.summary;
+    let remains = &summary.remains;
+    let duration = summary.ended.saturating_duration_since(summary.started);
+    // The level is a part of the line's place in the code.
+    macro_rules! tell {
+        ($level:ident, $pids:expr, $unsaid:expr, $message:literal) => {
+            tracing::$level!(
+                event,
+                execution_id = %summary.id,
+                generation = summary.generation,
+                reason = summary.reason.as_str(),
+                reason_text = summary.text.as_ref().map(ReasonText::as_str),
+                duration_seconds = duration.as_secs_f64(),
+                teardown_seconds = took.as_secs_f64(),
+                sessions = summary.sessions,
+                queries = remains.totals.queries,
+                held_seconds = remains.totals.held.total().as_secs_f64(),
+                active_seconds = remains.totals.held.active.as_secs_f64(),
+                peak_connections = remains.peak,
+                leftovers = remains.leftovers,
+                remaining_pids = $pids,
+                unsaid = $unsaid,
+                $message
+            )
+        };
+    }
     if ended.is_complete() {
-        tracing::info!(
-            event,
-            execution_id = %id,
-            generation,
-            reason = reason.as_str(),
-            duration_seconds = duration,
-            teardown_seconds = took.as_secs_f64(),
-            sessions,
-            queries = remains.totals.queries,
-            held_seconds = remains.totals.held.total().as_secs_f64(),
-            active_seconds = remains.totals.held.active.as_secs_f64(),
-            peak_connections = remains.peak,
-            "execution ended"
-        );
+        if let Some(unsaid) = events.line(event, None) {
+            tell!(info, None::<&str>, unsaid, "execution ended");
+        }
     } else {
-        tracing::warn!(
-            event,
-            execution_id = %id,
-            generation,
-            reason = reason.as_str(),
-            remaining_pids = ?ended.remaining,
+        let pids = format!("{:?}", ended.remaining);
+        tell!(
+            warn,
+            pids,
+            None::<u64>,
             "execution ended, but backends of it are still there; the maintenance pass ends them"
         );
     }
@@ -269,19 +287,27 @@ fn log(ended: &Ended, event: &'static str, took: Duration) {
 /// How many resources are named that were left.
 const NAMED: usize = 20;
 
-/// Says what the app has left registered.
-fn log_resources(ended: &Ended) {
+/// Says what the app has left registered. Answers it as an event.
+fn log_resources(ended: &Ended) -> Option<Event> {
     if ended.resources.is_empty() {
-        return;
+        return None;
     }
     let named = ended.resources.iter().take(NAMED);
     let names = named.map(|one| format!("{} {}", one.kind.as_str(), one.name));
+    let names = names.collect::<Vec<_>>().join(", ");
+    let event = Event::ExecutionResourcesLeft {
+        execution_id: Text::name(ended.summary.id.as_str()),
+        generation: ended.summary.generation,
+        count: ended.resources.len() as u64,
+        resources: Text::sentence(&names),
+    };
     tracing::warn!(
-        event = "execution.resources_left",
+        event = event.name(),
         execution_id = %ended.summary.id,
         generation = ended.summary.generation,
         count = ended.resources.len(),
-        resources = names.collect::<Vec<_>>().join(", "),
+        resources = names,
         "execution ended with resources that were not released: the app is to close them"
     );
+    Some(event)
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::events::{Event, Seconds, Text};
+use crate::metrics::Close;
 use crate::protocol::message::{Report, Severity, SqlState, seconds};
 use crate::session::{Ending, Grace, SessionId, Snapshot};
 
@@ -69,7 +71,7 @@ impl Executions {
                 true => executions.rehearsed(&order.scope),
                 false => executions.cleaned(&order.scope).await,
             };
-            log(&cleaned, &order);
+            executions.events().tell(log(&cleaned, &order));
             // Whoever asked may have gone: it is done all the same.
             let _ = tell.send(cleaned);
         });
@@ -176,7 +178,7 @@ impl Executions {
             let snapshot = session.snapshot(Instant::now());
             departures.push(self.departure(&session));
             session.reclaim(ending(&snapshot, *why, waiting));
-            log_reclaimed(&snapshot, *why);
+            self.events().tell(log_reclaimed(&snapshot, *why));
             let closed = Closed::Session(Box::new(snapshot), *why);
             cleaned.closed.push(closed);
         }
@@ -211,15 +213,27 @@ fn ending(session: &Snapshot, why: Why, waiting: usize) -> Ending {
     let hint =
         "Close connections, and end transactions, before waiting for anything but the database.";
     Ending {
+        cause: Close::Cleanup,
         report: Report::new(Severity::Fatal, SqlState::ADMIN_SHUTDOWN, message).with_hint(hint),
         grace: Grace::none(),
     }
 }
 
-fn log_reclaimed(session: &Snapshot, why: Why) {
+fn log_reclaimed(session: &Snapshot, why: Why) -> Event {
     let identity = &session.identity;
+    let event = Event::SessionReclaimed {
+        session_id: session.id.0,
+        execution_id: Text::name(identity.execution.as_str()),
+        upstream: Text::word(&identity.upstream),
+        why: Text::word(why.as_str()),
+        idle_for_seconds: session.idle_for.map(Seconds),
+        server_pid: session.server_pid,
+        caller: identity.caller.as_deref().map(Text::name),
+        application_name: identity.application_name.as_deref().map(Text::word),
+        unsaid: 0,
+    };
     tracing::warn!(
-        event = "session.reclaimed",
+        event = event.name(),
         session_id = session.id.0,
         execution_id = %identity.execution,
         upstream = &*identity.upstream,
@@ -230,16 +244,27 @@ fn log_reclaimed(session: &Snapshot, why: Why) {
         application_name = identity.application_name.as_deref(),
         "a session is ended to make room"
     );
+    event
 }
 
-fn log(cleaned: &Cleaned, order: &Order) {
+fn log(cleaned: &Cleaned, order: &Order) -> Event {
+    let execution = match &order.scope {
+        Scope::All => None,
+        Scope::Execution(id) => Some(id.as_str()),
+    };
+    let event = Event::Cleanup {
+        dry_run: order.dry_run,
+        execution_id: execution.map(Text::name),
+        closed: cleaned.closed.len() as u64,
+        waited: cleaned.waited as u64,
+        waiting: cleaned.waiting as u64,
+        spared: cleaned.spared as u64,
+        remaining: cleaned.remaining.len() as u64,
+    };
     tracing::info!(
-        event = "cleanup",
+        event = event.name(),
         dry_run = order.dry_run,
-        execution_id = match &order.scope {
-            Scope::All => None,
-            Scope::Execution(id) => Some(id.as_str()),
-        },
+        execution_id = execution,
         closed = cleaned.closed.len(),
         waited = cleaned.waited,
         waiting = cleaned.waiting,
@@ -247,4 +272,5 @@ fn log(cleaned: &Cleaned, order: &Order) {
         remaining = cleaned.remaining.len(),
         "emergency cleanup"
     );
+    event
 }

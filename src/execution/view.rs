@@ -61,6 +61,17 @@ pub struct PoolView {
     pub pids: Vec<i32>,
 }
 
+/// One of the executions with most connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Large {
+    /// Its name.
+    pub id: ExecutionId,
+    /// Its server connections.
+    pub connections: usize,
+    /// How long its sessions have held any, in all.
+    pub held: Duration,
+}
+
 impl Executions {
     /// All that have not ended, the oldest first.
     #[must_use]
@@ -123,6 +134,42 @@ impl Executions {
         let mut summaries: Vec<Summary> = inner.registry.summaries().cloned().collect();
         summaries.reverse();
         summaries
+    }
+
+    /// The names of the upstreams, by their numbers.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<Arc<str>> {
+        let inner = self.inner.lock();
+        let all = inner.upstreams.iter();
+        all.map(|upstream| Arc::clone(&upstream.name)).collect()
+    }
+
+    /// The `most` executions with most connections, the largest first; none of those without any.
+    #[must_use]
+    pub fn largest(&self, most: usize) -> Vec<Large> {
+        if most == 0 {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let inner = self.inner.lock();
+        let open = |pool: &PoolId| self.lender.counts(*pool).map_or(0, |counts| counts.open());
+        let rooms = inner.rooms.iter();
+        let sizes = rooms.map(|(number, room)| (room.pools.iter().map(open).sum(), *number));
+        let mut sizes: Vec<(usize, ExecutionNumber)> =
+            sizes.filter(|(size, _)| *size > 0).collect();
+        // Of two like ones the older.
+        sizes.sort_by_key(|(size, number)| (std::cmp::Reverse(*size), *number));
+        sizes.truncate(most);
+        let large = sizes.into_iter().filter_map(|(connections, number)| {
+            let held = inner.rooms.get(&number)?.totals(now).held.total();
+            let id = inner.registry.get(number)?.id.clone();
+            Some(Large {
+                id,
+                connections,
+                held,
+            })
+        });
+        large.collect()
     }
 
     /// How many there are and were.

@@ -34,15 +34,22 @@ impl Door for TcpListener {
     }
 }
 
+/// After how many tries that is said again: ten seconds.
+const AGAIN: u64 = 50;
+
 /// The next connection. Where the system has no descriptor left, that is said and tried again
 /// after a pause: connections wait in the socket's backlog meanwhile. Cancel safe.
 pub async fn accept<D: Door>(door: &D) -> D::Stream {
+    let mut failed = 0_u64;
     loop {
         match door.next().await {
             Ok(stream) => return stream,
             Err(error) if is_of_that_connection(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "cannot accept connections; trying again");
+                if failed.is_multiple_of(AGAIN) {
+                    tracing::error!(event = "listener.no_accept", %error, failed, "cannot accept connections; trying again");
+                }
+                failed += 1;
                 tokio::time::sleep(PAUSE).await;
             }
         }

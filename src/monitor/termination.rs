@@ -40,6 +40,7 @@ impl Question for Terminate<'_> {
         let elsewhere = self.backends.len() - pids.len();
         if elsewhere > 0 {
             tracing::warn!(
+                event = "backends.elsewhere",
                 elsewhere,
                 "backends are on another server than the one that is asked; they are not signalled"
             );

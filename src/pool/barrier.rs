@@ -66,7 +66,7 @@ impl Canceller {
     /// The server could not be reached, or the connection broke.
     pub async fn cancel(&self) -> Result<Cancelled, ConnectError> {
         let Some(_under_way) = self.begin() else {
-            tracing::debug!(pid = self.pid, "cancel request is too late");
+            tracing::debug!(server_pid = self.pid, "cancel request is too late");
             return Ok(Cancelled::TooLate);
         };
         let (tls, way) = &self.way;
@@ -92,7 +92,11 @@ impl Canceller {
         self.requests.send_modify(|requests| {
             if let Requests::Taken { under_way } = *requests {
                 if under_way > 0 {
-                    tracing::debug!(pid = self.pid, under_way, "waits for cancel requests");
+                    tracing::debug!(
+                        server_pid = self.pid,
+                        under_way,
+                        "waits for cancel requests"
+                    );
                 }
                 *requests = Requests::Refused { under_way };
             }

@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::time::error::Elapsed;
+
+use crate::metrics::{Class, Phase};
+use crate::server::connection::Unclean;
 use crate::server::{Address, Connection};
 
 use super::PoolId;
@@ -26,6 +30,40 @@ pub struct Checkout {
     key: Arc<Key>,
     held: Held,
     canceller: Option<Canceller>,
+}
+
+/// How a server connection came back: a closed set, fit for counting by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// It was reset, and can be lent again.
+    Clean,
+    /// The same, and a transaction that was open was rolled back.
+    RolledBack,
+    /// It could not be reset in time or at all, and was closed.
+    ResetFailed,
+    /// It was closed, as it was not fit to be lent again.
+    Closed,
+}
+
+impl Returned {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Clean,
+        Self::RolledBack,
+        Self::ResetFailed,
+        Self::Closed,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::RolledBack => "rolled_back",
+            Self::ResetFailed => "reset_failed",
+            Self::Closed => "closed",
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -111,7 +149,9 @@ impl Checkout {
             return false;
         };
         let ping = tokio::time::timeout(target.connect_timeout, connection.ping());
-        let answered = matches!(ping.await, Ok(Ok(())));
+        let answer = ping.await;
+        self.counted(Phase::Ping, &answer);
+        let answered = matches!(answer, Ok(Ok(())));
         if answered {
             self.cleaned();
         }
@@ -145,7 +185,8 @@ impl Checkout {
 
     /// Sees cancel requests through, cleans the connection and returns it; one for which
     /// either takes over 5 s is closed, and so is a used one that nothing cleans. Dropping the future closes it as well.
-    pub async fn give_back(mut self) {
+    /// Answers what became of it.
+    pub async fn give_back(mut self) -> Returned {
         if let Some(canceller) = &self.canceller
             && !canceller.settle(CLEANING).await
         {
@@ -155,6 +196,8 @@ impl Checkout {
         if self.held.connection().is_some_and(is_unfit) {
             return self.discard();
         }
+        let is_open = |connection: &Connection| connection.status() != b'I';
+        let was_open = self.held.connection().is_some_and(is_open);
         if let Held::Used(place) = &mut self.held
             && let Some(connection) = place.connection.as_mut()
         {
@@ -162,10 +205,26 @@ impl Checkout {
                 return self.discard();
             };
             let cleaned = tokio::time::timeout(CLEANING, connection.clean(reset)).await;
-            if matches!(cleaned, Ok(Ok(()))) {
-                self.cleaned();
+            self.counted(Phase::Reset, &cleaned);
+            if !matches!(cleaned, Ok(Ok(()))) {
+                return Returned::ResetFailed;
             }
+            self.cleaned();
         }
+        match was_open {
+            true => Returned::RolledBack,
+            false => Returned::Clean,
+        }
+    }
+
+    /// Counts what has failed.
+    fn counted(&self, phase: Phase, answer: &Result<Result<(), Unclean>, Elapsed>) {
+        let class = match answer {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.class(),
+            Err(_) => Class::CONNECTION,
+        };
+        self.lender.counters.failed(phase, class);
     }
 
     /// Where its server listens.
@@ -183,9 +242,10 @@ impl Checkout {
     }
 
     /// Closes the connection instead of returning it.
-    pub fn discard(mut self) {
+    pub fn discard(mut self) -> Returned {
         // Counts as used, so the drop closes it.
         self.connection();
+        Returned::Closed
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the lender does outside its lock, each in a task of its own: dials and goodbyes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::metrics::Class;
 use crate::server::{ConnectError, Connection};
 
 use super::dialer::Slot;
@@ -39,10 +40,19 @@ impl Lender {
                 shut.await;
                 tokio::time::sleep(ABANDONED).await;
             };
+            let timings = lender.timings(pool.upstream);
+            let begun = timings.map(|timings| (timings, Instant::now()));
             let dialled = tokio::select! {
                 dialled = store.dedicated_connection() => Some(dialled),
                 () = abandoned => None,
             };
+            if let (Some((timings, begun)), Some(Ok(_))) = (begun, &dialled) {
+                timings.created(begun.elapsed());
+            }
+            if let Some(Err(error)) = &dialled {
+                let class = Class::of(error.sqlstate().as_str());
+                lender.counters.failed(error.phase(), class);
+            }
             match dialled {
                 Some(Ok(slot)) => lender.opened(pool, key, &store, Slot { epoch, ..slot }),
                 Some(Err(error)) if error.is_limited_by_database() => {
@@ -102,7 +112,7 @@ impl Lender {
                 .told_plain
                 .insert((pool.upstream, error.hint()))
         {
-            tracing::warn!(%error, "connections go without TLS, as sslmode=prefer allows for it");
+            tracing::warn!(event = "tls.none", %error, "connections go without TLS, as sslmode=prefer allows for it");
         }
     }
 
@@ -123,9 +133,9 @@ impl Lender {
                             upstream,
                         } = pool;
                         tracing::debug!(
-                            execution = execution.0,
-                            upstream = upstream.0,
-                            pid = backend.map(|backend| backend.pid),
+                            execution_number = execution.0,
+                            upstream_number = upstream.0,
+                            server_pid = backend.map(|backend| backend.pid),
                             "opened"
                         );
                         let away = inner.reaches.reached(upstream);

@@ -19,7 +19,7 @@ mod tests;
 use super::{ExecutionNumber, KeyId, Limit, PoolId, PoolLimits, UpstreamNumber, WaiterId};
 use crate::budget::{Budget, Turns};
 use away::Look;
-pub use members::Counts;
+pub use members::{Counts, Flow};
 use members::{Door, Members, Phase, Waiting, Wants};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -86,6 +86,8 @@ pub struct Gate {
     owed: Vec<ExecutionNumber>,
     pools: BTreeMap<PoolId, Members>,
     waiters: HashMap<WaiterId, (PoolId, u64)>,
+    /// By the numbers of upstreams, as far as they were used.
+    flows: Vec<Flow>,
     /// Idle connections by stamp, the longest idle first.
     idle: BTreeMap<u64, (PoolId, KeyId)>,
     /// Keys whose connections are not kept: see [`Gate::retire`].
@@ -107,6 +109,7 @@ impl Gate {
             owed: Vec::new(),
             pools: BTreeMap::new(),
             waiters: HashMap::new(),
+            flows: Vec::new(),
             idle: BTreeMap::new(),
             retired: HashSet::new(),
             away: HashMap::new(),
@@ -123,6 +126,20 @@ impl Gate {
     /// A pool's counts; none for one that is not known.
     pub fn counts(&self, pool: PoolId) -> Option<Counts> {
         self.pools.get(&pool).map(|members| members.counts)
+    }
+
+    /// What goes on at each upstream, by its number, as far as they were used.
+    pub fn flows(&self) -> &[Flow] {
+        &self.flows
+    }
+
+    /// That of one of them.
+    fn flow(&mut self, pool: PoolId) -> &mut Flow {
+        let place = pool.upstream.0 as usize;
+        if self.flows.len() <= place {
+            self.flows.resize(place + 1, Flow::default());
+        }
+        &mut self.flows[place]
     }
 
     /// A pool's limits; none for one that is not known, or without limits.
@@ -298,6 +315,7 @@ impl Gate {
             _ => return vec![Decision::Refuse { waiter }],
         }
         self.waiters.insert(waiter, (pool, place));
+        self.flow(pool).waiting += 1;
         self.turns.join(pool.execution);
         self.settle(&mut None, Vec::new())
     }
@@ -477,6 +495,7 @@ impl Gate {
         let Some((pool, place)) = self.waiters.remove(&waiter) else {
             return;
         };
+        self.flow(pool).waiting -= 1;
         if let Some(members) = self.pools.get_mut(&pool) {
             members.queue.remove(&place);
         }
@@ -509,6 +528,10 @@ impl Gate {
         members.counts.shift(from, to);
         members.peak = members.peak.max(members.counts.staying());
         self.budget.recount(from.weight(), to.weight());
+        self.flow(pool).counts.shift(from, to);
+        let Some(members) = self.pools.get_mut(&pool) else {
+            return;
+        };
         match from {
             Phase::Connecting => count_down(&mut members.dials, key),
             Phase::Idle => {
@@ -558,6 +581,19 @@ impl Gate {
             && self.budget.closing() == sum(|counts| counts.closing)
             && self.idle.len() == sum(|counts| counts.idle)
             && self.waiters.len() == waiting
+            && self.flows.iter().map(|flow| flow.waiting).sum::<usize>() == waiting
+            && self
+                .flows
+                .iter()
+                .map(|flow| flow.counts.lent)
+                .sum::<usize>()
+                == sum(|c| c.lent)
+            && self
+                .flows
+                .iter()
+                .map(|flow| flow.counts.idle)
+                .sum::<usize>()
+                == sum(|c| c.idle)
             && self.pools.values().all(|members| {
                 members.dials.values().sum::<usize>() == members.counts.connecting
                     && members.idle.values().map(|s| s.len()).sum::<usize>() == members.counts.idle

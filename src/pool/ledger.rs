@@ -3,13 +3,14 @@
 //! What a decision of the gate's changes here is done at once; what takes time, dials and
 //! goodbyes, is left in [`After`] for when the lock is free.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::budget::Budget;
+use crate::metrics::Timings;
 use crate::server::{Backend, ConnectError, Connection};
 
 use super::checkout::Checkout;
@@ -18,7 +19,7 @@ use super::key::{Key, KeySpec, Keys};
 use super::lender::{Lender, Refused};
 use super::pause::Pause;
 use super::reach::Reaches;
-use super::shortage::Queue;
+use super::shortage::{Limit, Pressure, Queue};
 use super::stock::{Stock, Store, slot_out, taken_out};
 use super::{KeyId, PoolId, Target, UpstreamNumber, WaiterId};
 
@@ -38,8 +39,14 @@ pub(super) struct Ledger {
     pub(super) names: Vec<Arc<str>>,
     /// How many connections the database takes, as it was last told; none: as many as are wanted.
     pub(super) told_limit: Option<usize>,
+    /// How many have waited in vain.
+    pub(super) timeouts: BTreeMap<UpstreamNumber, u64>,
+    /// By the numbers of upstreams; empty where nobody wants to know how long things take.
+    pub(super) timings: Vec<Arc<Timings>>,
     /// Of which upstreams it was said, and why, that connections go without TLS.
     pub(super) told_plain: BTreeSet<(UpstreamNumber, &'static str)>,
+    /// Budget waits that were in vain.
+    pub(super) timed_out: u64,
 }
 
 /// Who waits for a checkout.
@@ -86,7 +93,10 @@ impl Ledger {
             reaches: Reaches::default(),
             names: Vec::new(),
             told_limit: None,
+            timeouts: BTreeMap::new(),
+            timings: Vec::new(),
             told_plain: BTreeSet::new(),
+            timed_out: 0,
         }
     }
 
@@ -107,6 +117,32 @@ impl Ledger {
                 .map(|first| self.waited(Some(first)))
                 .max()
                 .unwrap_or_default(),
+        }
+    }
+
+    /// How much the connections are in demand.
+    pub(super) fn pressure(&self) -> Pressure {
+        let mut starving = Queue::default();
+        for (first, many) in self.gate.starving_pools() {
+            starving.waiting += many;
+            starving.oldest = starving.oldest.max(self.waited(Some(first)));
+        }
+        let beyond = self.gate.firsts_beyond_pools();
+        let beyond = beyond.map(|first| self.waited(Some(first))).max();
+        Pressure {
+            budget: self.gate.budget().clone(),
+            starving,
+            oldest: beyond.unwrap_or_default(),
+            timed_out: self.timed_out,
+            is_away: self.gate.is_away_for_anybody(),
+            in_demand: self.gate.in_demand(),
+        }
+    }
+
+    /// A wait was in vain, as this limit was reached.
+    pub(super) fn waited_in_vain(&mut self, limit: Limit) {
+        if matches!(limit, Limit::Budget | Limit::Database) {
+            self.timed_out += 1;
         }
     }
 
@@ -146,7 +182,7 @@ impl Ledger {
             Decision::Refuse { waiter } => {
                 let why = failed.take().map_or(Refused::Ended, Refused::Dial);
                 if let Some(waiting) = self.waiting.remove(&waiter) {
-                    tracing::debug!(session = waiter.0, "refused");
+                    tracing::debug!(session_id = waiter.0, "refused");
                     // A waiter that has gone needs no answer.
                     let _ = waiting.answer.send(Err(why));
                 }
@@ -283,9 +319,9 @@ impl Ledger {
 /// was served before whom.
 pub(super) fn trace(pool: PoolId, waiter: WaiterId, what: &'static str) {
     tracing::debug!(
-        execution = pool.execution.0,
-        upstream = pool.upstream.0,
-        session = waiter.0,
+        execution_number = pool.execution.0,
+        upstream_number = pool.upstream.0,
+        session_id = waiter.0,
         "{what}"
     );
 }

@@ -14,15 +14,16 @@ use tokio::sync::oneshot;
 
 use crate::budget::Budget;
 use crate::events::Events;
+use crate::metrics::{Counters, Timings};
 use crate::server::{Backend, ConnectError};
 use crate::session::Gatepost;
 
 use super::checkout::Checkout;
 use super::dialer::Target;
-use super::gate::{Counts, Decision};
+use super::gate::{Counts, Decision, Flow};
 use super::key::{Key, KeySpec};
 use super::ledger::{After, Ledger, Waiter, trace};
-use super::shortage::{Queue, Shortage};
+use super::shortage::{Limit, Pressure, Queue, Shortage};
 use super::stock::{Place, taken_out};
 use super::{KeyId, PoolId, PoolLimits, UpstreamNumber, WaiterId};
 
@@ -46,6 +47,7 @@ pub struct Lender {
     pub(super) epoch: AtomicU64,
     pub(super) runtime: Handle,
     pub(super) events: Arc<Events>,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Lender {
@@ -58,7 +60,44 @@ impl Lender {
             epoch: AtomicU64::new(0),
             runtime,
             events,
+            counters: Arc::default(),
         })
+    }
+
+    /// What is counted of failures, cancels and remedies.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// How long things take is told by these from now on, given by the numbers of the upstreams; where
+    /// there are none it is not looked at.
+    pub fn time(&self, timings: Vec<Arc<Timings>>) {
+        self.ledger.lock().timings = timings;
+    }
+
+    /// How long things take at an upstream is told by these; none: nobody wants to know.
+    #[must_use]
+    pub fn timings(&self, upstream: UpstreamNumber) -> Option<Arc<Timings>> {
+        let inner = self.ledger.lock();
+        inner.timings.get(upstream.0 as usize).cloned()
+    }
+
+    /// Somebody has waited in vain, for so long as one may.
+    pub fn timed_out(&self, upstream: UpstreamNumber) {
+        *self.ledger.lock().timeouts.entry(upstream).or_default() += 1;
+    }
+
+    /// Each upstream that was used, by its number: what goes on there, and how many have waited in
+    /// vain.
+    #[must_use]
+    pub fn flows(&self) -> Vec<(Flow, u64)> {
+        let inner = self.ledger.lock();
+        let flows = (0..).map(UpstreamNumber).zip(inner.gate.flows());
+        let timeouts = |upstream| inner.timeouts.get(&upstream).copied().unwrap_or(0);
+        flows
+            .map(|(upstream, flow)| (*flow, timeouts(upstream)))
+            .collect()
     }
 
     /// The key of this spec; `target` says where one that is new leads.
@@ -217,6 +256,17 @@ impl Lender {
         (inner.gate.budget().clone(), inner.queue())
     }
 
+    /// How much the pod's connections are in demand.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        self.ledger.lock().pressure()
+    }
+
+    /// Counts a wait that has ended in vain, as this limit was reached.
+    pub fn waited_in_vain(&self, limit: Limit) {
+        self.ledger.lock().waited_in_vain(limit);
+    }
+
     /// Why somebody waits in this pool: which limit is reached, and how full all is.
     #[must_use]
     pub fn shortage(&self, pool: PoolId, waiter: WaiterId) -> Shortage {
@@ -230,6 +280,12 @@ impl Lender {
             away: inner.reaches.away(pool.upstream),
             position: inner.gate.position(waiter),
         }
+    }
+
+    /// What keeps the waiters of a pool waiting.
+    #[must_use]
+    pub fn limit(&self, pool: PoolId) -> super::Limit {
+        self.ledger.lock().gate.reached(pool)
     }
 
     /// Whether a checkout could be had at once and its connection could stay open idle: then
@@ -333,7 +389,7 @@ impl Lender {
             None,
         );
         match before {
-            Before::Dead(dead) => dead.discard(),
+            Before::Dead(dead) => drop(dead.discard()),
             Before::Early(early) => drop(early),
             Before::Nothing | Before::Query => {}
         }
@@ -435,7 +491,7 @@ impl Drop for InQueue {
         self.lender.change(
             |inner| match inner.waiting.remove(&waiter) {
                 Some(_) => {
-                    tracing::debug!(session = waiter.0, "gave up");
+                    tracing::debug!(session_id = waiter.0, "gave up");
                     inner.gate.leave(waiter)
                 }
                 None => Vec::new(),

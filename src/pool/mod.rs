@@ -19,13 +19,13 @@ pub mod shortage;
 mod stock;
 
 pub use barrier::{Cancelled, Canceller};
-pub use checkout::Checkout;
+pub use checkout::{Checkout, Returned};
 pub use dialer::{Target, Upkeep};
-pub use gate::Counts;
+pub use gate::{Counts, Flow};
 pub use key::{Key, KeySpec, Profile};
 pub use lender::{Lender, Refused};
 pub use pause::Paused;
-pub use shortage::{Limit, Queue, Shortage};
+pub use shortage::{Limit, Pressure, Queue, Shortage};
 
 /// One generation of an execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

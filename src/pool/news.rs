@@ -67,6 +67,9 @@ impl Lender {
             }
             (inner.name(upstream), effective, limit, is_news)
         };
+        if !is_news {
+            return;
+        }
         let event = Event::DatabaseLimited {
             upstream: Text::name(&name),
             budget_effective: effective as u64,
@@ -81,9 +84,7 @@ impl Lender {
             %error,
             "the database has no connection left"
         );
-        if is_news {
-            self.events.tell(event);
-        }
+        self.events.tell(event);
     }
 
     /// Tells that the database takes more than it last did, if so: a connection above that is open,

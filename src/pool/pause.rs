@@ -126,11 +126,11 @@ impl Lender {
         };
         if pause.until.is_some_and(|until| until <= now) {
             drop(inner);
-            tracing::warn!("the time of the pause is over");
             self.resume_by(By::Time);
         } else if now.saturating_duration_since(pause.reminded) >= REMIND {
             pause.reminded = now;
             tracing::warn!(
+                event = "pause.lasts",
                 paused_seconds = now.saturating_duration_since(pause.since).as_secs_f64(),
                 "still paused: nothing is lent until POST /v1/resume or `execpool resume`"
             );

@@ -1,11 +1,12 @@
 //! Why a checkout waits, as it can be told.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::budget::Budget;
 
-use super::PoolLimits;
 use super::gate::Counts;
+use super::{PoolLimits, UpstreamNumber};
 
 /// The limit that keeps a waiter waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,23 @@ pub struct Queue {
     pub waiting: usize,
     /// How long the first of them has waited.
     pub oldest: Duration,
+}
+
+/// How much the pod's connections are in demand, at one moment.
+#[derive(Debug, Clone)]
+pub struct Pressure {
+    /// The pod's connections.
+    pub budget: Budget,
+    /// Who waits for the budget alone, or for what the database leaves of it.
+    pub starving: Queue,
+    /// How long anybody has waited whom no pool's own limit keeps waiting.
+    pub oldest: Duration,
+    /// Budget waits that were in vain, since the start.
+    pub timed_out: u64,
+    /// Whether anybody waits for a database that is away.
+    pub is_away: bool,
+    /// The upstreams whose connections anybody has or waits for.
+    pub in_demand: BTreeSet<UpstreamNumber>,
 }
 
 /// How full everything is, seen from one pool.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Role, Tls};
+use crate::metrics::Class;
 use crate::protocol::message::{Fields, SqlState};
 use crate::protocol::startup::Parameters;
 
@@ -79,8 +80,13 @@ pub struct Connection {
 #[derive(Debug, thiserror::Error)]
 pub enum Unclean {
     /// The server answered the reset with an error.
-    #[error("the reset failed: {0}")]
-    Failed(String),
+    #[error("the reset failed: {} {message}", .sqlstate.as_str())]
+    Failed {
+        /// The server's SQLSTATE.
+        sqlstate: SqlState,
+        /// What it said.
+        message: String,
+    },
     /// Something came that is no answer to the reset.
     #[error("message {0:?} came in answer to the reset")]
     Unexpected(char),
@@ -90,6 +96,17 @@ pub enum Unclean {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] io::Error),
+}
+
+impl Unclean {
+    /// What it is counted as.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Failed { sqlstate, .. } => Class::of(sqlstate.as_str()),
+            Self::Unexpected(_) | Self::NotIdle | Self::Broken(_) => Class::CONNECTION,
+        }
+    }
 }
 
 impl Connection {
@@ -414,7 +431,7 @@ impl Connection {
                     let idle = self.status == b'I';
                     return idle.then_some(()).ok_or(Unclean::NotIdle);
                 }
-                b'E' => return Err(Unclean::Failed(said(&body))),
+                b'E' => return Err(said(&body)),
                 b'S' => self.report(&body),
                 b'T' if row.is_some() => {}
                 b'D' if row.is_some() => {
@@ -516,12 +533,16 @@ fn ready(body: &[u8]) -> io::Result<u8> {
     }
 }
 
-fn said(body: &[u8]) -> String {
-    let Some(fields) = Fields::parse(body) else {
-        return "an ErrorResponse that can't be read".to_owned();
-    };
-    let sqlstate = fields.sqlstate().unwrap_or(SqlState::INTERNAL_ERROR);
-    format!("{} {}", sqlstate.as_str(), fields.message())
+fn said(body: &[u8]) -> Unclean {
+    let fields = Fields::parse(body);
+    let sqlstate = fields.and_then(|fields| fields.sqlstate());
+    Unclean::Failed {
+        sqlstate: sqlstate.unwrap_or(SqlState::INTERNAL_ERROR),
+        message: fields.map_or_else(
+            || "an ErrorResponse that can't be read".to_owned(),
+            |fields| fields.message(),
+        ),
+    }
 }
 
 fn malformed() -> io::Error {

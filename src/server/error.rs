@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::metrics::Phase;
 use crate::protocol::message::{Fields, Report, Severity, SqlState, with_severity};
 
 use super::tls::TlsProblem;
@@ -79,15 +80,6 @@ pub enum ConnectError {
         /// How.
         source: io::Error,
     },
-}
-
-/// At which step a server connection failed: the closed set of `phase`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Reaching the server.
-    Connect,
-    /// Proving who we are.
-    Auth,
 }
 
 impl ConnectError {

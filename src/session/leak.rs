@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::events::{Event, Seconds, Text, Unsaid};
 use crate::protocol::statement::shown;
 
 use super::{Identity, SessionId, Snapshot, State};
@@ -76,41 +77,69 @@ impl Suspicion {
     }
 }
 
-/// Logs that a session has come under suspicion.
-pub(super) fn log_suspect(suspect: &Snapshot) {
+/// Logs that a session has come under suspicion, if `line` lets, and how many others were left out.
+/// Answers it as an event.
+pub(super) fn log_suspect(suspect: &Snapshot, line: Option<Unsaid>) -> Event {
     let identity = &suspect.identity;
     let statement = &suspect.statement;
     let statement = (!statement.is_empty()).then(|| shown(statement, QUOTED));
-    tracing::warn!(
-        event = "session.leak_suspect",
-        session_id = suspect.id.0,
-        execution_id = %identity.execution,
-        trace_id = identity.trace_id(),
-        upstream = &*identity.upstream,
-        state = suspect.state.as_str(),
-        idle_for_seconds = suspect.idle_for.map(|time| time.as_secs_f64()),
-        bound_for_seconds = suspect.bound_age.map(|time| time.as_secs_f64()),
-        server_pid = suspect.server_pid,
-        peer = %identity.peer,
-        caller = identity.caller.as_deref(),
-        label = identity.label.as_deref(),
-        application_name = identity.application_name.as_deref(),
-        statement,
-        "a session holds a server connection and asks nothing: has it been forgotten?"
-    );
+    let event = Event::SessionLeakSuspect {
+        session_id: suspect.id.0,
+        execution_id: Text::name(identity.execution.as_str()),
+        upstream: Text::word(&identity.upstream),
+        state: Text::word(suspect.state.as_str()),
+        idle_for_seconds: Seconds(suspect.idle_for.unwrap_or_default()),
+        bound_for_seconds: Seconds(suspect.bound_age.unwrap_or_default()),
+        server_pid: suspect.server_pid,
+        peer: Text::word(&identity.peer.to_string()),
+        caller: identity.caller.as_deref().map(Text::name),
+        label: identity.label.as_deref().map(Text::word),
+        application_name: identity.application_name.as_deref().map(Text::word),
+        statement: statement.as_deref().map(Text::name),
+        unsaid: 0,
+    };
+    if let Some(unsaid) = line {
+        tracing::warn!(
+            event = event.name(),
+            session_id = suspect.id.0,
+            execution_id = %identity.execution,
+            trace_id = identity.trace_id(),
+            upstream = &*identity.upstream,
+            state = suspect.state.as_str(),
+            idle_for_seconds = suspect.idle_for.map(|time| time.as_secs_f64()),
+            bound_for_seconds = suspect.bound_age.map(|time| time.as_secs_f64()),
+            server_pid = suspect.server_pid,
+            peer = %identity.peer,
+            caller = identity.caller.as_deref(),
+            label = identity.label.as_deref(),
+            application_name = identity.application_name.as_deref(),
+            statement,
+            unsaid,
+            "a session holds a server connection and asks nothing: has it been forgotten?"
+        );
+    }
+    event
 }
 
-/// Logs that a suspect has asked something after all.
+/// Logs that a suspect has asked something after all. Answers it as an event.
 #[cold]
-pub(super) fn log_recovered(id: SessionId, identity: &Identity, idle: Duration) {
+pub(super) fn log_recovered(id: SessionId, identity: &Identity, idle: Duration) -> Event {
+    let event = Event::SessionLeakRecovered {
+        session_id: id.0,
+        execution_id: Text::name(identity.execution.as_str()),
+        idle_for_seconds: Seconds(idle),
+        unsaid: 0,
+    };
     tracing::info!(
-        event = "session.leak_recovered",
+        event = event.name(),
         session_id = id.0,
         execution_id = %identity.execution,
         trace_id = identity.trace_id(),
+        upstream = &*identity.upstream,
         idle_for_seconds = idle.as_secs_f64(),
         "a session that seemed forgotten is used again"
     );
+    event
 }
 
 /// How long a session that stands like this has asked nothing while it held a server connection;

@@ -61,6 +61,16 @@ pub(super) enum Act {
     End,
 }
 
+impl Act {
+    /// The word for it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Notice => "notice",
+            Self::End => "end",
+        }
+    }
+}
+
 /// A session that is over a limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Overdue {

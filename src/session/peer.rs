@@ -10,6 +10,8 @@ pub enum Peer {
     Unix {
         /// Its user.
         uid: u32,
+        /// Its group.
+        gid: u32,
         /// Its number; none where it lives in another PID namespace.
         pid: Option<i32>,
     },
@@ -29,6 +31,15 @@ impl Peer {
         }
     }
 
+    /// Its process, where the system tells.
+    #[must_use]
+    pub fn pid(self) -> Option<i32> {
+        match self {
+            Self::Unix { pid, .. } => pid,
+            Self::Tcp(_) => None,
+        }
+    }
+
     /// Its user, where the system tells.
     #[must_use]
     pub fn uid(self) -> Option<u32> {
@@ -42,10 +53,11 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix { uid, pid: None } => write!(f, "user {uid}"),
+            Self::Unix { uid, pid: None, .. } => write!(f, "user {uid}"),
             Self::Unix {
                 uid,
                 pid: Some(pid),
+                ..
             } => write!(f, "user {uid}, process {pid}"),
             Self::Tcp(address) => address.fmt(f),
         }
@@ -58,7 +70,7 @@ mod tests {
 
     #[test]
     fn one_origin_is_one_user_or_tcp() {
-        let user = |uid, pid| Peer::Unix { uid, pid };
+        let user = |uid, pid| Peer::Unix { uid, gid: 9, pid };
         let tcp = |port| Peer::Tcp(([127, 0, 0, 1], port).into());
         assert!(user(7, Some(1)).is_of_one_origin_with(user(7, None)));
         assert!(!user(7, Some(1)).is_of_one_origin_with(user(8, Some(1))));

@@ -1,5 +1,7 @@
 //! What is known of one session, and how it is told to end.
 
+mod telling;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,15 +9,19 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::field::DisplayValue;
 
+use crate::events::Events;
+use crate::metrics::Close;
 use crate::protocol::message::Report;
 use crate::protocol::startup::ExecutionId;
 use crate::protocol::traceparent::{TraceId, Traceparent};
+use crate::story::{Span, What, Word};
 
 use super::leak::{self, Leak, Suspicion};
 use super::limits::{Act, Limits, Overdue, Which};
 use super::mailbox::{Mail, Mailbox};
 use super::table::Tally;
 use super::{Grace, Held, Peer, SessionId, State};
+use telling::Strand;
 
 /// How much of a statement is kept, in bytes: enough to know it again.
 pub const MAX_STATEMENT: usize = 1024;
@@ -63,6 +69,8 @@ pub struct Ending {
     pub report: Report,
     /// How long a running query may go on.
     pub grace: Grace,
+    /// What it is counted as.
+    pub cause: Close,
 }
 
 /// What a session has done so far.
@@ -142,6 +150,12 @@ struct Live {
     answered: Instant,
     transaction: Option<Transaction>,
     suspicion: Suspicion,
+    /// Why it is over: the first word counts.
+    close: Option<Close>,
+    /// Where its suspicion was told, and is told to be over; none before the first.
+    told: Option<Arc<Events>>,
+    /// What it tells of itself; none: nobody listens.
+    strand: Option<Strand>,
 }
 
 /// A transaction that is open.
@@ -153,6 +167,8 @@ struct Transaction {
     told_idle: bool,
     /// Whether the client was told how long it takes.
     told_long: bool,
+    /// Whether its execution's story tells of it.
+    is_told: bool,
 }
 
 impl Session {
@@ -173,6 +189,9 @@ impl Session {
             answered: now,
             transaction: None,
             suspicion: Suspicion::None,
+            close: None,
+            told: None,
+            strand: None,
         };
         let session = Arc::new(Self {
             id,
@@ -215,6 +234,7 @@ impl Session {
         let now = Instant::now();
         let mut live = self.live.lock();
         live.bound = Some((pid, now));
+        live.tell_lent(pid, now);
         live.transition(State::Active, &self.tally, now);
     }
 
@@ -225,9 +245,15 @@ impl Session {
         if live.state != State::Active {
             let now = Instant::now();
             let idle = now.saturating_duration_since(live.since);
+            live.tell_asked(now);
             let leak = live.transition(State::Active, &self.tally, now);
             if leak == Some(Leak::Recovered) {
-                leak::log_recovered(self.id, &self.identity, idle);
+                let told = Span::of(idle);
+                live.tell(What::Recovered { idle: told }, now);
+                let event = leak::log_recovered(self.id, &self.identity, idle);
+                if let Some(events) = &live.told {
+                    events.tell(event);
+                }
             }
         }
         live.totals.queries += count;
@@ -240,37 +266,63 @@ impl Session {
 
     /// The server has sent ReadyForQuery: the last one says whether a transaction is open, and
     /// `between` whether one before it, in the same bytes, said that none was. `stands` is where
-    /// the session stands by it; none, if more is to be answered.
-    pub fn ready(&self, in_transaction: bool, between: bool, stands: Option<State>) {
+    /// the session stands by it; none, if more is to be answered. Answers how long the server took.
+    pub fn ready(&self, in_transaction: bool, between: bool, stands: Option<State>) -> Duration {
         let now = Instant::now();
         let mut live = self.live.lock();
         // What was sent behind the answer before this one, if the server has worked on since then.
         let began = live.since.max(live.answered);
-        if !in_transaction || between {
-            live.transaction = None;
+        if (!in_transaction || between)
+            && let Some(over) = live.transaction.take()
+        {
+            live.tell_ended(over, now);
         }
         if in_transaction && live.transaction.is_none() {
             live.transaction = Some(Transaction {
                 since: began,
                 told_idle: false,
                 told_long: false,
+                is_told: false,
             });
         }
         live.answered = now;
         if let Some(to) = stands {
             live.transition(to, &self.tally, now);
         }
+        now.saturating_duration_since(began)
+    }
+
+    /// For how long the server has worked on what was asked; none if it does not.
+    #[must_use]
+    pub fn unanswered_for(&self) -> Option<Duration> {
+        let live = self.live.lock();
+        let began = live.since.max(live.answered);
+        (live.state == State::Active).then(|| began.elapsed())
+    }
+
+    /// It is over, for this reason. The first word counts.
+    pub fn closes(&self, why: Close) {
+        self.live.lock().close.get_or_insert(why);
     }
 
     /// Suspects it of having been forgotten, if it has asked nothing for so long while it holds a
-    /// server connection and is not suspected yet. Answers whether it does.
-    pub(super) fn suspect(&self, after: Duration, now: Instant) -> bool {
+    /// server connection and is not suspected yet. Answers whether it does. `told` hears of its
+    /// recovery.
+    pub(super) fn suspect(
+        &self,
+        after: Duration,
+        now: Instant,
+        told: Option<&Arc<Events>>,
+    ) -> bool {
         let mut live = self.live.lock();
         let idle = leak::idle_for(live.state, live.since, now);
         let suspects = idle.is_some_and(|idle| idle >= after) && !live.suspicion.is_some();
         if suspects {
             live.suspicion = Suspicion::Suspected;
+            live.told = told.cloned();
             live.totals.leaks += 1;
+            let idle = Span::of(idle.unwrap_or_default());
+            live.tell(What::Suspect { idle }, now);
             self.tally.leaked(Leak::Suspect);
         }
         suspects
@@ -294,18 +346,20 @@ impl Session {
     /// Tells it to end, to give the server connection that it holds to others. The first word counts.
     /// Whoever is ended like this is suspected, if he was not yet.
     pub fn reclaim(&self, ending: Ending) {
-        self.suspect(Duration::ZERO, Instant::now());
+        self.suspect(Duration::ZERO, Instant::now(), None);
         {
             let mut live = self.live.lock();
             if live.suspicion.is_some() {
                 live.suspicion = Suspicion::Reclaimed;
             }
+            live.tell(What::Reclaimed, Instant::now());
         }
         self.end(ending);
     }
 
     /// Tells it to end. The first word counts.
     pub fn end(&self, ending: Ending) {
+        self.closes(ending.cause);
         self.mailbox.end(ending);
     }
 
@@ -326,12 +380,15 @@ impl Session {
         if act == Act::End {
             live.transaction = None;
         }
-        Some(Overdue {
+        let overdue = Overdue {
             which,
             act,
             time,
             statement: live.statement.clone(),
-        })
+        };
+        let (limit, time) = (Word::of(overdue.word()), Span::of(time));
+        live.tell(What::Limit { limit, time }, now);
+        Some(overdue)
     }
 
     /// Frees it from the queue, if it waits in one.
@@ -378,7 +435,10 @@ impl Session {
 impl Live {
     /// It stands elsewhere now. Answers what that makes of a suspicion.
     fn transition(&mut self, to: State, tally: &Tally, now: Instant) -> Option<Leak> {
-        tally.moved(self.state, to);
+        if self.state.is_bound() && !to.is_bound() {
+            self.tell_unbound(now);
+        }
+        tally.moved(self.state, to, now);
         self.totals
             .held
             .add(self.state, now.saturating_duration_since(self.since));
@@ -435,6 +495,7 @@ impl Drop for Session {
         if let Some(leak) = live.suspicion.moved(State::Closing) {
             self.tally.leaked(leak);
         }
-        self.tally.closed(live.state);
+        let why = live.close.unwrap_or(Close::Other);
+        self.tally.closed(live.state, why, Instant::now);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::metrics::words::{HeldState, SessionState};
+
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
@@ -52,6 +54,30 @@ impl State {
     #[must_use]
     pub fn of_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// What it is counted as where that is told to the outside.
+    #[must_use]
+    pub fn counted(self) -> SessionState {
+        match self {
+            Self::Active => SessionState::Active,
+            Self::InTransaction => SessionState::IdleInTransaction,
+            Self::Idle => SessionState::Idle,
+            Self::Waiting => SessionState::Waiting,
+            Self::Unbound => SessionState::Unbound,
+            Self::Startup | Self::Closing => SessionState::Other,
+        }
+    }
+
+    /// What goes on while a server connection is held; none where none is.
+    #[must_use]
+    pub fn holding(self) -> Option<HeldState> {
+        match self {
+            Self::Active => Some(HeldState::Active),
+            Self::InTransaction => Some(HeldState::IdleInTransaction),
+            Self::Idle => Some(HeldState::Idle),
+            Self::Startup | Self::Unbound | Self::Waiting | Self::Closing => None,
+        }
     }
 
     /// Whether a server connection is held.

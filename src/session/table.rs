@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::events::Events;
+use crate::metrics::Close;
+use crate::metrics::words::HeldState;
 use crate::protocol::startup::ExecutionId;
 use parking_lot::Mutex;
 
@@ -20,8 +22,8 @@ pub struct Counts {
     pub by_state: [usize; State::ALL.len()],
     /// Ever opened.
     pub opened: u64,
-    /// Ever closed.
-    pub closed: u64,
+    /// Ever closed, in the order of [`Close::ALL`].
+    pub closed_by: [u64; Close::ALL.len()],
     /// Ended by a fault of ours.
     pub panics: u64,
     /// What happened to suspicions, in the order of [`Leak::ALL`].
@@ -29,6 +31,12 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// How many were ever closed.
+    #[must_use]
+    pub fn closed(&self) -> u64 {
+        self.closed_by.iter().sum()
+    }
+
     /// How many are in this state.
     #[must_use]
     pub fn of(&self, state: State) -> usize {
@@ -55,13 +63,32 @@ impl Counts {
 }
 
 /// The counts while they change; each session counts itself here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tally {
     by_state: [AtomicUsize; State::ALL.len()],
     opened: AtomicU64,
-    closed: AtomicU64,
+    closed: [AtomicU64; Close::ALL.len()],
     panics: AtomicU64,
     leaks: [AtomicU64; Leak::ALL.len()],
+    /// From when times are counted.
+    epoch: Instant,
+    /// For each state in which a connection is held: when sessions left it less when they entered
+    /// it, in nanoseconds from the epoch. With as many times now as are in it, it is the time held.
+    held: [AtomicU64; HeldState::ALL.len()],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            by_state: [const { AtomicUsize::new(0) }; State::ALL.len()],
+            opened: AtomicU64::new(0),
+            closed: [const { AtomicU64::new(0) }; Close::ALL.len()],
+            panics: AtomicU64::new(0),
+            leaks: [const { AtomicU64::new(0) }; Leak::ALL.len()],
+            epoch: Instant::now(),
+            held: [const { AtomicU64::new(0) }; HeldState::ALL.len()],
+        }
+    }
 }
 
 /// The session that has stood in one state for longest.
@@ -81,18 +108,40 @@ impl Tally {
         self.by_state[state as usize].fetch_add(1, Relaxed);
     }
 
-    pub(super) fn moved(&self, from: State, to: State) {
+    pub(super) fn moved(&self, from: State, to: State, now: Instant) {
+        if from == to {
+            return;
+        }
         self.by_state[from as usize].fetch_sub(1, Relaxed);
         self.by_state[to as usize].fetch_add(1, Relaxed);
+        let (from, to) = (from.holding(), to.holding());
+        if from.is_none() && to.is_none() {
+            return;
+        }
+        let now = self.nanos(now);
+        if let Some(from) = from {
+            self.held[from as usize].fetch_add(now, Relaxed);
+        }
+        if let Some(to) = to {
+            self.held[to as usize].fetch_sub(now, Relaxed);
+        }
+    }
+
+    /// Nanoseconds from the epoch: enough for centuries, also of all sessions together.
+    fn nanos(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_nanos() as u64
     }
 
     pub(super) fn leaked(&self, leak: Leak) {
         self.leaks[leak as usize].fetch_add(1, Relaxed);
     }
 
-    pub(super) fn closed(&self, state: State) {
-        self.closed.fetch_add(1, Relaxed);
+    pub(super) fn closed(&self, state: State, why: Close, now: impl FnOnce() -> Instant) {
+        self.closed[why as usize].fetch_add(1, Relaxed);
         self.by_state[state as usize].fetch_sub(1, Relaxed);
+        if let Some(held) = state.holding() {
+            self.held[held as usize].fetch_add(self.nanos(now()), Relaxed);
+        }
     }
 }
 
@@ -155,10 +204,29 @@ impl Table {
         Counts {
             by_state: std::array::from_fn(|at| self.tally.by_state[at].load(Relaxed)),
             opened: self.tally.opened.load(Relaxed),
-            closed: self.tally.closed.load(Relaxed),
+            closed_by: std::array::from_fn(|at| self.tally.closed[at].load(Relaxed)),
             panics: self.tally.panics.load(Relaxed),
             leaks: std::array::from_fn(|at| self.tally.leaks[at].load(Relaxed)),
         }
+    }
+
+    /// How long server connections were held up to now, by sessions that are there and that were, in
+    /// the order of [`HeldState::ALL`]. To be asked on the data plane's thread.
+    #[must_use]
+    pub fn held(&self, now: Instant) -> [Duration; HeldState::ALL.len()] {
+        let tally = &self.tally;
+        let now = tally.nanos(now);
+        let mut held = [Duration::ZERO; HeldState::ALL.len()];
+        for state in State::ALL {
+            let Some(place) = state.holding() else {
+                continue;
+            };
+            let inside = tally.by_state[state as usize].load(Relaxed) as u64;
+            let left = tally.held[place as usize].load(Relaxed);
+            let nanos = left.wrapping_add(inside.wrapping_mul(now));
+            held[place as usize] = Duration::from_nanos(nanos);
+        }
+        held
     }
 
     /// A connection became no session, for this reason.
@@ -191,7 +259,7 @@ impl Table {
 
     /// Tells sessions that are over a limit, and `events`: a notice once for each transaction, or their
     /// end; and finds those that seem to be forgotten. To be called every second or so.
-    pub fn sweep(&self, limits: &Limits, now: Instant, events: &Events) {
+    pub fn sweep(&self, limits: &Limits, now: Instant, events: &Arc<Events>) {
         // Only who holds a server connection can have a transaction, or forget it.
         if limits.is_off() || self.counts().bound() == 0 {
             return;
@@ -199,29 +267,37 @@ impl Table {
         let sessions = self.sessions.lock();
         for session in sessions.values() {
             if let Some(after) = limits.leak_after
-                && session.suspect(after, now)
+                && session.suspect(after, now, Some(events))
             {
-                leak::log_suspect(&session.snapshot(now));
+                // All of an app's sessions may be forgotten in the same second.
+                let line = events.line("session.leak_suspect", None);
+                events.tell(leak::log_suspect(&session.snapshot(now), line));
             }
             let Some(overdue) = session.overdue(limits, now) else {
                 continue;
             };
             let report = overdue.report(session.identity(), limits);
             let event = overdue.event(session, &report);
-            tracing::warn!(
-                event = event.name(),
-                session_id = session.id().0,
-                execution_id = %session.identity().execution,
-                trace_id = session.identity().trace_id(),
-                limit = overdue.word(),
-                seconds = overdue.time.as_secs_f64(),
-                detail = report.detail.as_deref().unwrap_or_default(),
-                "{}", report.message
-            );
+            if let Some(unsaid) = events.line(event.name(), None) {
+                tracing::warn!(
+                    event = event.name(),
+                    session_id = session.id().0,
+                    execution_id = %session.identity().execution,
+                    trace_id = session.identity().trace_id(),
+                    upstream = &*session.identity().upstream,
+                    limit = overdue.word(),
+                    act = overdue.act.as_str(),
+                    seconds = overdue.time.as_secs_f64(),
+                    detail = report.detail.as_deref().unwrap_or_default(),
+                    unsaid,
+                    "{}", report.message
+                );
+            }
             events.tell(event);
             match overdue.act {
                 Act::Notice => session.notice(report),
                 Act::End => session.end(Ending {
+                    cause: Close::Limit,
                     report,
                     grace: Grace::none(),
                 }),
@@ -263,6 +339,37 @@ impl Table {
         holders.truncate(most);
         holders
     }
+
+    /// The `most` sessions of one execution or of all that are worth a look first: those that hold a
+    /// server connection, who has held one for longest first, then the others. And how many are left
+    /// out.
+    #[must_use]
+    pub fn longest_held(
+        &self,
+        of: Option<&ExecutionId>,
+        most: usize,
+        now: Instant,
+    ) -> (Vec<Snapshot>, usize) {
+        let sessions = self.sessions.lock();
+        let wanted = sessions
+            .values()
+            .filter(|session| of.is_none_or(|id| session.identity().execution == *id));
+        let mut ranked: Vec<_> = wanted
+            .map(|session| {
+                let held = session.totals(now).held.total();
+                let rank = (session.state().is_bound(), held);
+                (std::cmp::Reverse(rank), session.id(), session)
+            })
+            .collect();
+        let left_out = ranked.len().saturating_sub(most);
+        if left_out > 0 {
+            ranked.select_nth_unstable_by_key(most, |(rank, id, _)| (*rank, *id));
+            ranked.truncate(most);
+        }
+        ranked.sort_unstable_by_key(|(rank, id, _)| (*rank, *id));
+        let snapshots = ranked.iter().map(|(.., session)| session.snapshot(now));
+        (snapshots.collect(), left_out)
+    }
 }
 
 #[cfg(test)]
@@ -281,7 +388,11 @@ mod tests {
             caller: None,
             label: None,
             traceparent: None,
-            peer: Peer::Unix { uid: 0, pid: None },
+            peer: Peer::Unix {
+                uid: 0,
+                gid: 0,
+                pid: None,
+            },
         }
     }
 
@@ -300,7 +411,8 @@ mod tests {
         drop((seat, mail));
         let counts = table.counts();
         assert_eq!(counts.by_state.iter().sum::<usize>(), 0);
-        assert_eq!((counts.opened, counts.closed), (1, 1));
+        assert_eq!((counts.opened, counts.closed()), (1, 1));
+        assert_eq!(counts.closed_by[Close::Other as usize], 1);
     }
 
     #[test]
@@ -333,7 +445,7 @@ mod tests {
             leak_after: Some(Duration::from_secs(60)),
             ..Limits::default()
         };
-        let events = Events::default();
+        let events = Arc::new(Events::default());
         let sweep = |later: u64| {
             table.sweep(
                 &limits,
@@ -378,6 +490,7 @@ mod tests {
         };
         works.ready(false, false, Some(State::Idle));
         works.reclaim(Ending {
+            cause: Close::Cleanup,
             report: report(),
             grace: Grace::none(),
         });
@@ -392,6 +505,10 @@ mod tests {
         drop(seats);
         assert_eq!(leaks(), [4, 1, 1, 2], "also without a word");
         assert_eq!(table.counts().suspects(), 0);
+        let told = events.after(0, 9).entries;
+        let told: Vec<_> = told.iter().map(|it| it.record().event.name()).collect();
+        let [suspect, recovered] = ["session.leak_suspect", "session.leak_recovered"];
+        assert_eq!(told, [suspect, suspect, recovered, suspect]);
     }
 
     #[test]
@@ -421,7 +538,9 @@ mod tests {
         session.transition(State::InTransaction);
         std::thread::sleep(Duration::from_millis(3));
         session.transition(State::Closing);
+        let of_all = table.held(Instant::now());
         let held = session.totals(Instant::now()).held;
+        assert_eq!(of_all, [held.active, held.in_transaction, held.idle]);
         assert!(held.active >= Duration::from_millis(3), "{held:?}");
         assert!(held.in_transaction >= Duration::from_millis(3), "{held:?}");
         assert_eq!(held.idle, Duration::ZERO);
@@ -433,6 +552,7 @@ mod tests {
         let table = Arc::new(Table::default());
         let (seat, mut mail) = table.open(identity("a"), Instant::now());
         let because = |message: &str| Ending {
+            cause: Close::Deleted,
             report: crate::protocol::message::Report::new(
                 crate::protocol::message::Severity::Fatal,
                 crate::protocol::message::SqlState::ADMIN_SHUTDOWN,

@@ -11,16 +11,13 @@ use opentelemetry_sdk::metrics::{
     Aggregation, Instrument, PeriodicReader, SdkMeterProvider, Stream,
 };
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanLimits};
-use opentelemetry_semantic_conventions::metric::{
-    DB_CLIENT_CONNECTION_CREATE_TIME, DB_CLIENT_CONNECTION_USE_TIME,
-    DB_CLIENT_CONNECTION_WAIT_TIME, DB_CLIENT_OPERATION_DURATION,
-};
 use prometheus::Registry;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config;
+use crate::metrics::catalogue::{self, METRICS};
 
 use super::deliveries::{self, Deliveries, Tally};
 use super::environment::{Environment, Signal};
@@ -33,12 +30,6 @@ use super::sender::Sender;
 use super::spans::{self, Queue, Throughput};
 use super::standard::{OfTraces, Otlp, Sampling, Standard, StandardError};
 use super::traces::Traces;
-
-/// Seconds, as the conventions have them for durations of a database's client.
-const BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
-
-/// What is added for how long a connection is held.
-const HELD: [f64; 4] = [30.0, 60.0, 300.0, 1800.0];
 
 /// Why nothing can be exported as it is wanted.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +99,8 @@ pub struct Exports {
     /// For OTLP alone: what has execution ids.
     top: Option<SdkMeterProvider>,
     scrape: Arc<Scrape>,
+    /// Whether anybody can read what is recorded.
+    is_read: bool,
     /// None where no spans are sent.
     spans: Option<SdkTracerProvider>,
     end: watch::Sender<Option<Instant>>,
@@ -153,7 +146,9 @@ impl Exports {
             Some(traces) => starting.spans(traces)?,
             None => None,
         };
-        let (main, scrape) = starting.main(telemetry.listen.is_some())?;
+        let is_listening = telemetry.listen.is_some();
+        let (main, scrape) = starting.main(is_listening)?;
+        let is_read = starting.standard.otlp.is_some() || (is_listening && scrape.has_answers());
         let top = match telemetry.top_executions {
             0 => None,
             _ => starting.top()?,
@@ -165,6 +160,7 @@ impl Exports {
             main,
             top,
             scrape,
+            is_read,
             spans,
             end,
         };
@@ -183,6 +179,13 @@ impl Exports {
     #[must_use]
     pub fn meter(&self) -> Meter {
         self.main.meter_with_scope(scope())
+    }
+
+    /// Whether anybody can read what is recorded: a collector that it is sent to, or who asks for
+    /// `/metrics`. Where nobody can, it need not be measured.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.is_read
     }
 
     /// Where those with an execution's id are registered, which go over OTLP alone; none where
@@ -376,15 +379,13 @@ fn sampler(sampling: Sampling) -> Sampler {
 
 /// The buckets of durations, as the SDK's own are of milliseconds.
 fn view(instrument: &Instrument) -> Option<Stream> {
-    let boundaries = match instrument.name() {
-        DB_CLIENT_OPERATION_DURATION
-        | DB_CLIENT_CONNECTION_CREATE_TIME
-        | DB_CLIENT_CONNECTION_WAIT_TIME => BUCKETS.to_vec(),
-        DB_CLIENT_CONNECTION_USE_TIME => [&BUCKETS[..], &HELD].concat(),
-        _ => return None,
+    let mut metrics = METRICS.iter();
+    let metric = metrics.find(|metric| metric.name == instrument.name())?;
+    let catalogue::Instrument::Histogram(boundaries) = metric.instrument else {
+        return None;
     };
     let aggregation = Aggregation::ExplicitBucketHistogram {
-        boundaries,
+        boundaries: boundaries.to_vec(),
         // They would be those of the whole life of the process.
         record_min_max: false,
     };
@@ -396,6 +397,9 @@ fn view(instrument: &Instrument) -> Option<Stream> {
 mod tests {
     use super::*;
     use crate::config::Telemetry;
+    use opentelemetry_semantic_conventions::metric::{
+        DB_CLIENT_CONNECTION_USE_TIME, DB_CLIENT_OPERATION_DURATION,
+    };
 
     /// What goes to where nobody is, hourly.
     fn exports(top_executions: u32, more: &[(&str, &str)]) -> Exports {

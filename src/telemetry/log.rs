@@ -203,6 +203,7 @@ fn line_about_dropped(shape: Shape, count: u64) -> Vec<u8> {
     let filter = EnvFilter::default().add_directive(LevelFilter::WARN.into());
     tracing::dispatcher::with_default(&dispatch(shape, filter, Arc::clone(&line)).0, || {
         tracing::warn!(
+            event = "log.dropped",
             dropped = count,
             "lines of the log were dropped, as standard error was not read fast enough"
         );

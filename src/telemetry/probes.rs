@@ -228,6 +228,7 @@ fn with_type(status: StatusCode, body: Bytes, kind: &'static str) -> Response<Fu
 /// The next connection. Where the system has no descriptor left, that is said and tried again
 /// after a pause. Cancel safe.
 async fn accept(listener: &TcpListener) -> TcpStream {
+    let mut failed = 0_u64;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
@@ -237,7 +238,11 @@ async fn accept(listener: &TcpListener) -> TcpStream {
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
                 ) => {}
             Err(error) => {
-                tracing::error!(%error, "cannot accept connections of probes; trying again");
+                // It goes on as long as there is no descriptor: said when it begins, and seldom then.
+                if failed.is_multiple_of(50) {
+                    tracing::error!(event = "probes.no_accept", %error, failed, "cannot accept connections of probes; trying again");
+                }
+                failed += 1;
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -93,6 +93,11 @@ impl Scrape {
         }
     }
 
+    /// Whether there is anything to be had.
+    pub(super) fn has_answers(&self) -> bool {
+        self.source.is_ok()
+    }
+
     /// Someone asks.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Each event is provoked, and told with its fields.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use execpool::events::NAMES;
@@ -8,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::follow::has_begun;
 use crate::reader::Reader;
-use crate::support::session::{kinds, place};
+use crate::support::schema::{complaint_of_event, mutants};
+use crate::support::session::{assert_in, kinds, place};
 use crate::support::sidecar::upstream;
 use crate::support::{Fault, Postgres, PostgresOptions, Proxy, Sidecar, eventually};
 
@@ -41,18 +43,77 @@ async fn every_event_is_told_when_it_is_provoked() {
         an_outage(),
         a_full_database(),
         configurations(),
+        a_shortage(),
+        sessions_forgotten(),
+        sessions_dealt_with(),
+        resources(),
     );
-    let (a, b, c, d, e, f, g, h, i, j) = scenarios;
-    let mut seen = [a, b, c, d, e, f, g, h, i, j].concat();
-    seen.sort();
-    seen.dedup();
+    let (a, b, c, d, e, f, g, h, i, j, k, l, m, n) = scenarios;
+    let seen: Seen = [a, b, c, d, e, f, g, h, i, j, k, l, m, n]
+        .into_iter()
+        .flatten()
+        .collect();
     let mut names = NAMES.to_vec();
     names.sort_unstable();
-    assert_eq!(seen, names);
+    assert_eq!(Vec::from_iter(seen.keys()), names);
+    for (name, event) in &seen {
+        let all = mutants("", event);
+        assert!(all.len() > 6, "{name}: {}", all.len());
+        for (what, mutant) in all {
+            let noticed = complaint_of_event(&mutant).is_some();
+            assert!(noticed, "{name}: {what} is not noticed");
+        }
+    }
+}
+
+/// One of each event that was told, by name.
+type Seen = BTreeMap<String, Value>;
+
+/// What a reader has seen. The log has the same with the same names of fields, but for those that
+/// it leaves out as they say nothing.
+async fn seen(reader: Reader, sidecar: &Sidecar) -> Seen {
+    let loud = reader.firsts.iter();
+    for (name, event) in loud.filter(|(name, _)| !QUIET.contains(&name.as_str())) {
+        let word = format!("\"event\":\"{name}\"");
+        let line = eventually(SOON, &format!("the log has {name}"), async || {
+            let log = sidecar.log();
+            let line = log.iter().find(|line| line.contains(&word)).cloned();
+            line.ok_or(log)
+        })
+        .await;
+        assert_alike(event, &line);
+    }
+    reader.firsts
+}
+
+/// Events whose lines are below the level `info`, as there may be many; and one whose first line is that
+/// of the start.
+const QUIET: [&str; 3] = ["execution.began", "execution.adopted", "monitor.answer"];
+
+/// Fields of events that are several lines: one for what is applied and one for each change that waits,
+/// one for each backend.
+const IN_OTHER_WORDS: [(&str, &str); 3] = [
+    ("configuration.reloaded", "applied"),
+    ("configuration.reloaded", "waiting_for_restart"),
+    ("execution.leftovers", "backends"),
+];
+
+#[track_caller]
+fn assert_alike(event: &Value, line: &str) {
+    let logged: Value = serde_json::from_str(line).unwrap();
+    for (field, value) in event.as_object().unwrap() {
+        let other = IN_OTHER_WORDS.contains(&(event["event"].as_str().unwrap(), field));
+        let own = ["id", "time", "unsaid"].contains(&field.as_str());
+        let is_there = logged.get(field).is_some();
+        assert!(
+            is_there || own || other || value.is_null(),
+            "{field}: {line}\n{event}"
+        );
+    }
 }
 
 /// From the start of a process to its end, and to that of the stream.
-async fn a_life() -> Vec<String> {
+async fn a_life() -> Seen {
     let (_database, mut sidecar) = place("life", "shutdown: {grace: 3s}\n").await;
     let mut reader = Reader::of_all(&sidecar).await;
     let start = reader.next().await.unwrap();
@@ -90,11 +151,11 @@ async fn a_life() -> Vec<String> {
     }
     assert_eq!(reader.next().await, None, "the stream ends in order");
     assert!(sidecar.exited(SOON).await.success());
-    reader.names
+    seen(reader, &sidecar).await
 }
 
 /// What an operator asks for.
-async fn an_operator() -> Vec<String> {
+async fn an_operator() -> Seen {
     let (_database, sidecar) = place("operator", "").await;
     has_begun(&sidecar).await;
     let mut session = sidecar.session("app", "a").await;
@@ -118,11 +179,11 @@ async fn an_operator() -> Vec<String> {
         (&reconnect["closed"], &reconnect["lent"]),
         (&json!(0), &json!(1))
     );
-    reader.names
+    seen(reader, &sidecar).await
 }
 
 /// How executions begin and end; sessions alone are no events.
-async fn executions() -> Vec<String> {
+async fn executions() -> Seen {
     let (_database, sidecar) = place("executions", "").await;
     has_begun(&sidecar).await;
     let mut reader = Reader::open(&sidecar, "").await;
@@ -198,11 +259,11 @@ async fn executions() -> Vec<String> {
             (name, &json!("b"))
         );
     }
-    reader.names
+    seen(reader, &sidecar).await
 }
 
 /// A partition of the network keeps a backend from ending.
-async fn leftovers() -> Vec<String> {
+async fn leftovers() -> Seen {
     let postgres = Postgres::shared();
     let database = postgres.database("leftovers").await;
     let proxy = Proxy::tcp(postgres).await;
@@ -222,11 +283,11 @@ async fn leftovers() -> Vec<String> {
         (&told["execution_id"], &told["backends"]),
         (&json!("doomed"), &json!(1))
     );
-    reader.names
+    seen(reader, &sidecar).await
 }
 
 /// Who waits in vain; a storm of them drives nothing else out.
-async fn refusals() -> Vec<String> {
+async fn refusals() -> Seen {
     let more = "budget: {size: 1, overflow: 0}\npool: {timeout: 300ms}\n";
     let (_database, sidecar) = place("refusals", more).await;
     let mut holder = sidecar.session("app", "holder").await;
@@ -285,11 +346,11 @@ async fn refusals() -> Vec<String> {
     let mut other = sidecar.session("app", "other").await;
     assert_eq!(kinds(&other.query("SELECT 1").await), "EZ");
     assert_eq!(reader.next().await.unwrap().data["limit"], "paused");
-    reader.names
+    seen(reader, &sidecar).await
 }
 
 /// A database that was never there.
-async fn nobody_there() -> Vec<String> {
+async fn nobody_there() -> Seen {
     let sidecar = Sidecar::start(upstream("app", "postgresql://app@127.0.0.1:1/app")).await;
     let mut reader = Reader::of_all(&sidecar).await;
     let silent = reader.until("monitor.no_answer").await;
@@ -316,11 +377,11 @@ async fn nobody_there() -> Vec<String> {
         failed["session_id"].is_u64() && failed["error"].is_string(),
         "{failed}"
     );
-    reader.names
+    seen(reader, &sidecar).await
 }
 
 /// Sessions that keep a transaction open.
-async fn limits_of_sessions() -> Vec<String> {
+async fn limits_of_sessions() -> Seen {
     let more = "session: {idle_in_transaction: {notice: 100ms, end: 1200ms}}\n";
     let (_database, sidecar) = place("limits", more).await;
     let mut reader = Reader::open(&sidecar, "execution=a&event=session").await;
@@ -342,11 +403,11 @@ async fn limits_of_sessions() -> Vec<String> {
         assert!(message.contains("idle in transaction"), "{message}");
         assert!(!told.data.to_string().contains("hidden"), "{told:?}");
     }
-    reader.names
+    seen(reader, &sidecar).await
 }
 
 /// A database that goes away and comes back.
-async fn an_outage() -> Vec<String> {
+async fn an_outage() -> Seen {
     let database = Postgres::shared().database("outage").await;
     let proxy = Proxy::tcp(Postgres::shared()).await;
     let yaml = upstream("app", &proxy.url(&database)) + "pool: {timeout: 500ms}\n";
@@ -378,11 +439,11 @@ async fn an_outage() -> Vec<String> {
         ("database.back", &json!("app"))
     );
     assert_seconds(&back.data["away_seconds"], 0.3, 30.0);
-    reader.names
+    seen(reader, &sidecar).await
 }
 
 /// A database that takes no more connections, and then does again.
-async fn a_full_database() -> Vec<String> {
+async fn a_full_database() -> Seen {
     let postgres = Postgres::start(PostgresOptions {
         max_connections: 8,
         ..PostgresOptions::default()
@@ -438,7 +499,7 @@ async fn a_full_database() -> Vec<String> {
         "{raised}"
     );
     drop(waits);
-    reader.names
+    seen(reader, &sidecar).await
 }
 
 async fn try_client(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
@@ -448,7 +509,7 @@ async fn try_client(url: &str) -> Result<tokio_postgres::Client, tokio_postgres:
 }
 
 /// A configuration that is read anew.
-async fn configurations() -> Vec<String> {
+async fn configurations() -> Seen {
     let database = Postgres::shared().database("configurations").await;
     let yaml = upstream("app", &database.url());
     let sidecar = Sidecar::start(yaml.clone()).await;
@@ -481,5 +542,204 @@ async fn configurations() -> Vec<String> {
             .contains("budget.size"),
         "{refused:?}"
     );
-    reader.names
+    seen(reader, &sidecar).await
+}
+
+/// Sessions that hold a server connection and ask nothing.
+async fn sessions_forgotten() -> Seen {
+    let (_database, sidecar) = place("forgotten", "session: {leak_after: 1s}\n").await;
+    let mut reader = Reader::open(&sidecar, "execution=a&event=session").await;
+    let mut cleanups = Reader::open(&sidecar, "event=cleanup").await;
+    reader.is_in().await;
+    cleanups.is_in().await;
+    let parameters = [
+        ("execpool.execution_id", "a"),
+        ("execpool.caller", "agent.py:7 run"),
+        ("execpool.label", "search"),
+        ("application_name", "tool"),
+    ];
+    let (mut session, told) = sidecar.started("app", &parameters).await;
+    assert_in(&told);
+    session.ask("SELECT 'hidden'").await;
+    let listed = sidecar.sessions_of("a").await.remove(0);
+    let suspect = reader.next().await.unwrap();
+    assert_eq!(suspect.name, "session.leak_suspect", "{suspect:?}");
+    for (field, value) in [
+        ("session_id", listed["id"].clone()),
+        ("execution_id", json!("a")),
+        ("upstream", json!("app")),
+        ("state", json!("idle")),
+        ("server_pid", listed["server_pid"].clone()),
+        ("caller", json!("agent.py:7 run")),
+        ("label", json!("search")),
+        ("application_name", json!("tool")),
+        ("statement", json!("SELECT ?")),
+        ("unsaid", json!(0)),
+    ] {
+        assert_eq!(suspect.data[field], value, "{field}: {suspect:?}");
+    }
+    assert_seconds(&suspect.data["idle_for_seconds"], 1.0, 20.0);
+    assert_seconds(&suspect.data["bound_for_seconds"], 1.0, 20.0);
+    let peer = suspect.data["peer"].as_str().unwrap();
+    let user = format!(
+        "user {}, process {}",
+        nix::unistd::geteuid(),
+        std::process::id()
+    );
+    assert_eq!(peer, user);
+    session.ask("SELECT 1").await;
+    let recovered = reader.next().await.unwrap();
+    assert_eq!(recovered.name, "session.leak_recovered", "{recovered:?}");
+    assert_eq!(recovered.data["session_id"], listed["id"]);
+    assert_seconds(&recovered.data["idle_for_seconds"], 1.0, 20.0);
+
+    let again = reader.next().await.unwrap();
+    assert_eq!(again.name, "session.leak_suspect", "{again:?}");
+    post(&sidecar, "/v1/cleanup", Some(json!({"dry_run": true}))).await;
+    let told = cleanups.next().await.unwrap();
+    let (dry, whose) = (&told.data["dry_run"], &told.data["execution_id"]);
+    assert_eq!((dry, whose), (&json!(true), &Value::Null), "{told:?}");
+    post(&sidecar, "/v1/cleanup", Some(json!({"execution": "a"}))).await;
+    let reclaimed = reader.next().await.unwrap();
+    assert_eq!(reclaimed.name, "session.reclaimed", "{reclaimed:?}");
+    for (field, value) in [
+        ("session_id", listed["id"].clone()),
+        ("upstream", json!("app")),
+        ("why", json!("leak_suspect")),
+        ("server_pid", listed["server_pid"].clone()),
+        ("caller", json!("agent.py:7 run")),
+        ("application_name", json!("tool")),
+    ] {
+        assert_eq!(reclaimed.data[field], value, "{field}: {reclaimed:?}");
+    }
+    assert_seconds(&reclaimed.data["idle_for_seconds"], 1.0, 20.0);
+    let told = cleanups.next().await.unwrap();
+    for (field, value) in [
+        ("dry_run", json!(false)),
+        ("execution_id", json!("a")),
+        ("closed", json!(1)),
+        ("waited", json!(0)),
+        ("waiting", json!(0)),
+        ("spared", json!(0)),
+        ("remaining", json!(0)),
+    ] {
+        assert_eq!(told.data[field], value, "{field}: {told:?}");
+    }
+    let mut all = seen(reader, &sidecar).await;
+    all.extend(cleanups.firsts);
+    all
+}
+
+/// Sessions that an operator cancels and ends.
+async fn sessions_dealt_with() -> Seen {
+    let (_database, sidecar) = place("dealt_with", "").await;
+    let mut reader = Reader::open(&sidecar, "execution=a&event=session").await;
+    reader.is_in().await;
+    let mut session = sidecar.session("app", "a").await;
+    let id = sidecar.sessions_of("a").await[0]["id"].clone();
+    let sleeps = tokio::spawn(async move {
+        let told = session.query("SELECT pg_sleep(60)").await;
+        (session, told)
+    });
+    sidecar.session_is("a", "active").await;
+    let path = format!("/v1/sessions/{id}/cancel");
+    assert_eq!(sidecar.control("POST", &path, None).await.0, 202);
+    let (_session, told) = sleeps.await.unwrap();
+    assert_eq!(kinds(&told), "TEZ");
+    let who = format!("user {}", nix::unistd::geteuid());
+    let cancelled = reader.next().await.unwrap();
+    assert_eq!(cancelled.name, "session.cancelled", "{cancelled:?}");
+    for (field, value) in [
+        ("session_id", id.clone()),
+        ("cancelled", json!("query")),
+        ("who", json!(who)),
+    ] {
+        assert_eq!(cancelled.data[field], value, "{field}: {cancelled:?}");
+    }
+    let path = format!("/v1/sessions/{id}?reason=holds%0Athe%20lock");
+    assert_eq!(sidecar.control("DELETE", &path, None).await.0, 200);
+    let ended = reader.next().await.unwrap();
+    assert_eq!(ended.name, "session.ended", "{ended:?}");
+    for (field, value) in [
+        ("session_id", id.clone()),
+        ("reason_text", json!("holds the lock")),
+        ("who", json!(who)),
+    ] {
+        assert_eq!(ended.data[field], value, "{field}: {ended:?}");
+    }
+    seen(reader, &sidecar).await
+}
+
+/// What an app has registered; many that expire at once drive nothing else out.
+async fn resources() -> Seen {
+    let (_database, sidecar) = place("resources", "").await;
+    let mut reader = Reader::open(&sidecar, "execution=a").await;
+    reader.is_in().await;
+    post(&sidecar, "/v1/executions", Some(json!({"id": "a"}))).await;
+    let path = "/v1/executions/a/resources";
+    for n in 0..30 {
+        let one = json!({"kind": "file", "name": format!("/tmp/{n}"), "ttl": "700ms"});
+        post(&sidecar, path, Some(one)).await;
+    }
+    let late = json!({"kind": "http", "name": "late", "ttl": "3s"});
+    post(&sidecar, path, Some(late)).await;
+    let first = reader.until("resource.expired").await;
+    assert_eq!(
+        (&first["kind"], &first["name"]),
+        (&json!("file"), &json!("/tmp/0"))
+    );
+    assert_seconds(&first["age_seconds"], 0.7, 20.0);
+    let (mut told, mut unsaid, mut last) = (1, 0, first);
+    while told + unsaid < 31 {
+        last = reader.until("resource.expired").await;
+        told += 1;
+        unsaid += last["unsaid"].as_u64().unwrap();
+    }
+    assert_eq!(last["name"], "late");
+    assert!(told <= 21, "{told} were told of 31");
+
+    for (kind, name) in [("browser", "checkout page"), ("other", "a lock")] {
+        post(&sidecar, path, Some(json!({"kind": kind, "name": name}))).await;
+    }
+    assert_eq!(
+        sidecar.control("DELETE", "/v1/executions/a", None).await.0,
+        200
+    );
+    let left = reader.until("execution.resources_left").await;
+    for (field, value) in [
+        ("generation", json!(1)),
+        ("count", json!(2)),
+        ("resources", json!("browser checkout page, other a lock")),
+    ] {
+        assert_eq!(left[field], value, "{field}: {left}");
+    }
+    seen(reader, &sidecar).await
+}
+
+/// Connections that run out.
+async fn a_shortage() -> Seen {
+    let more = "exhaustion: {wait: 100ms, after: 100ms}\nbudget: {size: 1, overflow: 0}\n";
+    let (_database, sidecar) = place("shortage", more).await;
+    has_begun(&sidecar).await;
+    let mut reader = Reader::open(&sidecar, "event=exhaustion").await;
+    reader.is_in().await;
+    let mut held = sidecar.session("app", "holder").await;
+    held.query("BEGIN").await;
+    // It waits to be let in.
+    let url = sidecar.url_in("app", "waiter");
+    let waiting = tokio::spawn(async move { try_client(&url).await.map(drop) });
+    let told = reader.until("exhaustion.changed").await;
+    assert_eq!(
+        (&told["from"], &told["state"], &told["cause"]),
+        (&json!("healthy"), &json!("exhausted"), &json!("held"))
+    );
+    assert_eq!((&told["used"], &told["limit"]), (&json!(1), &json!(1)));
+    assert_eq!(
+        (&told["waiting"], &told["holder"], &told["holder_caller"]),
+        (&json!(1), &json!("holder"), &Value::Null)
+    );
+    assert_seconds(&told["oldest_wait_seconds"], 0.1, 60.0);
+    assert_seconds(&told["held_seconds"], 0.1, 60.0);
+    waiting.abort();
+    seen(reader, &sidecar).await
 }

@@ -1,12 +1,14 @@
 //! A reader of `GET /v1/events`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::Value;
 
+use crate::support::schema::complaint_of_event;
 use crate::support::{Sidecar, http};
 
 /// More than any event takes here.
@@ -29,6 +31,19 @@ pub(crate) struct Reader {
     pub(crate) last: Option<u64>,
     /// The names of all that it has read.
     pub(crate) names: Vec<String>,
+    /// The first of each name.
+    pub(crate) firsts: BTreeMap<String, Value>,
+}
+
+/// Fails the test if an event is not as it is described. Many may read the same one.
+#[track_caller]
+fn assert_described(data: &str, event: &Value) {
+    static KNOWN: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap();
+    if known.get_or_insert_default().insert(data.to_owned()) {
+        drop(known);
+        assert_eq!(complaint_of_event(event), None, "{data}");
+    }
 }
 
 impl Reader {
@@ -56,6 +71,7 @@ impl Reader {
             told: VecDeque::new(),
             last: None,
             names: Vec::new(),
+            firsts: BTreeMap::new(),
         }
     }
 
@@ -96,6 +112,9 @@ impl Reader {
         };
         assert_eq!(told.data["event"], name);
         assert_eq!(told.data["id"].as_u64(), id);
+        assert_described(data, &told.data);
+        let first = self.firsts.entry(name.to_owned());
+        first.or_insert_with(|| told.data.clone());
         self.names.push(name.to_owned());
         self.told.push_back(told);
     }

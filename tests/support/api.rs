@@ -176,6 +176,7 @@ impl Api {
             traceparent: None,
             peer: Peer::Unix {
                 uid: 1000,
+                gid: 1000,
                 pid: Some(7),
             },
         };

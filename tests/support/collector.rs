@@ -1,5 +1,6 @@
 //! A real OpenTelemetry Collector: it takes OTLP, and writes down what it took.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -68,6 +69,8 @@ pub(crate) struct CollectorOptions {
     receiver: Value,
     from_headers: Vec<String>,
     files: Vec<(String, String)>,
+    configuration: Option<PathBuf>,
+    over: Value,
 }
 
 impl CollectorOptions {
@@ -95,6 +98,14 @@ impl CollectorOptions {
         self
     }
 
+    /// Takes this file as its configuration, with these settings over it. It writes nothing down then,
+    /// unless the file says so; its gRPC receiver is moved to a free port.
+    pub(crate) fn configuration(mut self, file: &Path, over: Value) -> Self {
+        self.configuration = Some(file.to_owned());
+        self.over = over;
+        self
+    }
+
     /// Starts it and waits until it takes connections.
     pub(crate) async fn start(self) -> Collector {
         let directory = guard::short_directory();
@@ -105,16 +116,31 @@ impl CollectorOptions {
         }
         let path = directory.path().join("config.yaml");
         let place = directory.path().display().to_string();
-        let text = self.configuration(port, page).to_string();
+        let text = match &self.configuration {
+            None => self.usual(port, page).to_string(),
+            Some(_) => self.over(port).to_string(),
+        };
         std::fs::write(&path, text.replace("{dir}", &place)).expect("the directory was just made");
         let mut command = Command::new(tools::otelcol());
-        command.arg(format!("--config={}", path.display()));
+        // What comes later goes over what came before.
+        for file in self.configuration.iter().chain([&path]) {
+            command.arg(format!("--config={}", file.display()));
+        }
         let daemon = Daemon::start("the collector", directory, &mut command, port).await;
         Collector { daemon, port, page }
     }
 
+    /// What goes over the configuration that was given.
+    fn over(&self, port: u16) -> Value {
+        let mut over = self.over.clone();
+        over["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"] =
+            json!(format!("127.0.0.1:{port}"));
+        over["service"]["telemetry"] = json!({"metrics": {"level": "none"}});
+        over
+    }
+
     /// The configuration file: JSON is YAML.
-    fn configuration(&self, port: u16, page: u16) -> Value {
+    fn usual(&self, port: u16, page: u16) -> Value {
         let mut grpc = json!({"endpoint": format!("127.0.0.1:{port}"), "include_metadata": true});
         for (name, value) in self.receiver.as_object().into_iter().flatten() {
             grpc[name] = value.clone();

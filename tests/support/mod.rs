@@ -20,6 +20,7 @@
 //! | [`alertmanager`] | Alertmanager, and the alerts that it has |
 //! | [`daemon`] | what these run by |
 //! | [`load`] | pgbench and psycopg, whose every failed query is told |
+//! | [`terminal`] | a pseudo-terminal, and what is to be seen in it |
 //! | [`wait`] | polling for something to become true |
 //!
 //! Nothing outlives a test program, however it ends: see [`guard`].
@@ -56,6 +57,7 @@ pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod sidecar;
 mod template;
+pub(crate) mod terminal;
 pub(crate) mod tools;
 pub(crate) mod wait;
 

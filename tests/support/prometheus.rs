@@ -17,6 +17,7 @@ pub(crate) struct PrometheusOptions {
     rule_texts: Vec<String>,
     alertmanagers: Vec<String>,
     otlp: Value,
+    file: Option<PathBuf>,
 }
 
 /// A running Prometheus, which scrapes and evaluates once a second. The first scrape comes about six
@@ -72,6 +73,12 @@ impl PrometheusOptions {
         self
     }
 
+    /// Takes this file as its configuration, and nothing else that is said here.
+    pub(crate) fn configuration(mut self, file: &Path) -> Self {
+        self.file = Some(file.to_owned());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(self) -> Prometheus {
         let directory = guard::short_directory();
@@ -95,9 +102,10 @@ impl PrometheusOptions {
             configuration["otlp"] = self.otlp;
         }
         write(&inside("config.yaml"), &configuration.to_string());
+        let file = self.file.unwrap_or_else(|| inside("config.yaml"));
         let mut command = Command::new(tools::prometheus());
         command
-            .arg(format!("--config.file={}", inside("config.yaml").display()))
+            .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", inside("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .args(["--web.enable-otlp-receiver", "--log.level=warn"]);

@@ -31,6 +31,55 @@ pub(crate) fn complaint(method: &str, path: &str, status: u16, body: &Value) -> 
     })
 }
 
+/// What is wrong with an event as `GET /v1/events` tells it; nothing: it is as described.
+pub(crate) fn complaint_of_event(data: &Value) -> Option<String> {
+    static EVENT: OnceLock<Validator> = OnceLock::new();
+    let validator = EVENT.get_or_init(|| {
+        let place = "/paths/~1v1~1events/get/responses/200/content/text~1event-stream\
+                     /x-itemSchema/properties/data/contentSchema";
+        let mut root = document().pointer(place).expect("it is there").clone();
+        root["components"] = document()["components"].clone();
+        jsonschema::draft202012::new(&root).expect("it is a schema")
+    });
+    let mut errors = validator.iter_errors(data);
+    errors.next().map(|error| error.to_string())
+}
+
+/// Everything that could be wrong with a document in one place: a property more, one less, another
+/// type. With what was done.
+pub(crate) fn mutants(at: &str, value: &Value) -> Vec<(String, Value)> {
+    let mut all = Vec::new();
+    match value {
+        Value::Object(map) => {
+            let mut more = map.clone();
+            more.insert("unexpected".to_owned(), json!({"x": [{}]}));
+            all.push((format!("{at} + unexpected"), Value::Object(more)));
+            for (key, below) in map {
+                let mut less = map.clone();
+                less.remove(key);
+                all.push((format!("{at} - {key}"), Value::Object(less)));
+                for (what, mutant) in mutants(&format!("{at}/{key}"), below) {
+                    let mut other = map.clone();
+                    other.insert(key.clone(), mutant);
+                    all.push((what, Value::Object(other)));
+                }
+            }
+        }
+        Value::Array(list) => {
+            all.push((format!("{at} is a text"), json!("text")));
+            for (number, below) in list.iter().enumerate() {
+                for (what, mutant) in mutants(&format!("{at}/{number}"), below) {
+                    let mut other = list.clone();
+                    other[number] = mutant;
+                    all.push((what, Value::Array(other)));
+                }
+            }
+        }
+        _ => all.push((format!("{at} is a list"), json!([[]]))),
+    }
+    all
+}
+
 /// Fails the test if an answer is not as described. What is no JSON is not looked into.
 #[track_caller]
 pub(crate) fn assert_described(method: &str, path: &str, status: u16, body: &Value) {

@@ -1,15 +1,17 @@
 //! What each operation takes and answers.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::config::{Plan, RunningShown};
 use crate::control::problem::Kind;
 use crate::control::seeds;
 use crate::control::types::{
-    Cleanup, CleanupRequest, CreateRequest, Created, DatabaseHealth, Deleted, Draining, Found,
-    Heartbeat, HeartbeatRequest, Listed, Pause, Queried, QueryRequest, Quitting, Reconnected,
-    Resource, ResourceRequest, Resumed, Session, SessionCancelled, SessionEnded, Status,
+    Cleanup, CleanupRequest, CreateRequest, Created, DatabaseHealth, Deleted, Draining, EventsLost,
+    Found, Heartbeat, HeartbeatRequest, HoldLine, Listed, Pause, Queried, QueryRequest, Quitting,
+    Reconnected, Resource, ResourceRequest, Resumed, Session, SessionCancelled, SessionEnded,
+    Status,
 };
+use crate::events::Record;
 
 /// A route by one method.
 pub(super) struct Operation {
@@ -44,12 +46,32 @@ pub(super) enum Content {
     Nothing,
     /// One JSON document.
     Json(Make),
-    /// A stream of this media type.
-    Stream(&'static str),
+    /// A stream of this media type, and what one piece of it is.
+    Stream(&'static str, Make),
 }
 
 fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
+}
+
+/// A message of `text/event-stream`.
+fn message(generator: &mut SchemaGenerator) -> Schema {
+    let event = generator.subschema_for::<Record>();
+    let lost = generator.subschema_for::<EventsLost>();
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "The event's number; not there for `events.lost`."},
+            "event": {"type": "string", "description": "Its name."},
+            "data": {
+                "type": "string",
+                "description": "One JSON object on one line.",
+                "contentMediaType": "application/json",
+                "contentSchema": {"anyOf": [event, lost]},
+            },
+        },
+        "required": ["event", "data"],
+    })
 }
 
 const fn text(name: &'static str, meaning: &'static str) -> Parameter {
@@ -84,6 +106,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/v1/status",
         id: "getStatus",
         summary: "The budget, the databases as last seen, counts",
+        parameters: &[
+            text(
+                "include",
+                "lists of the same moment: executions, sessions, or both with a comma between",
+            ),
+            text(
+                "execution",
+                "whose sessions are included; those of all without it",
+            ),
+        ],
         answers: &[(200, "the status", Content::Json(of::<Status>))],
         ..GET
     },
@@ -127,6 +159,18 @@ pub(super) const OPERATIONS: &[Operation] = &[
         path: "/v1/executions/{id}",
         id: "getExecution",
         summary: "The active execution of that name, or the one that is ending, or what is kept of the last",
+        parameters: &[
+            Parameter {
+                name: "ended",
+                kind: "boolean",
+                meaning: "what is kept of the last that has ended, even if another one is active",
+            },
+            Parameter {
+                name: "events",
+                kind: "boolean",
+                meaning: "what has happened in it, too: the last 200 events",
+            },
+        ],
         answers: &[(200, "the execution", Content::Json(of::<Found>))],
         problems: &[Kind::InvalidExecutionId, Kind::NoSuchExecution],
         ..GET
@@ -144,7 +188,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
             text("grace", "how long running queries may go on, such as 5s"),
         ],
         answers: &[(200, "its summary", Content::Json(of::<Deleted>))],
-        problems: &[Kind::InvalidExecutionId, Kind::NoSuchExecution],
+        problems: &[
+            Kind::AdminOff,
+            Kind::InvalidExecutionId,
+            Kind::NoSuchExecution,
+        ],
         ..GET
     },
     Operation {
@@ -167,7 +215,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[(
             200,
             "lines, empty or JSON",
-            Content::Stream("application/x-ndjson"),
+            Content::Stream("application/x-ndjson", of::<HoldLine>),
         )],
         problems: &[
             Kind::InvalidExecutionId,
@@ -315,7 +363,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answers: &[(
             200,
             "server-sent events",
-            Content::Stream("text/event-stream"),
+            Content::Stream("text/event-stream", message),
         )],
         problems: &[Kind::TooManyReaders],
         ..GET
@@ -402,6 +450,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         id: "cleanUpConnections",
         summary: "The maintenance pass: leftovers of ended executions, never a live session",
         answers: &[(200, "the counts", Content::Json(of::<seeds::Status>))],
+        problems: &[Kind::AdminOff],
         ..POST
     },
 ];

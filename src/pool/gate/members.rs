@@ -42,6 +42,15 @@ pub struct Counts {
     pub closing: usize,
 }
 
+/// What goes on at one upstream, over all pools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Its connections.
+    pub counts: Counts,
+    /// How many wait for one.
+    pub waiting: usize,
+}
+
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.connecting += other.connecting;

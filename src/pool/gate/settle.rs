@@ -57,7 +57,7 @@ impl Gate {
                 Turn::Promised => self.owed.push(execution),
                 Turn::Over => continue,
             }
-            tracing::debug!(execution = execution.0, "turn");
+            tracing::debug!(execution_number = execution.0, "turn");
             self.turns.granted(execution);
             round.push_back(execution);
         }

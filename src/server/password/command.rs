@@ -78,6 +78,7 @@ async fn within(words: &[String], patience: Duration) -> Result<Secret, Password
     };
     let said = String::from_utf8_lossy(&said);
     tracing::warn!(
+        event = "password_command.failed",
         program,
         said = said.trim(),
         "the password_command {failure}"

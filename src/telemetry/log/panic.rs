@@ -22,6 +22,7 @@ fn log(info: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let location = info.location().map(ToString::to_string);
     tracing::error!(
+        event = "panic",
         panic = message(info),
         location = location.unwrap_or_default(),
         thread = thread.name().unwrap_or("unnamed"),

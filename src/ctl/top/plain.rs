@@ -1,42 +1,42 @@
-//! `execpool top`: status, executions and sessions, again and again.
+//! The plain form: status, executions and sessions, one picture after the other.
 
 use std::io;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::client::Client;
-use super::error::CtlError;
-use super::page::Page;
-use super::{PATIENCE, executions, sessions, status};
+use super::super::client::Client;
+use super::super::error::CtlError;
+use super::super::page::Page;
+use super::super::{PATIENCE, executions, sessions, status, terminal};
 
 /// Clears the screen and begins at its top.
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
 /// How it is shown.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Look {
+pub(in crate::ctl) struct Look {
     /// The time between two looks.
-    pub(super) interval: Duration,
+    pub(in crate::ctl) interval: Duration,
     /// Whether one look is enough.
-    pub(super) once: bool,
-    pub(super) json: bool,
-    /// Whether a screen is there to be cleared.
-    pub(super) screen: bool,
-    pub(super) colours: bool,
+    pub(in crate::ctl) once: bool,
+    pub(in crate::ctl) json: bool,
+    /// Whether a terminal is there to be cleared.
+    pub(in crate::ctl) screen: bool,
+    pub(in crate::ctl) colours: bool,
     /// How wide and how high it is.
-    pub(super) room: Option<(usize, usize)>,
+    pub(in crate::ctl) room: Option<(usize, usize)>,
 }
 
 /// Looks until it is interrupted, or nobody answers any more.
-pub(super) async fn watch(client: &Client, look: Look) -> Result<io::Result<()>, CtlError> {
+pub(in crate::ctl) async fn watch(client: &Client, look: Look) -> Result<io::Result<()>, CtlError> {
     loop {
         let seen = seen(client).await?;
         let text = match look.json {
             true => format!("{seen}\n"),
             false => page(&seen, look),
         };
-        if let Err(error) = super::print(&text) {
+        if let Err(error) = terminal::print(&text) {
             return Ok(Err(error));
         }
         if look.once {

@@ -1,0 +1,100 @@
+//! How it stands, at one look.
+
+use std::time::{Duration, Instant};
+
+use crate::budget::Cause;
+use crate::execution::Executions;
+use crate::pool::UpstreamNumber;
+use crate::session;
+
+/// How it stands with the pod's server connections at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Connections lent to sessions that have queried.
+    pub used: usize,
+    /// The most that the budget allows for.
+    pub limit: usize,
+    /// Those of `used` that run a query.
+    pub active: usize,
+    /// How many wait for the budget, or for what the database leaves of it. Who waits for a place in a
+    /// full pool of one execution does not: that is this execution's affair.
+    pub waiting: usize,
+    /// How long the first of these has waited.
+    pub oldest_wait: Duration,
+    /// How long anybody has waited, for the budget, for a database that is away, or in a pause: for
+    /// anything but a place in the pool of one execution.
+    pub oldest_of_all: Duration,
+    /// Budget waits that have ended in vain, since the start of the process.
+    pub timed_out: u64,
+    /// Whether a database does not answer: a dial found nobody, or the monitor's last question was
+    /// not answered.
+    pub database_unreachable: bool,
+    /// Whether the database takes fewer connections than the budget allows for.
+    pub limited_by_database: bool,
+    /// Who has held a connection for longest, where that is worth knowing.
+    pub holder: Option<Holder>,
+}
+
+/// Who holds a server connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its execution.
+    pub execution: String,
+    /// Where the connection was opened in the app.
+    pub caller: Option<String>,
+    /// For how long it has been held.
+    pub held: Duration,
+}
+
+impl Snapshot {
+    /// How it stands now, seen from the data plane's thread; these upstreams did not answer their
+    /// monitors when they were last asked.
+    #[must_use]
+    pub fn of(executions: &Executions, silent: &[UpstreamNumber], now: Instant) -> Self {
+        let pressure = executions.lender().pressure();
+        let is_silent = silent.iter().any(|one| pressure.in_demand.contains(one));
+        let sessions = executions.sessions().counts();
+        let (used, limit) = (sessions.bound(), pressure.budget.limit());
+        let mut snapshot = Self {
+            used,
+            limit,
+            active: sessions.of(session::State::Active),
+            waiting: pressure.starving.waiting,
+            oldest_wait: pressure.starving.oldest,
+            oldest_of_all: pressure.oldest,
+            timed_out: pressure.timed_out,
+            database_unreachable: pressure.is_away || is_silent,
+            limited_by_database: pressure.budget.limited_by_database(),
+            holder: None,
+        };
+        // Looked for only then: all sessions are looked through.
+        if snapshot.waiting > 0 || used * 2 > limit {
+            snapshot.holder = holder(executions, now);
+        }
+        snapshot
+    }
+
+    /// Why there is no room.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        if self.database_unreachable {
+            Cause::DatabaseUnreachable
+        } else if self.limited_by_database {
+            Cause::LimitedByDatabase
+        } else if self.active * 2 > self.used {
+            Cause::Queries
+        } else {
+            Cause::Held
+        }
+    }
+}
+
+fn holder(executions: &Executions, now: Instant) -> Option<Holder> {
+    let longest = executions.sessions().holders(None, 1, now);
+    let longest = longest.into_iter().next()?;
+    Some(Holder {
+        execution: longest.identity.execution.to_string(),
+        caller: longest.identity.caller.clone(),
+        held: longest.bound_age?,
+    })
+}
