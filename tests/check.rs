@@ -206,6 +206,25 @@ fn the_standard_variables_are_shown_without_secrets_and_checked() {
     let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(shown["telemetry"]["otlp"], "http://collector:4317 (grpc)");
 
+    assert_eq!(shown["telemetry"]["traces"], "off (telemetry.traces)");
+    let sampled = [&env[..], &[("OTEL_TRACES_SAMPLER", "sometimes")]].concat();
+    let traced = ["check", "--json", "--set", "telemetry.traces=on"];
+    let output = execpool(&traced, &sampled);
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(shown["telemetry"]["traces"], "http://collector:4317 (grpc)");
+    let sampler = &shown["telemetry"]["traces.sampler"];
+    assert_eq!(sampler, "parentbased_always_on");
+    // What is malformed of traces matters where they are wanted.
+    let malformed = [env[0], ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "nonsense:")];
+    assert!(execpool(&["check"], &malformed).status.success());
+    let output = execpool(&traced, &malformed);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        "{told}"
+    );
+
     let env = [env[0], ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
     let output = execpool(&["check", "--set", "budget.sise=3"], &env);
     let told = text(&output.stderr);

@@ -72,11 +72,9 @@ impl DataPlane {
             Arc::new(Table::default()),
             outside.monitors.terminate(outside.main),
             runtime.handle().clone(),
-        );
+        )
+        .traced(outside.traces);
         executions.set_cleanup(cleanup(config));
-        if let Some(traces) = outside.traces {
-            executions.trace(traces);
-        }
         let serving = Serving {
             upstreams,
             settings: settings(config),

@@ -1,7 +1,7 @@
 //! Executions with what they have: sessions, pools, and how each is joined and left.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -66,7 +66,7 @@ pub struct Executions {
     rates: Mutex<Rates>,
     pub(super) cancellers: Cancellers,
     /// Who makes spans; none: nobody.
-    traces: OnceLock<Traces>,
+    traces: Option<Traces>,
     /// Held by the cleanup that is under way.
     pub(super) cleanups: tokio::sync::Mutex<()>,
 }
@@ -159,7 +159,7 @@ impl Executions {
             sessions,
             rates: Mutex::default(),
             cancellers: Cancellers::default(),
-            traces: OnceLock::new(),
+            traces: None,
             cleanups: tokio::sync::Mutex::default(),
         })
     }
@@ -176,15 +176,19 @@ impl Executions {
         self.lender.events()
     }
 
-    /// Has spans made from now on. The first word counts.
-    pub fn trace(&self, traces: Traces) {
-        let _ = self.traces.set(traces);
+    /// With spans made of them. To be said before anybody else has them: later it comes to nothing.
+    #[must_use]
+    pub fn traced(mut self: Arc<Self>, traces: Option<Traces>) -> Arc<Self> {
+        if let Some(executions) = Arc::get_mut(&mut self) {
+            executions.traces = traces;
+        }
+        self
     }
 
     /// Who makes spans; none: nobody.
     #[must_use]
     pub fn traces(&self) -> Option<&Traces> {
-        self.traces.get()
+        self.traces.as_ref()
     }
 
     /// All sessions.
