@@ -70,7 +70,9 @@ impl Canceller {
             return Ok(Cancelled::TooLate);
         };
         let (tls, way) = &self.way;
-        cancel(&self.address, self.machine, tls, *way, self.pid, self.key).await?;
+        // It is seldom asked, and a session should not carry the room for a whole login along.
+        let asked = cancel(&self.address, self.machine, tls, *way, self.pid, self.key);
+        Box::pin(asked).await?;
         Ok(Cancelled::Sent)
     }
 
