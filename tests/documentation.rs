@@ -306,30 +306,3 @@ fn every_variable_that_a_page_names_is_a_knobs() {
     }
     assert!(seen > 0);
 }
-
-#[test]
-fn a_line_of_the_log_that_tells_a_fact_tells_an_event() {
-    let mut seen = 0;
-    let mut rooms = vec![root().join("src")];
-    while let Some(room) = rooms.pop() {
-        for entry in fs::read_dir(room).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                rooms.push(path);
-                continue;
-            }
-            // Others take the name from the event itself.
-            let text = fs::read_to_string(&path).unwrap();
-            for line in text.lines() {
-                let Some(name) = line.trim_start().strip_prefix("event = \"") else {
-                    continue;
-                };
-                seen += 1;
-                let name = name.split('"').next().unwrap_or_default();
-                let is_told = events::NAMES.contains(&name);
-                assert!(is_told, "{}: {name} is no event", path.display());
-            }
-        }
-    }
-    assert!(seen > 0);
-}
