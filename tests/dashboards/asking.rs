@@ -1,6 +1,6 @@
 //! Asks a Prometheus, whoever has filled it, all that dashboards and rules ask.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -42,6 +42,16 @@ pub(crate) struct Window {
     pub(crate) step: Duration,
 }
 
+impl Window {
+    /// So long, up to now and the second that has begun.
+    pub(crate) fn of(length: Duration, step: Duration) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let to = now.expect("it is later").as_secs() + 1;
+        let from = to - length.as_secs();
+        Self { from, to, step }
+    }
+}
+
 /// What an expression is answered.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Answer {
@@ -80,7 +90,8 @@ pub(crate) async fn ask_all(
     answers
 }
 
-async fn ask(prometheus: &str, expression: &str, window: Window) -> Answer {
+/// Asks one, without variables, over the window.
+pub(crate) async fn ask(prometheus: &str, expression: &str, window: Window) -> Answer {
     let query = utf8_percent_encode(expression, NON_ALPHANUMERIC);
     let Window { from, to, step } = window;
     let step = step.as_secs();
@@ -97,7 +108,7 @@ async fn ask(prometheus: &str, expression: &str, window: Window) -> Answer {
 }
 
 /// GET from an address such as `127.0.0.1:9090`; JSON, or null where there is no answer.
-pub(crate) async fn get(address: &str, path: &str) -> Value {
+async fn get(address: &str, path: &str) -> Value {
     let exchange = async {
         let stream = TcpStream::connect(address).await.ok()?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
