@@ -2,11 +2,12 @@
 
 use postgres_protocol::message::frontend;
 use serde_json::json;
+use tokio::task::JoinSet;
 
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, page};
 use crate::support::collector::Collector;
 use crate::support::session::assert_in;
-use crate::support::{Raw, Sidecar, eventually, load};
+use crate::support::{Raw, Sidecar, eventually, http, load};
 use crate::{LONG, SOON};
 
 /// All of it, to the recovery and to the end of one pod.
@@ -15,15 +16,19 @@ pub(crate) async fn all(fleet: &mut Fleet) {
     tokio::join!(
         work(scraped),
         executions_end(scraped),
-        queries_fail(scraped),
+        queries_fail(fleet),
         sessions_are_forgotten(fleet),
         logins_fail(scraped),
         a_database_is_away(fleet),
         a_database_is_full(fleet),
+        scrapes_fail(fleet),
     );
     let holders = exhaust(&fleet.scraped).await;
     fleet.prometheus.has(FIRING).await;
     drop(holders);
+    // What an execution leaves is kept for others.
+    fleet.scraped.settles().await;
+    end(&fleet.scraped, "greedy").await;
     let _collector = Collector::options().port(fleet.late).start().await;
     for exported in ["metric_data_point", "span"] {
         let arrived = format!("otel_sdk_exporter_{exported}_exported_total{{error_type=\"\"}} > 0");
@@ -58,10 +63,16 @@ async fn work(sidecar: &Sidecar) {
         INSERT INTO accounts SELECT id, 0 FROM generate_series(1, 100) id";
     client.batch_execute(tables).await.unwrap();
     drop(client);
-    let flags = ["-c", "1", "-R", "50"];
+    let flags = ["-c", "2"];
     load::pgbench(sidecar.pg_host(), "app", 6, &flags)
         .succeeds()
         .await;
+}
+
+async fn end(sidecar: &Sidecar, id: &str) {
+    let path = format!("/v1/executions/{id}");
+    let (status, told) = sidecar.control("DELETE", &path, None).await;
+    assert!((200..300).contains(&status), "{told}");
 }
 
 async fn begin(sidecar: &Sidecar, id: &str, deadline: Option<&str>) {
@@ -78,10 +89,7 @@ async fn executions_end(sidecar: &Sidecar) {
     let mut raw = sidecar.session("app", "deleted").await;
     send(&mut raw, "SELECT pg_sleep(60)").await;
     sidecar.session_is("deleted", "active").await;
-    let (status, told) = sidecar
-        .control("DELETE", "/v1/executions/deleted", None)
-        .await;
-    assert!((200..300).contains(&status), "{told}");
+    end(sidecar, "deleted").await;
     for id in ["late", "held", "deleted"] {
         let path = format!("/v1/executions/{id}?ended=true");
         eventually(SOON, "it has ended", async || {
@@ -100,10 +108,18 @@ async fn send(raw: &mut Raw, sql: &str) {
 }
 
 /// By themselves, by a cancel, and because nobody waits for them any more.
-async fn queries_fail(sidecar: &Sidecar) {
+async fn queries_fail(fleet: &Fleet) {
+    let sidecar = &fleet.scraped;
     let client = sidecar.client("app", "wrong").await.unwrap();
-    for sql in ["SELECT 1/0", "SELECT FROM nowhere", "SELEC"] {
-        client.simple_query(sql).await.unwrap_err();
+    // A series of an error is there from the first one on: only the next one makes it rise.
+    for times in 1..=2 {
+        for sql in ["SELECT 1/0", "SELECT * FROM nowhere", "SELEC"] {
+            client.simple_query(sql).await.unwrap_err();
+        }
+        let counted = format!(
+            "count(db_client_operation_duration_seconds_count{{db_response_status_code!=\"\"}} >= {times}) >= 3"
+        );
+        fleet.prometheus.has(&counted).await;
     }
     let token = client.cancel_token();
     let asks = tokio::spawn(async move { client.simple_query("SELECT pg_sleep(60)").await });
@@ -218,4 +234,24 @@ pub(crate) async fn exhaust(sidecar: &Sidecar) -> Vec<Raw> {
         () = waits => {}
     }
     holders
+}
+
+/// More ask at once than are answered.
+async fn scrapes_fail(fleet: &Fleet) {
+    let page = page(&fleet.heard).await;
+    let failed = r#"sum(execpool_scrape_failed_total{pod="agent-1"}) > 0"#;
+    let tries = async {
+        loop {
+            let mut asked = JoinSet::new();
+            for _ in 0..200 {
+                let page = page.clone();
+                asked.spawn(async move { http::get_tcp(&page, "/metrics").await });
+            }
+            asked.join_all().await;
+        }
+    };
+    tokio::select! {
+        () = fleet.prometheus.has(failed) => {}
+        () = tries => {}
+    }
 }

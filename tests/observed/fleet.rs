@@ -14,7 +14,7 @@ use crate::support::{Database, Fault, Postgres, PostgresOptions, Proxy, Sidecar}
 
 /// What takes minutes takes a moment.
 pub(crate) const SHORT: &str = "
-budget: {size: 4, overflow: 2}
+budget: {size: 4, overflow: 2, warm: 1}
 pool: {size: 4, overflow: 2, timeout: 1500ms, notice_after: 300ms}
 exhaustion: {wait: 100ms, after: 1s, sustained_after: 2s}
 session: {leak_after: 1s, idle_in_transaction: {notice: 500ms}}
