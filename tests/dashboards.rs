@@ -12,47 +12,25 @@
 mod asking;
 #[path = "dashboards/board.rs"]
 mod board;
+#[path = "dashboards/files.rs"]
+mod files;
 #[path = "dashboards/promql.rs"]
 mod promql;
 #[path = "dashboards/rules.rs"]
 mod rules;
 #[path = "dashboards/samples.rs"]
 mod samples;
-#[path = "dashboards/server.rs"]
-mod server;
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use asking::{Answer, Variables};
-use board::{Dashboard, Expression};
-use server::Prometheus;
-use support::{guard, tools};
-
-/// Where a page or a file of the repository is.
-fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
-
-fn text(name: &str) -> String {
-    std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-fn dashboards() -> [Dashboard; 2] {
-    ["execpool-pod", "execpool-fleet"].map(|uid| {
-        let json = text(&format!("deploy/grafana/dashboards/{uid}.json"));
-        Dashboard::new(uid, serde_json::from_str(&json).unwrap())
-    })
-}
-
-/// All that dashboards, recording rules and alerts ask.
-fn expressions() -> Vec<Expression> {
-    let boards = dashboards();
-    let of_boards = boards.iter().flat_map(Dashboard::expressions);
-    of_boards.chain(rules::expressions()).collect()
-}
+use asking::{Answer, Variables, Window};
+use board::Dashboard;
+use files::{dashboards, expressions, path, text};
+use support::prometheus::Prometheus;
+use support::{eventually, guard, tools};
 
 /// The anchors of `docs/sre.md`, as a page's viewer makes them of its headings.
 fn anchors() -> BTreeSet<String> {
@@ -195,14 +173,10 @@ fn every_metric_and_label_that_is_asked_for_is_one_that_is_exported() {
 
 #[test]
 fn the_table_of_metrics_is_that_of_the_documentation() {
-    // Until the page is there, the names are those of the design.
-    let Ok(page) = std::fs::read_to_string(path("docs/metrics.md")) else {
-        return;
-    };
+    let page = text("docs/metrics.md");
     let told = page.lines().filter(|line| line.starts_with("| `"));
     let told = told.filter_map(|line| line.split('`').find(|word| samples::is_prometheus(word)));
     let told: BTreeSet<&str> = told.collect();
-    let told: BTreeSet<&str> = told.into_iter().chain(samples::TO_COME).collect();
     let asked: BTreeSet<&str> = samples::ours().collect();
     assert_eq!(
         told, asked,
@@ -270,20 +244,38 @@ async fn the_example_of_scraping_gives_targets_the_labels_that_all_goes_by() {
     ]);
     let example = text("deploy/prometheus/scrape.example.yaml");
     let example = rules::with_static_targets(&example, targets);
-    let prometheus = Prometheus::start(&example, None).await;
-    let found = prometheus.targets().await;
-    let found: BTreeSet<(&str, &str)> = found
+    let directory = guard::short_directory();
+    let file = directory.path().join("scrape.yaml");
+    std::fs::write(&file, example).unwrap();
+    let prometheus = Prometheus::options().configuration(&file).start().await;
+    let soon = Duration::from_secs(60);
+    let found = eventually(soon, "there are targets", async || {
+        let answer = prometheus.api("/api/v1/targets?state=active").await?;
+        match answer["activeTargets"].as_array() {
+            Some(targets) if !targets.is_empty() => Ok(targets.clone()),
+            _ => Err(answer.to_string()),
+        }
+    })
+    .await;
+    let label = |target: &serde_json::Value, name: &str| target["labels"][name].to_string();
+    let found: BTreeSet<(String, String)> = found
         .iter()
-        .map(|(w, p)| (w.as_str(), p.as_str()))
+        .map(|one| (label(one, "workload"), label(one, "pod")))
         .collect();
-    let expected = BTreeSet::from([("agent", "agent-5d4f8c7b9-x2x7q"), ("store", "store-0")]);
+    let expected = [("agent", "agent-5d4f8c7b9-x2x7q"), ("store", "store-0")];
+    let quoted = |text: &str| format!("\"{text}\"");
+    let expected = expected.map(|(workload, pod)| (quoted(workload), quoted(pod)));
+    let expected = BTreeSet::from(expected);
     assert_eq!(found, expected);
 }
 
 #[tokio::test]
 async fn every_expression_is_answered_by_a_prometheus_with_a_fleet_in_which_all_goes_wrong() {
-    let rules = path("deploy/prometheus/execpool.rules.yaml");
-    let prometheus = Prometheus::with_series(&samples::openmetrics(), &rules).await;
+    let prometheus = Prometheus::options()
+        .series(samples::openmetrics())
+        .rule_text(rules::quick())
+        .start()
+        .await;
     let variables = Variables {
         namespace: "shop".into(),
         workload: "agent".into(),
@@ -291,9 +283,12 @@ async fn every_expression_is_answered_by_a_prometheus_with_a_fleet_in_which_all_
     };
     let expressions = expressions();
     assert!(expressions.len() > 150, "{}", expressions.len());
-    prometheus.has_recorded(&rules::records()).await;
-    let window = prometheus.window(samples::LENGTH);
-    let answers = asking::ask_all(prometheus.url(), &expressions, &variables, window).await;
+    for record in rules::records() {
+        prometheus.has(&record).await;
+    }
+    let window = Window::of(samples::LENGTH, Duration::from_secs(10));
+    let address = prometheus.address();
+    let answers = asking::ask_all(&address, &expressions, &variables, window).await;
     let wrong: Vec<String> = expressions
         .iter()
         .zip(answers)

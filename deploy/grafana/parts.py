@@ -246,12 +246,13 @@ def _annotation(name, colour, expr, text):
 
 
 def _annotations():
+    """Grafana marks where a value is 1 or more: never what is 0, as the state of who has recovered."""
     state = "max by (namespace, workload, pod) (execpool_exhaustion_state{@})"
     before = "max by (namespace, workload, pod) (execpool_exhaustion_state{@} offset 1m)"
     pods = "on (namespace, workload, pod)"
     return [
         _annotation("Exhausted", RED, f"{state} >= 2 unless {pods} {before} >= 2", "{{namespace}}/{{pod}} is exhausted"),
-        _annotation("Recovered", GREEN, f"{state} < 2 and {pods} {before} >= 2", "{{namespace}}/{{pod}} has recovered"),
+        _annotation("Recovered", GREEN, f"{before} >= 2 and {pods} {state} < 2", "{{namespace}}/{{pod}} has recovered"),
         _annotation("Cleanup or restart", BLUE,
                     'sum by (namespace, workload, pod, action) '
                     '(increase(execpool_reactor_actions_total{@, action=~"cleanup|restart", outcome="ok"}[1m])) > 0',

@@ -321,6 +321,21 @@ pub const OF_THE_SIDECAR: &[&Metric] = &[
         description: "Data points that arrived at the collector, or, with error.type, did not",
         note: "There where metrics are sent.",
     },
+    &Metric {
+        name: "otel.sdk.exporter.span.exported",
+        instrument: Counter,
+        unit: "{span}",
+        attributes: &[
+            configured("otel.component.type", "`otlp_grpc_span_exporter`"),
+            configured("otel.component.name", "the same with a number"),
+            configured(
+                "error.type",
+                "`timeout`, `rejected`, or a status of gRPC; there if they did not arrive",
+            ),
+        ],
+        description: "Spans that arrived at the collector, or, with error.type, did not",
+        note: "There where spans are sent.",
+    },
 ];
 
 /// Those of single executions: over OTLP alone.

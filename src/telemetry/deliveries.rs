@@ -86,6 +86,7 @@ impl Deliveries {
         let (signal, endpoint) = (self.signal.name(), self.endpoint.as_str());
         match (before, failure) {
             (State::Working, Some(failure)) => tracing::warn!(
+                event = "export.failing",
                 signal,
                 endpoint,
                 error_type = failure.kind.name(),
@@ -97,6 +98,7 @@ impl Deliveries {
                 if kinds & bit(failure.kind) == 0 =>
             {
                 tracing::warn!(
+                    event = "export.failing",
                     signal,
                     endpoint,
                     error_type = failure.kind.name(),
@@ -111,6 +113,7 @@ impl Deliveries {
                 },
                 None,
             ) => tracing::info!(
+                event = "export.recovered",
                 signal,
                 endpoint,
                 failed_exports = failures,

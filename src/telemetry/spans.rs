@@ -91,6 +91,7 @@ impl SpanProcessor for Queue {
         counts.dropped.fetch_add(1, Relaxed);
         if !counts.is_dropping.swap(true, Relaxed) {
             tracing::warn!(
+                event = "spans.dropped",
                 signal = "traces",
                 waiting = self.room,
                 "spans are dropped, as too many wait for the collector; counted as queue_full"

@@ -1,6 +1,6 @@
 //! Asks a Prometheus, whoever has filled it, all that dashboards and rules ask.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -42,6 +42,16 @@ pub(crate) struct Window {
     pub(crate) step: Duration,
 }
 
+impl Window {
+    /// So long, up to now and the second that has begun.
+    pub(crate) fn of(length: Duration, step: Duration) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let to = now.expect("it is later").as_secs() + 1;
+        let from = to - length.as_secs();
+        Self { from, to, step }
+    }
+}
+
 /// What an expression is answered.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Answer {
@@ -80,24 +90,43 @@ pub(crate) async fn ask_all(
     answers
 }
 
-async fn ask(prometheus: &str, expression: &str, window: Window) -> Answer {
+/// Asks one, without variables, over the window. What has no value but NaN is nothing to look at.
+pub(crate) async fn ask(prometheus: &str, expression: &str, window: Window) -> Answer {
+    match values(prometheus, expression, window).await {
+        Err(why) => Answer::Error(why),
+        Ok(values) if values.is_empty() => Answer::Nothing,
+        Ok(_) => Answer::Data,
+    }
+}
+
+/// The values of all series of an answer, without NaN; why not, if Prometheus refuses the question.
+pub(crate) async fn values(
+    prometheus: &str,
+    expression: &str,
+    window: Window,
+) -> Result<Vec<f64>, String> {
     let query = utf8_percent_encode(expression, NON_ALPHANUMERIC);
     let Window { from, to, step } = window;
     let step = step.as_secs();
     let path = format!("/api/v1/query_range?query={query}&start={from}&end={to}&step={step}");
     let answer = get(prometheus, &path).await;
-    match (
+    let series = match (
         answer["status"].as_str(),
         answer["data"]["result"].as_array(),
     ) {
-        (Some("success"), Some(series)) if !series.is_empty() => Answer::Data,
-        (Some("success"), Some(_)) => Answer::Nothing,
-        _ => Answer::Error(answer["error"].to_string()),
-    }
+        (Some("success"), Some(series)) => series,
+        _ => return Err(answer["error"].to_string()),
+    };
+    let samples = series
+        .iter()
+        .flat_map(|one| one["values"].as_array())
+        .flatten();
+    let values = samples.filter_map(|sample| sample[1].as_str()?.parse::<f64>().ok());
+    Ok(values.filter(|value| !value.is_nan()).collect())
 }
 
 /// GET from an address such as `127.0.0.1:9090`; JSON, or null where there is no answer.
-pub(crate) async fn get(address: &str, path: &str) -> Value {
+async fn get(address: &str, path: &str) -> Value {
     let exchange = async {
         let stream = TcpStream::connect(address).await.ok()?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;

@@ -19,6 +19,21 @@ const WORDS: [&str; 15] = [
 pub(crate) struct Used {
     pub(crate) metrics: Vec<String>,
     pub(crate) labels: Vec<String>,
+    /// Each metric with its conditions, without a range.
+    pub(crate) selectors: Vec<String>,
+}
+
+/// The braces that stand at the beginning of a text.
+fn braces(text: &str) -> &str {
+    let mut in_string = false;
+    let ends = |c: char| {
+        in_string ^= c == '"';
+        c == '}' && !in_string
+    };
+    match text.starts_with('{') {
+        true => &text[..=text.find(ends).expect("braces have an end")],
+        false => "",
+    }
 }
 
 /// Reads an expression once, from left to right.
@@ -57,6 +72,7 @@ pub(crate) fn used(expression: &str) -> Used {
             list_follows = is_function;
         } else if !is_function && !WORDS.contains(&word) {
             used.metrics.push(word.to_owned());
+            used.selectors.push(format!("{word}{}", braces(behind)));
         }
     }
     used
@@ -68,4 +84,6 @@ fn metrics_and_labels_are_found_whatever_stands_around_them() {
     let used = used(expression);
     assert_eq!(used.metrics, ["x_total", "y:z", "w"]);
     assert_eq!(used.labels, ["a", "b", "c", "e", "g"]);
+    let selectors = [r#"x_total{c="{d} by", e!~"f"}"#, "y:z{}", "w"];
+    assert_eq!(used.selectors, selectors);
 }

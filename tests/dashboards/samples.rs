@@ -23,12 +23,6 @@ pub(crate) const NOT_SHOWN: [&str; 1] = [
     "db_client_connection_idle_min", // always 0
 ];
 
-/// Metrics that are shown already, and whose place in the table is still to come.
-pub(crate) const TO_COME: [&str; 2] = [
-    "execpool_exhaustion_state",
-    "otel_sdk_exporter_span_exported_total",
-];
-
 /// How long the series are, up to now.
 pub(crate) const LENGTH: Duration = Duration::from_secs(40 * 60);
 const STEP: u64 = 30;

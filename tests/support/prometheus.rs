@@ -18,6 +18,7 @@ pub(crate) struct PrometheusOptions {
     alertmanagers: Vec<String>,
     otlp: Value,
     file: Option<PathBuf>,
+    series: Option<String>,
 }
 
 /// A running Prometheus, which scrapes and evaluates once a second. The first scrape comes about six
@@ -79,6 +80,12 @@ impl PrometheusOptions {
         self
     }
 
+    /// Has these series already, in the text of OpenMetrics.
+    pub(crate) fn series(mut self, openmetrics: impl Into<String>) -> Self {
+        self.series = Some(openmetrics.into());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(self) -> Prometheus {
         let directory = guard::short_directory();
@@ -86,6 +93,12 @@ impl PrometheusOptions {
         let inside = |name: &str| directory.path().join(name);
         let write =
             |path: &Path, text: &str| std::fs::write(path, text).expect("the directory is ours");
+        if let Some(series) = &self.series {
+            write(&inside("series"), series);
+            let mut promtool = Command::new(tools::promtool());
+            promtool.args(["tsdb", "create-blocks-from", "openmetrics"]);
+            guard::run(promtool.arg(inside("series")).arg(inside("data")));
+        }
         let mut rules = self.rules.clone();
         for (number, text) in self.rule_texts.iter().enumerate() {
             let path = inside(&format!("rules-{number}.yaml"));
@@ -171,6 +184,17 @@ impl Prometheus {
             [one] => Some(one.value),
             _ => None,
         }
+    }
+
+    /// Waits until a query answers anything.
+    pub(crate) async fn has(&self, promql: &str) {
+        super::eventually(super::daemon::START, promql, async || {
+            match self.query(promql).await {
+                none if none.is_empty() => Err(none),
+                _ => Ok(()),
+            }
+        })
+        .await;
     }
 
     /// How many targets answered their last scrape. Panics with the reason where one did not.
