@@ -132,7 +132,7 @@ impl Exports {
         let of_both = of_traces.iter().flat_map(|traces| &traces.warnings);
         let of_both = of_both.filter(|warning| !standard.warnings.contains(warning));
         for warning in standard.warnings.iter().chain(of_both) {
-            tracing::warn!("{warning}");
+            tracing::warn!(event = "configuration.warning", "{warning}");
         }
         let (end, ending) = watch::channel(None);
         let mut starting = Starting {
@@ -252,7 +252,7 @@ fn ended(shut_down: impl FnOnce() + Send + 'static) -> oneshot::Receiver<()> {
             let _ = done.send(());
         });
     if let Err(error) = spawned {
-        tracing::warn!(%error, "what was measured last is not exported");
+        tracing::warn!(event = "export.unfinished", %error, "what was measured last is not exported");
     }
     is_done
 }
