@@ -12,7 +12,6 @@ use crate::protocol::message::{
 use crate::protocol::startup::Startup;
 use crate::server::Address;
 use crate::session::{Ending, Mail, Session, State};
-use crate::story::{Span, What};
 
 use super::cancel::Registration;
 use super::line::Line;
@@ -23,7 +22,7 @@ use super::service::Service;
 use super::startup::{Admission, key_again};
 use super::taint::Taint;
 use super::traced::Traced;
-use super::wait::{TERMINATE, Wait, Waited};
+use super::wait::{TERMINATE, Wait, Waited, tell_failed};
 use super::words;
 
 /// How much is read of a client before its first message is looked at, in bytes.
@@ -165,6 +164,7 @@ impl Visit {
         }
         let checkout = lender.checkout_early(pool, key, WaiterId(self.session().id().0));
         let patience = key.target().connect_timeout;
+        let begun = Instant::now();
         // Large, and there for a moment: a session must not carry it along.
         match tokio::time::timeout(patience, Box::pin(checkout))
             .await
@@ -172,9 +172,7 @@ impl Visit {
         {
             Ok(checkout) => Some(Waited::Got(Box::new(checkout))),
             Err(Refused::Dial(error)) => {
-                let sqlstate = *error.sqlstate().as_bytes();
-                let waited = Span::default();
-                self.session().tell(What::Failed { sqlstate, waited });
+                tell_failed(&self.service, &self.admission, &error, begun.elapsed());
                 Some(Waited::Refused(error.to_client(Severity::Fatal)))
             }
             // Its session is told why, at the next turn.

@@ -126,28 +126,7 @@ impl Wait<'_> {
         match checkout {
             Ok(checkout) => Waited::Got(Box::new(checkout)),
             Err(Refused::Dial(error)) => {
-                let upstream = &self.admission.seat.session().identity().upstream;
-                self.admission.seat.session().tell(What::Failed {
-                    sqlstate: *error.sqlstate().as_bytes(),
-                    waited: Span::of(waited),
-                });
-                let event = self.failed(&error);
-                let execution = self.admission.membership.id();
-                let events = self.service.executions().events();
-                if let Some(unsaid) = events.line(event.name(), Some(execution.as_str())) {
-                    tracing::warn!(
-                        event = event.name(),
-                        session_id = self.admission.seat.session().id().0,
-                        execution_id = %execution,
-                        trace_id = self.admission.seat.session().identity().trace_id(),
-                        upstream = &**upstream,
-                        sqlstate = error.sqlstate().as_str(),
-                        error = error.for_others(),
-                        unsaid,
-                        "no server connection could be opened"
-                    );
-                }
-                events.tell(event);
+                tell_failed(self.service, self.admission, &error, waited);
                 Waited::Refused(error.to_client(self.severity))
             }
             // Who ends an execution tells its sessions first.
@@ -224,19 +203,6 @@ impl Wait<'_> {
         encoded(&report)
     }
 
-    /// The event of a dial that has failed.
-    fn failed(&self, error: &ConnectError) -> Event {
-        let session = self.admission.seat.session();
-        Event::CheckoutFailed {
-            execution_id: Text::name(session.identity().execution.as_str()),
-            session_id: session.id().0,
-            upstream: Text::name(&session.identity().upstream),
-            sqlstate: Text::name(error.sqlstate().as_str()),
-            error: Text::sentence(&error.for_others()),
-            unsaid: 0,
-        }
-    }
-
     fn wanting<R>(
         &self,
         session: &Session,
@@ -252,6 +218,45 @@ impl Wait<'_> {
             shortage: &shortage,
         })
     }
+}
+
+/// Tells that the dial has failed that was for a session: all who listen, also where the session has
+/// not asked anything yet.
+pub(super) fn tell_failed(
+    service: &Service,
+    admission: &Admission,
+    error: &ConnectError,
+    waited: Duration,
+) {
+    let session = admission.seat.session();
+    let identity = session.identity();
+    session.tell(What::Failed {
+        sqlstate: *error.sqlstate().as_bytes(),
+        waited: Span::of(waited),
+    });
+    let event = Event::CheckoutFailed {
+        execution_id: Text::name(identity.execution.as_str()),
+        session_id: session.id().0,
+        upstream: Text::name(&identity.upstream),
+        sqlstate: Text::name(error.sqlstate().as_str()),
+        error: Text::sentence(&error.for_others()),
+        unsaid: 0,
+    };
+    let events = service.executions().events();
+    if let Some(unsaid) = events.line(event.name(), Some(identity.execution.as_str())) {
+        tracing::warn!(
+            event = event.name(),
+            session_id = session.id().0,
+            execution_id = %identity.execution,
+            trace_id = identity.trace_id(),
+            upstream = &*identity.upstream,
+            sqlstate = error.sqlstate().as_str(),
+            error = error.for_others(),
+            unsaid,
+            "no server connection could be opened"
+        );
+    }
+    events.tell(event);
 }
 
 /// The event of a wait in vain.
