@@ -317,6 +317,8 @@ impl Visit {
             let mail = &mut self.mail;
             let told = (&*session, &*counters);
             is_clean = part(&mut relay, over, mail, canceller.as_ref(), told).await;
+        } else {
+            session.closes(Close::Vanished);
         }
         let is_tainted = relay.is_tainted();
         drop(relay);
