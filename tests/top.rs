@@ -65,7 +65,7 @@ async fn an_execution_that_leaks_is_found_and_ended_after_a_confirmation() {
         "3/3",
         "idle_in_tx",
         "leak suspects",
-        "ready",
+        "session.l",
     ];
     let picture = terminal.shows(&parts, &[]).await;
     assert!(picture.lines().count() <= 24, "{picture}");

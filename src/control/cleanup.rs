@@ -5,9 +5,11 @@ use serde_json::Value;
 
 use crate::execution::cleanup::Scope;
 use crate::execution::tidying::{self, Order};
+use crate::protocol::startup::ExecutionId;
 
 use super::Control;
 use super::create::{field, invalid, object};
+use super::executions::none;
 use super::problem::{Kind, Problem};
 use super::query::Query;
 use super::router::{Answer, Asked, execution_named, invalid_id, json};
@@ -20,6 +22,9 @@ const FIELDS: [&str; 2] = ["dry_run", "execution"];
 pub(super) async fn post(control: &Control, asked: &Asked) -> Answer {
     Query::parse(asked.query.as_deref(), &[])?;
     let order = parse(&asked.body)?;
+    if let Scope::Execution(id) = &order.scope {
+        is_known(control, id).await?;
+    }
     let dry_run = order.dry_run;
     let cleaned = control
         .remote
@@ -37,6 +42,17 @@ pub(super) async fn post(control: &Control, asked: &Asked) -> Answer {
         remaining_sessions: remaining,
     };
     json(StatusCode::OK, &answer)
+}
+
+/// Whether there is such an execution, or was one that may have left something behind: a slip of the
+/// pen is told, instead of that nothing was to be done.
+async fn is_known(control: &Control, id: &ExecutionId) -> Result<(), Problem> {
+    let asked = id.clone();
+    let known = control.remote.ask(move |all| all.view(&asked).is_some());
+    if known.await? || control.summary(id).await?.is_some() {
+        return Ok(());
+    }
+    Err(none(id))
 }
 
 fn closed(closed: tidying::Closed) -> Closed {

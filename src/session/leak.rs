@@ -121,24 +121,32 @@ pub(super) fn log_suspect(suspect: &Snapshot, line: Option<Unsaid>) -> Event {
     event
 }
 
-/// Logs that a suspect has asked something after all. Answers it as an event.
+/// Logs that a suspect has asked something after all, if `line` lets. Answers it as an event.
 #[cold]
-pub(super) fn log_recovered(id: SessionId, identity: &Identity, idle: Duration) -> Event {
+pub(super) fn log_recovered(
+    id: SessionId,
+    identity: &Identity,
+    idle: Duration,
+    line: Option<Unsaid>,
+) -> Event {
     let event = Event::SessionLeakRecovered {
         session_id: id.0,
         execution_id: Text::name(identity.execution.as_str()),
         idle_for_seconds: Seconds(idle),
         unsaid: 0,
     };
-    tracing::info!(
-        event = event.name(),
-        session_id = id.0,
-        execution_id = %identity.execution,
-        trace_id = identity.trace_id(),
-        upstream = &*identity.upstream,
-        idle_for_seconds = idle.as_secs_f64(),
-        "a session that seemed forgotten is used again"
-    );
+    if let Some(unsaid) = line {
+        tracing::info!(
+            event = event.name(),
+            session_id = id.0,
+            execution_id = %identity.execution,
+            trace_id = identity.trace_id(),
+            upstream = &*identity.upstream,
+            idle_for_seconds = idle.as_secs_f64(),
+            unsaid,
+            "a session that seemed forgotten is used again"
+        );
+    }
     event
 }
 

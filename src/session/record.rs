@@ -250,9 +250,9 @@ impl Session {
             if leak == Some(Leak::Recovered) {
                 let told = Span::of(idle);
                 live.tell(What::Recovered { idle: told }, now);
-                let event = leak::log_recovered(self.id, &self.identity, idle);
                 if let Some(events) = &live.told {
-                    events.tell(event);
+                    let line = events.line("session.leak_recovered", None);
+                    events.tell(leak::log_recovered(self.id, &self.identity, idle, line));
                 }
             }
         }

@@ -80,7 +80,7 @@ impl Strand {
             0 => *b"  ",
             _ => [self.sqlstate[0], self.sqlstate[1]],
         };
-        (count > 0 || self.errors > 0).then_some(What::Queries {
+        (count > 0).then_some(What::Queries {
             count: short(count),
             span: Span::of(until.saturating_duration_since(self.since)),
             active: Span::of(active),
