@@ -78,14 +78,14 @@ pub(super) async fn part(
             relay.gave_up(Code::of(ending.report.sqlstate.as_str()));
             if is_working {
                 relay.is_cancelled("ended");
-            }
-            let goodbye = relay.say_goodbye(&ending.report, GOODBYE);
-            if is_working {
                 counters.cancelled(match ending.cause {
                     Close::Execution => Origin::Execution,
                     Close::Cleanup => Origin::Cleanup,
                     _ => Origin::Other,
                 });
+            }
+            let goodbye = relay.say_goodbye(&ending.report, GOODBYE);
+            if is_working {
                 tokio::join!(goodbye, cancel(canceller));
             } else {
                 goodbye.await;

@@ -175,7 +175,7 @@ impl Wait<'_> {
             let report = wanting.refusal(self.severity, sessions, holders);
             (report, wanting.shortage.limit)
         });
-        self.service.executions().lender().waited_in_vain(limit);
+        lender.waited_in_vain(limit);
         session.tell(What::Refused {
             limit: Word::of(limit.as_str()),
             sqlstate: *report.sqlstate.as_bytes(),
