@@ -32,7 +32,10 @@ pub(super) async fn run(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let policy = Policy::of(&running.borrow().loaded.config.exhaustion);
+        let policy = {
+            let config = &running.borrow().loaded.config;
+            Policy::of(&config.exhaustion, &config.reactor, Duration::ZERO)
+        };
         let silent = control.silent();
         let look = remote
             .ask(move |executions| {
@@ -50,8 +53,11 @@ pub(super) async fn run(
             *known = history.exhaustion();
             is_news
         });
-        for Action::Tell(change) in &actions {
-            tell(change, &snapshot, remote.events());
+        for action in &actions {
+            // The rungs above the first are decided, and still done by nobody.
+            if let Action::Tell(change) = action {
+                tell(change, &snapshot, remote.events());
+            }
         }
         for (of, unsaid) in remote.events().lines_left_out() {
             tracing::info!(

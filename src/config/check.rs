@@ -1,7 +1,10 @@
 //! What no knob shows alone.
 
 use super::layers::Layer;
-use super::{Budget, Config, ConfigError, Host, Listen, Loopback, Upstream, UpstreamKind};
+use super::{
+    Budget, Config, ConfigError, Host, KubernetesUse, Listen, Loopback, Restart, Upstream,
+    UpstreamKind,
+};
 
 /// Looks for what does not fit together.
 pub(super) fn check(config: &Config, layer: &mut Layer) {
@@ -29,8 +32,33 @@ pub(super) fn check(config: &Config, layer: &mut Layer) {
                 .to_owned(),
         );
     }
+    check_reactor(config, layer);
     for (index, upstream) in config.upstreams.iter().enumerate() {
         check_upstream(config, index, upstream, layer);
+    }
+}
+
+fn check_reactor(config: &Config, layer: &mut Layer) {
+    let (reactor, listen) = (&config.reactor, config.telemetry.listen);
+    match reactor.restart {
+        Some(restart) if restart.needs_api() && reactor.kubernetes == KubernetesUse::Off => {
+            let error = ConfigError::RestartNeedsKubernetes { restart };
+            layer.errors.push(error);
+        }
+        Some(Restart::Liveness) if listen.is_none() => {
+            layer.errors.push(ConfigError::LivenessNeedsPort);
+        }
+        _ => {}
+    }
+    match (&reactor.app_probe, listen) {
+        (Some(probe), Some(own)) if probe.at().first().port() == own.port() => {
+            let probe = probe.clone();
+            layer.errors.push(ConfigError::OwnProbe { probe });
+        }
+        (Some(_), None) => layer
+            .warnings
+            .push("reactor.app_probe is not asked: telemetry.listen is off".to_owned()),
+        _ => {}
     }
 }
 

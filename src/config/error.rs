@@ -1,7 +1,7 @@
 //! Why a configuration is refused.
 
-use super::Loopback;
 use super::url::UrlProblem;
+use super::{AppProbe, Loopback, Restart};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
@@ -185,6 +185,27 @@ pub enum ConfigError {
     NoTcpPassword {
         /// `listen.tcp`.
         at: Loopback,
+    },
+    /// A restart by an API that must not be called.
+    #[error(
+        "reactor.restart: {:?} is done by the Kubernetes API, and reactor.kubernetes is off; write liveness or exit-code, which need no API, or let reactor.kubernetes be auto", restart.as_str()
+    )]
+    RestartNeedsKubernetes {
+        /// `reactor.restart`.
+        restart: Restart,
+    },
+    /// A restart by a probe that nobody can ask.
+    #[error(
+        "reactor.restart: \"liveness\" needs telemetry.listen, where the kubelet asks for /livez/app, and that is off"
+    )]
+    LivenessNeedsPort,
+    /// A probe of the app that is execpool's own.
+    #[error(
+        "reactor.app_probe: {probe} is execpool's own telemetry.listen: name the app's probe, which it asks on the app's behalf"
+    )]
+    OwnProbe {
+        /// `reactor.app_probe`.
+        probe: AppProbe,
     },
     /// An upstream that is execpool's own TCP listener.
     #[error(

@@ -40,6 +40,8 @@ pub enum Kind {
     Command,
     /// An IP address and a port to listen on, or `off`.
     AddressOrOff,
+    /// A liveness probe on the loopback.
+    Probe,
 }
 
 /// How a change takes effect while execpool runs.
@@ -419,6 +421,69 @@ pub const KNOBS: &[Knob] = &[
         "120s",
         Reload::Live,
         "how long it must be exhausted: `sustained`",
+    ),
+    knob(
+        "reactor.kubernetes",
+        Kind::Word(&["auto", "on", "off"]),
+        "auto",
+        Reload::Restart,
+        "whether the Kubernetes API is told, and asked: `auto` where a service account's token and the pod's name are given; `on` where their lack is an error; `off`: no call is made",
+    ),
+    knob(
+        "reactor.condition",
+        Kind::Switch,
+        "on",
+        Reload::Live,
+        "whether the pod's condition `execpool.dev/PoolAvailable` is set there",
+    ),
+    knob(
+        "reactor.cleanup",
+        Kind::Switch,
+        "on",
+        Reload::Live,
+        "whether an emergency cleanup begins where exhaustion is sustained and somebody waits",
+    ),
+    knob(
+        "reactor.restart",
+        Kind::Word(&["off", "liveness", "exit-code", "evict", "rollout"]),
+        "off",
+        Reload::Live,
+        "what restarts the app where that does not help: `/livez/app`, which the kubelet asks; the sidecar's exit with 88; an eviction of the pod; a rollout of its owner",
+    ),
+    knob(
+        "reactor.restart_after",
+        ZERO,
+        "60s",
+        Reload::Live,
+        "how long exhaustion must be sustained before a restart; as much again, at most 60 s, may be added by chance, so that not all pods restart at once",
+    ),
+    knob(
+        "reactor.cooldown",
+        ZERO,
+        "10m",
+        Reload::Live,
+        "least time between two restarts, and least age of the pod for one",
+    ),
+    knob(
+        "reactor.max_restarts_per_hour",
+        Kind::Count(1, 60),
+        "2",
+        Reload::Live,
+        "most restarts within any hour; `reactor.restart: off` is for none",
+    ),
+    knob(
+        "reactor.app_probe",
+        Kind::Probe,
+        "",
+        Reload::Live,
+        "the app's own liveness probe, which `/livez/app` asks on its behalf where that has taken its place",
+    ),
+    knob(
+        "reactor.dry_run",
+        Kind::Switch,
+        "false",
+        Reload::Live,
+        "whether it is only told what would be done",
     ),
     knob(
         "maintenance.interval",

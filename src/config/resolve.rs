@@ -246,6 +246,7 @@ impl Resolver {
                 after: self.time("exhaustion.after"),
                 sustained_after: self.time("exhaustion.sustained_after"),
             },
+            reactor: self.reactor(),
             maintenance: Maintenance {
                 interval: self.time_or_off("maintenance.interval"),
             },
@@ -294,6 +295,29 @@ impl Resolver {
             allow_uids: self.uids("listen.allow_uids"),
             max_sessions: self.count("listen.max_sessions"),
             tcp: self.tcp(),
+        }
+    }
+
+    fn reactor(&mut self) -> Reactor {
+        let restart = self.text("reactor.restart");
+        let same = |way: &Restart| Some(way.as_str()) == restart.as_deref();
+        Reactor {
+            kubernetes: match self.text("reactor.kubernetes").as_deref() {
+                Some("on") => KubernetesUse::On,
+                Some("off") => KubernetesUse::Off,
+                _ => KubernetesUse::Auto,
+            },
+            condition: self.switch("reactor.condition"),
+            cleanup: self.switch("reactor.cleanup"),
+            restart: Restart::ALL.into_iter().find(same),
+            restart_after: self.time("reactor.restart_after"),
+            cooldown: self.time("reactor.cooldown"),
+            max_restarts_per_hour: self.count("reactor.max_restarts_per_hour"),
+            app_probe: match self.value("reactor.app_probe") {
+                Some(Value::Probe(probe)) => Some(probe),
+                _ => None,
+            },
+            dry_run: self.switch("reactor.dry_run"),
         }
     }
 

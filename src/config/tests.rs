@@ -1,5 +1,7 @@
 //! What the configuration promises.
 
+mod reactor;
+
 use super::*;
 use proptest::prelude::*;
 use std::path::Path;
@@ -127,6 +129,17 @@ fn database_url_alone_gives_every_default() {
             wait: seconds(5),
             after: seconds(10),
             sustained_after: seconds(120),
+        },
+        reactor: Reactor {
+            kubernetes: KubernetesUse::Auto,
+            condition: true,
+            cleanup: true,
+            restart: None,
+            restart_after: seconds(60),
+            cooldown: seconds(600),
+            max_restarts_per_hour: 2,
+            app_probe: None,
+            dry_run: false,
         },
         maintenance: Maintenance {
             interval: Some(seconds(300)),

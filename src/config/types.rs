@@ -1,6 +1,6 @@
 //! The configuration as the rest of the program reads it.
 
-use super::{PasswordSource, SessionAttrs, Tls};
+use super::{PasswordSource, Reactor, SessionAttrs, Tls};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub struct Config {
     pub cleanup: Cleanup,
     /// When the pod is short of connections.
     pub exhaustion: Exhaustion,
+    /// What may be done about that.
+    pub reactor: Reactor,
     /// The sweep.
     pub maintenance: Maintenance,
     /// What is told about the inside.

@@ -1,7 +1,7 @@
 //! From text to values.
 
 use super::url::redact;
-use super::{Kind, Loopback, Share};
+use super::{AppProbe, Kind, Loopback, Share};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ pub(super) enum Value {
     Address(Option<SocketAddr>),
     Loopback(Option<Loopback>),
     Words(Vec<String>),
+    Probe(AppProbe),
 }
 
 impl Kind {
@@ -37,7 +38,8 @@ impl Kind {
                 .map(|time| Value::Time(Some(time))),
             Self::TimeOrOff(_) if text == "off" => Some(Value::Time(None)),
             Self::TimeOrOff(low) => Self::Time(*low).parse(text),
-            Self::Word(words) => words.contains(&text).then(|| Value::Text(text.to_owned())),
+            Self::Word(words) => word(words, text).map(|word| Value::Text(word.to_owned())),
+            Self::Probe => AppProbe::parse(text).map(Value::Probe),
             Self::Statement => statement(text).then(|| Value::Text(text.to_owned())),
             Self::Text | Self::Url => (!text.trim().is_empty() && !text.contains('\0'))
                 .then(|| Value::Text(text.to_owned())),
@@ -92,6 +94,7 @@ impl Kind {
             Self::Mode => "permissions in octal, such as 0660, which let the owner read and write (quote it if it begins with 0o)".into(),
             Self::Uids => "any, or one or more numbers of users".into(),
             Self::Loopback => "off or an address of the loopback such as 127.0.0.1:6432, [::1]:6432 or localhost:6432: at any other, whoever is on the network could use the server's credentials".into(),
+            Self::Probe => "an HTTP probe such as http://127.0.0.1:8080/healthz or :8080/healthz, or a connection such as tcp://127.0.0.1:8080, on the loopback: the containers of a pod share it".into(),
             Self::Filter => "a level (error, warn, info, debug, trace, off) or a filter such as info,execpool=debug".into(),
         }
     }
@@ -173,6 +176,18 @@ fn uids(text: &str) -> Option<Option<Vec<u32>>> {
     list.map(Some)
 }
 
+/// The word of the list that is meant. Templates that take `off` for a truth value, as Helm does, write
+/// `false`.
+fn word(words: &[&'static str], text: &str) -> Option<&'static str> {
+    let meant = match text {
+        "true" => "on",
+        "false" => "off",
+        text => text,
+    };
+    let listed = |wanted: &str| words.iter().copied().find(|word| *word == wanted);
+    listed(text).or_else(|| listed(meant))
+}
+
 /// The words of a command line, the first of them a program.
 fn command(text: &str) -> Option<Vec<String>> {
     let words = shlex::split(text).filter(|_| !text.contains('\0'))?;
@@ -181,7 +196,7 @@ fn command(text: &str) -> Option<Vec<String>> {
 }
 
 /// Where nobody but this machine, or this pod, can connect.
-fn loopback(text: &str) -> Option<Loopback> {
+pub(super) fn loopback(text: &str) -> Option<Loopback> {
     if let Some(port) = text.strip_prefix("localhost:") {
         // At most what a port's type holds.
         let port = count(port).and_then(|port| u16::try_from(port).ok())?;

@@ -5,16 +5,28 @@
 //! | [`snapshot`] | how it stands, at one look |
 //! | [`policy`] | from when on it is what |
 //! | [`history`] | what earlier looks have found |
+//! | [`restarts`] | which restarts there were, also before this process |
 //! | [`decide`](decide()) | what is to be done: values alone, no clock, no I/O |
+//! | [`action`] | what that may be |
+//! | [`guard`] | what forbids it |
+//! | [`report`] | what the pod tells of it |
 
+mod action;
 mod decide;
+mod guard;
 mod history;
 mod policy;
+mod report;
+mod restarts;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Action, Change, decide};
-pub use history::History;
+pub use action::{Action, Change, Reason, Rung};
+pub use decide::decide;
+pub use guard::Guard;
+pub use history::{Heard, History};
 pub use policy::Policy;
-pub use snapshot::{Holder, Snapshot};
+pub use report::{Condition, Report};
+pub use restarts::{Restarts, Unreadable};
+pub use snapshot::{Circumstances, Holder, Snapshot};

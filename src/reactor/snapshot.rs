@@ -1,6 +1,6 @@
 //! How it stands, at one look.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::Cause;
 use crate::execution::Executions;
@@ -33,6 +33,33 @@ pub struct Snapshot {
     pub limited_by_database: bool,
     /// Who has held a connection for longest, where that is worth knowing.
     pub holder: Option<Holder>,
+    /// What the data plane does not know.
+    pub circumstances: Circumstances,
+}
+
+/// What stands around the data plane at that moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Circumstances {
+    /// The time of day.
+    pub time: SystemTime,
+    /// Whether the pod is on its way out.
+    pub draining: bool,
+    /// Whether a restart is under way that takes its time: `/livez/app` answers 503.
+    pub restarting: bool,
+    /// How long the pod has been there, at least: see [`Restarts::pod_age`](super::Restarts::pod_age).
+    pub pod_age: Duration,
+}
+
+impl Default for Circumstances {
+    /// A pod that begins: nothing is restarted in it.
+    fn default() -> Self {
+        Self {
+            time: SystemTime::UNIX_EPOCH,
+            draining: false,
+            restarting: false,
+            pod_age: Duration::ZERO,
+        }
+    }
 }
 
 /// Who holds a server connection.
@@ -66,12 +93,22 @@ impl Snapshot {
             database_unreachable: pressure.is_away || is_silent,
             limited_by_database: pressure.budget.limited_by_database(),
             holder: None,
+            circumstances: Circumstances::default(),
         };
         // Looked for only then: all sessions are looked through.
         if snapshot.waiting > 0 || used * 2 > limit {
             snapshot.holder = holder(executions, now);
         }
         snapshot
+    }
+
+    /// The same under these circumstances.
+    #[must_use]
+    pub fn under(self, circumstances: Circumstances) -> Self {
+        Self {
+            circumstances,
+            ..self
+        }
     }
 
     /// Why there is no room.

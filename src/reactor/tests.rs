@@ -1,14 +1,29 @@
 //! The ladder, over made-up looks.
 
-use std::time::{Duration, Instant};
+mod guards;
+mod ladder;
+mod report;
+mod restarts;
+mod rhythm;
+mod sequences;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
 use crate::budget::{Cause, State};
+use crate::config;
 
-use super::{Action, Change, History, Policy, Snapshot, decide};
+use super::{
+    Action, Change, Circumstances, Guard, Heard, History, Policy, Reason, Report, Restarts, Rung,
+    Snapshot, decide,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// When something never was.
+const NEVER: [u64; 0] = [];
 
 fn policy() -> Policy {
     Policy {
@@ -17,17 +32,44 @@ fn policy() -> Policy {
         wait: Duration::from_secs(5),
         after: Duration::from_secs(10),
         sustained_after: Duration::from_secs(120),
+        cleanup: true,
+        restart: None,
+        restart_after: Duration::from_secs(60),
+        jitter: Duration::ZERO,
+        cooldown: Duration::from_secs(600),
+        max_restarts_per_hour: 2,
+        dry_run: false,
     }
 }
 
+/// How whoever carries things out answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hand {
+    /// It is done at once.
+    Does,
+    /// It is only told.
+    Tells,
+    /// A restart meets with this; a cleanup is done.
+    Refuses(Guard),
+    /// A restart fails; a cleanup is done.
+    Fails,
+    /// Nothing is heard.
+    IsSilent,
+}
+
 /// Looks, and what came of them.
+#[derive(Clone)]
 struct Ladder {
     policy: Policy,
     history: History,
+    circumstances: Circumstances,
+    hand: Hand,
     start: Instant,
     now: Instant,
     timed_out: u64,
     changes: Vec<(u64, Change)>,
+    /// What was decided above the first rung.
+    acts: Vec<(u64, Action)>,
 }
 
 impl Ladder {
@@ -36,14 +78,30 @@ impl Ladder {
         Self {
             policy: policy(),
             history: History::new(now),
+            circumstances: Circumstances {
+                time: UNIX_EPOCH + DAY * 20_000,
+                // It is old enough.
+                pod_age: DAY,
+                ..Circumstances::default()
+            },
+            hand: Hand::Does,
             start: now,
             now,
             timed_out: 0,
             changes: Vec::new(),
+            acts: Vec::new(),
         }
     }
 
+    /// One that may restart the app.
+    fn restarting(way: config::Restart) -> Self {
+        let mut ladder = Self::new();
+        ladder.policy.restart = Some(way);
+        ladder
+    }
+
     fn look(&mut self, snapshot: &Snapshot) {
+        let snapshot = &snapshot.clone().under(self.circumstances);
         let decided = decide(&self.history, snapshot, &self.policy, self.now);
         assert_eq!(
             decided,
@@ -52,15 +110,33 @@ impl Ladder {
         self.history
             .record(snapshot, &self.policy, self.now, &decided);
         let passed = (self.now - self.start).as_secs();
-        let told = decided.into_iter().map(|Action::Tell(change)| change);
-        self.changes.extend(told.map(|change| (passed, change)));
+        for action in decided {
+            self.answer(&action);
+            match action {
+                Action::Tell(change) => self.changes.push((passed, change)),
+                action => self.acts.push((passed, action)),
+            }
+        }
+    }
+
+    fn answer(&mut self, action: &Action) {
+        let heard = match (action, self.hand) {
+            (_, Hand::IsSilent) => return,
+            (Action::CleanUp, _) => Heard::CleanedUp,
+            (Action::Restart(_), Hand::Does) => Heard::Restarted(self.circumstances.time),
+            (Action::Restart(_), Hand::Tells) => Heard::WouldRestart,
+            (Action::Restart(_), Hand::Refuses(guard)) => Heard::RestartRefused(guard),
+            (Action::Restart(_), Hand::Fails) => Heard::RestartFailed,
+            _ => return,
+        };
+        self.history.heard(heard, self.now);
     }
 
     /// A look every second, so many of them.
     fn looks(&mut self, many: u64, snapshot: &Snapshot) -> &mut Self {
         for _ in 0..many {
             self.look(snapshot);
-            self.now += SECOND;
+            self.passes(SECOND);
         }
         self
     }
@@ -83,6 +159,8 @@ impl Ladder {
 
     fn passes(&mut self, time: Duration) -> &mut Self {
         self.now += time;
+        self.circumstances.time += time;
+        self.circumstances.pod_age += time;
         self
     }
 
@@ -94,6 +172,43 @@ impl Ladder {
     fn told(&self) -> Vec<(u64, State)> {
         let changes = self.changes.iter();
         changes.map(|(at, change)| (*at, change.to)).collect()
+    }
+
+    /// When something was decided for which this holds.
+    fn when(&self, wanted: impl Fn(&Action) -> bool) -> Vec<u64> {
+        let acts = self.acts.iter().filter(|(_, action)| wanted(action));
+        acts.map(|(at, _)| *at).collect()
+    }
+
+    fn restarts(&self) -> Vec<u64> {
+        self.when(|action| matches!(action, Action::Restart(_)))
+    }
+
+    fn cleanups(&self) -> Vec<u64> {
+        self.when(|action| *action == Action::CleanUp)
+    }
+
+    /// When what was refused by which guard.
+    fn refused(&self) -> Vec<(u64, Rung, &'static str)> {
+        let refused = self.acts.iter().filter_map(|(at, action)| match action {
+            Action::Refuse { rung, guard } => Some((*at, *rung, guard.as_str())),
+            _ => None,
+        });
+        refused.collect()
+    }
+
+    /// What was announced, and when.
+    fn announced(&self) -> Vec<(u64, Reason)> {
+        let announced = self.acts.iter().filter_map(|(at, action)| match action {
+            Action::Announce(reason) => Some((*at, *reason)),
+            _ => None,
+        });
+        announced.collect()
+    }
+
+    /// When it was published.
+    fn published(&self) -> Vec<u64> {
+        self.when(|action| *action == Action::Publish)
     }
 }
 
@@ -128,6 +243,7 @@ fn in_state(state: State) -> Ladder {
     };
     assert_eq!(ladder.state(), state);
     ladder.changes.clear();
+    ladder.acts.clear();
     ladder.start = ladder.now;
     ladder
 }
@@ -285,7 +401,6 @@ fn what_is_about_to_pass_is_not_sustained() {
 
 #[test]
 fn looks_that_were_missed_neither_begin_nor_end_a_state() {
-    let day = Duration::from_secs(86_400);
     for (from, snapshot) in [
         (State::Healthy, used(10)),
         (State::Healthy, waits(60_000)),
@@ -295,12 +410,12 @@ fn looks_that_were_missed_neither_begin_nor_end_a_state() {
         (State::Sustained, used(0)),
     ] {
         let mut ladder = in_state(from);
-        ladder.looks(1, &snapshot).passes(day).looks(3, &snapshot);
+        ladder.looks(1, &snapshot).passes(DAY).looks(3, &snapshot);
         assert_eq!(ladder.told(), [], "{from:?}: {snapshot:?}");
     }
     // What was so at every look goes on being so.
     let mut ladder = in_state(State::Healthy);
-    ladder.looks(9, &waits(6000)).passes(day);
+    ladder.looks(9, &waits(6000)).passes(DAY);
     ladder.looks(3, &waits(90_000_000));
     assert_eq!(ladder.state(), State::Exhausted);
 }
@@ -504,14 +619,14 @@ proptest! {
     }
 
     #[test]
-    fn the_same_looks_give_the_same_changes(looks in any_looks()) {
+    fn the_same_looks_give_the_same_actions(looks in any_looks()) {
         let run = || {
-            let mut ladder = Ladder::new();
+            let mut ladder = Ladder::restarting(config::Restart::Liveness);
             for (passed, look) in &looks {
                 ladder.passes(Duration::from_millis(*passed));
                 ladder.look(look);
             }
-            ladder.changes
+            (ladder.changes, ladder.acts, ladder.history.exhaustion().state)
         };
         prop_assert_eq!(run(), run());
     }
