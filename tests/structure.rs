@@ -40,11 +40,12 @@ const FLOORS: [(&str, u8); 24] = [
 ];
 
 /// Crates that only these rooms may name.
-const KEPT_IN: [(&str, &[&str]); 12] = [
+const KEPT_IN: [(&str, &[&str]); 13] = [
     ("bb8::", &["pool", "monitor"]),
     ("bb8_postgres", &["monitor"]),
     ("tokio_postgres", &["monitor", "control"]),
     ("kube::", &["reactor"]),
+    ("k8s_openapi", &["reactor"]),
     ("opentelemetry", &["telemetry", "metrics"]),
     ("prometheus::", &["telemetry"]),
     ("tonic::", &["telemetry"]),

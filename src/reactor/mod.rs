@@ -9,12 +9,14 @@
 //! | [`decide`](decide()) | what is to be done: values alone, no clock, no I/O |
 //! | [`action`] | what that may be |
 //! | [`guard`] | what forbids it |
+//! | [`kube`] | the hand on the Kubernetes API, by which rungs 2 and 4 act |
 //! | [`report`] | what the pod tells of it |
 
 mod action;
 mod decide;
 mod guard;
 mod history;
+mod kube;
 mod policy;
 mod report;
 mod restarts;
@@ -26,6 +28,7 @@ pub use action::{Action, Change, Reason, Rung};
 pub use decide::decide;
 pub use guard::Guard;
 pub use history::{Heard, History};
+pub use kube::{Failure, Kubernetes, Limits, Missing, NotDone, Place, Standing};
 pub use policy::Policy;
 pub use report::{Condition, Report};
 pub use restarts::{Restarts, Unreadable};

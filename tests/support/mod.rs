@@ -19,6 +19,7 @@
 //! | [`prometheus`] | Prometheus, its answers and its alerts |
 //! | [`alertmanager`] | Alertmanager, and the alerts that it has |
 //! | [`daemon`] | what these run by |
+//! | [`cluster`] | a Kubernetes: its API alone, or one with a node |
 //! | [`load`] | pgbench and psycopg, whose every failed query is told |
 //! | [`terminal`] | a pseudo-terminal, and what is to be seen in it |
 //! | [`wait`] | polling for something to become true |
@@ -39,6 +40,7 @@
 
 pub(crate) mod alertmanager;
 pub(crate) mod api;
+pub(crate) mod cluster;
 pub(crate) mod collector;
 pub(crate) mod connection_log;
 pub(crate) mod daemon;

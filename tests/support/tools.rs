@@ -35,6 +35,25 @@ pub(crate) fn alertmanager() -> PathBuf {
     PathBuf::from(setting("EXECPOOL_ALERTMANAGER"))
 }
 
+/// The directory of the programs of a Kubernetes.
+pub(crate) fn kubernetes() -> PathBuf {
+    PathBuf::from(setting("EXECPOOL_KUBERNETES"))
+}
+
+/// The directory of the unpacked container runtime; `None` where it can't be had.
+pub(crate) fn containerd() -> Option<PathBuf> {
+    optional("EXECPOOL_CONTAINERD").map(PathBuf::from)
+}
+
+/// Helm of a major version, 3 or 4.
+pub(crate) fn helm(major: u8) -> PathBuf {
+    PathBuf::from(setting(match major {
+        3 => "EXECPOOL_HELM3",
+        4 => "EXECPOOL_HELM",
+        other => panic!("there is no Helm {other} here"),
+    }))
+}
+
 /// The python3 that has the drivers.
 pub(crate) fn python() -> PathBuf {
     PathBuf::from(setting("EXECPOOL_PYTHON"))
@@ -42,14 +61,19 @@ pub(crate) fn python() -> PathBuf {
 
 /// From the environment, as `make test` sets it, else as `scripts/setup` finds it.
 fn setting(name: &str) -> String {
+    optional(name).unwrap_or_else(|| panic!("scripts/setup finds no {name} on this machine"))
+}
+
+/// The same for what not every machine can have.
+fn optional(name: &str) -> Option<String> {
     if let Ok(value) = std::env::var(name)
         && !value.is_empty()
     {
-        return value;
+        return Some(value);
     }
     static FOUND: OnceLock<Result<HashMap<String, String>, String>> = OnceLock::new();
     match FOUND.get_or_init(find) {
-        Ok(found) => found[name].clone(),
+        Ok(found) => found.get(name).cloned(),
         Err(why) => panic!("{name} is not set. Run `make setup` first. It says:\n{why}"),
     }
 }

@@ -1,0 +1,162 @@
+//! Restarts that take the Kubernetes API. Each is tried once: what forbids it is told, and whoever
+//! has decided on it decides again later.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use crate::config::Restart;
+use crate::reactor::Guard;
+
+use super::client::Call;
+use super::failure::{Cause, Deed, Failure};
+use super::hand::Hand;
+use super::owner::{Memory, Owner};
+use super::pod::Pod;
+
+/// How often the owner is read anew where somebody else has changed it meanwhile: its controller
+/// does with each step of its own.
+const TRIES: usize = 4;
+
+/// What is not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotDone {
+    /// Something forbids it.
+    Refused {
+        /// What.
+        guard: Guard,
+        /// More than the guard says, where there is more.
+        more: Option<String>,
+    },
+    /// The API did not do it.
+    Failed(#[from] Failure),
+}
+
+impl fmt::Display for NotDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { guard, more: None } => guard.fmt(f),
+            Self::Refused {
+                guard,
+                more: Some(more),
+            } => write!(f, "{guard}: {more}"),
+            Self::Failed(failure) => failure.fmt(f),
+        }
+    }
+}
+
+impl NotDone {
+    fn refused(guard: Guard, more: impl Into<String>) -> Self {
+        let more = Some(more.into());
+        Self::Refused { guard, more }
+    }
+
+    /// A failure that is rather a refusal.
+    fn of(failure: Failure) -> Self {
+        match failure.cause {
+            Cause::Forbidden => Self::refused(Guard::NotAllowed, failure.to_string()),
+            Cause::NotFound => Self::refused(Guard::NotFound, failure.to_string()),
+            _ => Self::Failed(failure),
+        }
+    }
+}
+
+/// The limits that the owner's stamp is held against, as in `reactor.cooldown` and
+/// `reactor.max_restarts_per_hour`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The shortest time between two restarts.
+    pub cooldown: Duration,
+    /// The most restarts within an hour.
+    pub per_hour: u32,
+}
+
+/// Does what of a restart is the API's to do.
+pub(super) async fn restart(hand: &Hand, restart: Restart, limits: Limits) -> Result<(), NotDone> {
+    match restart {
+        Restart::Liveness => Ok(()),
+        Restart::ExitCode => may_exit(hand).await,
+        Restart::Evict => evict(hand).await,
+        Restart::Rollout => rollout(hand, limits).await,
+    }
+}
+
+/// Whether an exit with 88 restarts all containers. Where the API can't be asked nothing is known,
+/// and so nothing forbids it.
+async fn may_exit(hand: &Hand) -> Result<(), NotDone> {
+    match hand.read(Deed::Read).await {
+        Ok(pod) if !pod.has_rule => Err(NotDone::Refused {
+            guard: Guard::NoRuleFor88,
+            more: None,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Evicts this very pod. It is looked at first: the server takes longer than we wait to find out
+/// that another one has the name.
+async fn evict(hand: &Hand) -> Result<(), NotDone> {
+    hand.read(Deed::Read).await.map_err(NotDone::of)?;
+    let place = &hand.api.place;
+    let body = json!({
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": place.pod, "namespace": place.namespace},
+        "deleteOptions": {"preconditions": {"uid": place.uid}},
+    });
+    let path = hand.api.pod() + "/eviction";
+    match hand
+        .api
+        .call(Deed::Evict, &Call::create(&path, &body))
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(failure) if failure.is_disruption() => {
+            Err(NotDone::refused(Guard::Disrupted, failure.words()))
+        }
+        // Another pod has the name.
+        Err(failure) if failure.cause == Cause::Conflict => {
+            Err(NotDone::refused(Guard::NotFound, failure.words()))
+        }
+        Err(failure) => Err(NotDone::of(failure)),
+    }
+}
+
+/// Stamps the owner, unless it was within the limits: of two pods that decide at once, the second
+/// finds the first one's stamp, as it has to have seen the object that it changes.
+async fn rollout(hand: &Hand, limits: Limits) -> Result<(), NotDone> {
+    let pod = hand.read(Deed::Read).await.map_err(NotDone::of)?;
+    let no_owner = |why| NotDone::refused(Guard::NoOwner, why);
+    let owner = Owner::of(&pod).map_err(no_owner)?;
+    let mut changed = None;
+    for _ in 0..TRIES {
+        match stamp(hand, &owner, &pod, limits).await {
+            Err(NotDone::Failed(failure)) if failure.cause == Cause::Conflict => {
+                changed = Some(failure);
+            }
+            other => return other,
+        }
+    }
+    let words = changed.map(|failure| failure.words().to_owned());
+    Err(NotDone::refused(
+        Guard::OwnerChanged,
+        words.unwrap_or_default(),
+    ))
+}
+
+async fn stamp(hand: &Hand, owner: &Owner, pod: &Pod, limits: Limits) -> Result<(), NotDone> {
+    let path = owner.path(&hand.api.place.namespace);
+    let answer = hand.api.call(Deed::Owner, &Call::get(path.clone())).await;
+    let answer = answer.map_err(NotDone::of)?;
+    let memory = Memory::of(&answer, owner, pod);
+    let memory = memory.map_err(|why| NotDone::refused(Guard::NoOwner, why))?;
+    let now = SystemTime::now();
+    if let Some(guard) = memory.forbids(limits.cooldown, limits.per_hour, now) {
+        let more = format!("by the stamp of {} {}", owner.kind, owner.name);
+        return Err(NotDone::refused(guard, more));
+    }
+    let call = Call::merge(&path, &memory.stamp(now));
+    let done = hand.api.call(Deed::Rollout, &call).await;
+    done.map(drop).map_err(NotDone::of)
+}

@@ -1,0 +1,199 @@
+//! Evictions, and the rule for exit code 88.
+
+use std::time::Duration;
+
+use execpool::config::Restart;
+use execpool::reactor::{Guard, NotDone};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::front::Fault;
+use crate::ground::{Ground, LIMITS, Pod, SOON, pod};
+use crate::support::eventually;
+
+fn guard(result: Result<(), NotDone>) -> Option<Guard> {
+    match result {
+        Err(NotDone::Refused { guard, .. }) => Some(guard),
+        _ => None,
+    }
+}
+
+async fn budget(ground: &Ground, most_away: u64) -> String {
+    let budgets = format!(
+        "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+        ground.namespace
+    );
+    let budget = json!({
+        "metadata": {"name": "agent"},
+        "spec": {"maxUnavailable": most_away, "selector": {"matchLabels": {"app": "agent"}}},
+    });
+    ground.admin.create(&budgets, &budget).await;
+    format!("{budgets}/agent")
+}
+
+async fn allows(ground: &Ground, path: &str, disruptions: u64) {
+    eventually(SOON, "the controller has counted", async || {
+        let known = ground.admin.get(path).await["status"].clone();
+        sleep(Duration::from_millis(50)).await;
+        let is_so = known["disruptionsAllowed"] == disruptions && known["currentHealthy"] != 0;
+        if is_so { Ok(()) } else { Err(known) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_eviction_waits_for_no_disruption_budget_and_is_done_when_it_allows_for_it() {
+    let Some(ground) = Ground::new("evicts").await else {
+        return;
+    };
+    // A budget in percents or by maxUnavailable asks for a controller.
+    let spec = json!({
+        "metadata": {"name": "agent"},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": "agent"}},
+            "template": pod("any"),
+        },
+    });
+    ground
+        .admin
+        .create(&ground.apps("replicasets"), &spec)
+        .await;
+    let pod = ground.pod_by("agent").await;
+    pod.is_ready().await;
+    let path = budget(&ground, 0).await;
+    allows(&ground, &path, 0).await;
+    let kubernetes = pod.start();
+    for _ in 0..2 {
+        let start = Instant::now();
+        let refused = kubernetes.restart(Restart::Evict, LIMITS).await;
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
+        assert_eq!(
+            guard(refused.clone()),
+            Some(Guard::Disrupted),
+            "{refused:?}"
+        );
+        let why = refused.unwrap_err().to_string();
+        assert!(
+            why.contains("PodDisruptionBudget") && why.contains("agent"),
+            "{why}"
+        );
+    }
+    assert_eq!(pod.read().await["metadata"]["uid"], pod.uid);
+    ground
+        .admin
+        .merge(&path, &json!({"spec": {"maxUnavailable": 1}}))
+        .await;
+    allows(&ground, &path, 1).await;
+    kubernetes.restart(Restart::Evict, LIMITS).await.unwrap();
+    eventually(SOON, "the pod is gone", async || {
+        is_there(&ground, &pod).await
+    })
+    .await;
+}
+
+async fn is_there(ground: &Ground, pod: &Pod<'_>) -> Result<(), Value> {
+    let all = ground.pods().await;
+    let one = all
+        .into_iter()
+        .find(|one| one["metadata"]["uid"] == pod.uid);
+    match one {
+        Some(one) if one["metadata"]["deletionTimestamp"].is_null() => Err(one),
+        _ => Ok(()),
+    }
+}
+
+#[tokio::test]
+async fn an_eviction_is_asked_for_once_and_its_failure_is_told() {
+    let Some(ground) = Ground::new("asked-once").await else {
+        return;
+    };
+    let pod = ground.pod("agent").await;
+    let (kubernetes, front) = pod.start_behind().await;
+    for (fault, part) in [
+        (Fault::status(429), "429"),
+        (Fault::status(500), "5xx"),
+        (Fault::status(503), "5xx"),
+        (Fault::Cut, "not reached"),
+    ] {
+        front.set_for("POST", fault);
+        let before = front.seen_of("POST").len();
+        let failed = kubernetes
+            .restart(Restart::Evict, LIMITS)
+            .await
+            .unwrap_err();
+        assert!(matches!(failed, NotDone::Failed(_)), "{failed:?}");
+        assert!(failed.to_string().contains(part), "{failed}");
+        assert_eq!(front.seen_of("POST").len(), before + 1);
+    }
+    front.set(Fault::Hold);
+    let start = Instant::now();
+    kubernetes
+        .restart(Restart::Evict, LIMITS)
+        .await
+        .unwrap_err();
+    assert!(
+        start.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(
+        !kubernetes.standing().is_away,
+        "who has decided on it tells of it"
+    );
+}
+
+#[tokio::test]
+async fn an_exit_with_88_needs_a_rule_in_our_container() {
+    let Some(ground) = Ground::new("exits").await else {
+        return;
+    };
+    let bare = ground.pod("bare").await;
+    let refused = bare.start().restart(Restart::ExitCode, LIMITS).await;
+    assert_eq!(guard(refused), Some(Guard::NoRuleFor88));
+
+    let rule = json!([{
+        "action": "RestartAllContainers",
+        "exitCodes": {"operator": "In", "values": [88]},
+    }]);
+    let mut ruled = pod("ruled");
+    ruled["spec"]["initContainers"][0]["restartPolicyRules"] = rule.clone();
+    let made = ground.admin.create(&ground.core("pods"), &ruled).await;
+    let ruled = ground.pod_of(&made).await;
+    let (kubernetes, front) = ruled.start_behind().await;
+    kubernetes.restart(Restart::ExitCode, LIMITS).await.unwrap();
+    // Where the API can't say, nothing is against it.
+    front.set(Fault::status(500));
+    kubernetes.restart(Restart::ExitCode, LIMITS).await.unwrap();
+
+    let mut other = pod("other");
+    other["spec"]["containers"][0]["restartPolicy"] = "Never".into();
+    other["spec"]["containers"][0]["restartPolicyRules"] = rule;
+    let made = ground.admin.create(&ground.core("pods"), &other).await;
+    let other = ground
+        .pod_of(&made)
+        .await
+        .start()
+        .restart(Restart::ExitCode, LIMITS)
+        .await;
+    assert_eq!(
+        guard(other),
+        Some(Guard::NoRuleFor88),
+        "it is the app's rule"
+    );
+}
+
+#[tokio::test]
+async fn a_restart_by_liveness_asks_nothing() {
+    let Some(ground) = Ground::new("asks-nothing").await else {
+        return;
+    };
+    let pod = ground.pod("agent").await;
+    let (kubernetes, front) = pod.start_behind().await;
+    kubernetes.restart(Restart::Liveness, LIMITS).await.unwrap();
+    assert!(front.seen().is_empty());
+}
