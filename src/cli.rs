@@ -33,7 +33,8 @@ enum Command {
         DATABASE_URL=postgresql://app@db/app execpool run\n  \
         execpool run --config config.yaml --set listen.dir=/tmp/pool\n\n\
         Clients then connect to host=/run/execpool, as with any Unix socket of PostgreSQL's.\n\
-        Exit status: 0 ended by a signal, 1 could not start, 2 wrong usage.")]
+        Exit status: 0 ended by a signal, 1 could not start, 2 wrong usage, 88 the reactor\n\
+        wants all containers of the pod restarted (reactor.restart: exit-code).")]
     Run(Layers),
     /// Validate the configuration; print each value and where it came from
     #[command(after_help = "Examples:\n  execpool check\n  \
@@ -127,7 +128,7 @@ fn run_sidecar(layers: Layers, env: Vec<(String, String)>) -> anyhow::Result<Exi
     let look = source.look();
     let complaints = match source.load(&look) {
         Ok(loaded) => match app::run(loaded, source, look) {
-            Ok(()) => return Ok(ExitCode::SUCCESS),
+            Ok(ended) => return Ok(ExitCode::from(ended.code())),
             Err(error) => vec![error.to_string()],
         },
         Err(complaints) => complaints,

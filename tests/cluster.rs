@@ -152,12 +152,14 @@ fn a_node_is_ready_runs_pods_and_leaves_nothing() {
     assert!(during.len() > before.len(), "{during:?}");
     let sleep = "localhost/execpool/pause:1";
     cluster.kubectl(&["run", "some", "--image", sleep, "--image-pull-policy=Never"]);
-    cluster.eventually(Duration::from_secs(60), "the pod runs", |cluster| {
-        match phase(cluster, "some") {
+    cluster.eventually(
+        Duration::from_secs(60),
+        "the pod runs",
+        |cluster| match phase(cluster, "some") {
             Value::String(phase) if phase == "Running" => Ok(()),
             _ => Err(cluster.kubectl(&["describe", "pod", "some"])),
-        }
-    });
+        },
+    );
     // Who is outside reaches the API server.
     let outside = Command::new(support::tools::kubernetes().join("kubectl"))
         .arg("--kubeconfig")

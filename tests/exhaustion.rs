@@ -27,7 +27,9 @@ const HOLD: Duration = Duration::from_secs(30);
 /// More than a hold, on a machine that is busy.
 const LONG: Duration = Duration::from_secs(75);
 
-const SHORT: &str = "exhaustion: {wait: 1s, after: 2s, sustained_after: 3s}\n";
+/// Nothing is done about it: what is done is looked at in `remedies.rs`.
+const SHORT: &str =
+    "exhaustion: {wait: 1s, after: 2s, sustained_after: 3s}\nreactor: {cleanup: false}\n";
 
 async fn exhaustion(sidecar: &Sidecar) -> Value {
     sidecar.get("/v1/status").await["exhaustion"].clone()

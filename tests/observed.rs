@@ -45,9 +45,7 @@ const SOON: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(120);
 
 /// What has no answer in this run, and why that is right. The parts of these are answered all the same.
-const SILENT: [(&str, &str); 4] = [
-    ("Cleanup or restart", NO_REACTOR),
-    ("ExecpoolReactorActed", NO_REACTOR),
+const SILENT: [(&str, &str); 2] = [
     (
         "ExecpoolIdleInTransaction",
         "fires after five minutes in an open transaction, longer than the run",
@@ -59,14 +57,7 @@ const SILENT: [(&str, &str); 4] = [
 ];
 
 /// What is 0 throughout, and why that is right.
-const FLAT: [(&str, &str); 7] = [
-    ("Cleanups and restarts (number)", NO_REACTOR),
-    ("What does the reactor do? (per second)", NO_REACTOR),
-    ("What do reactors do? (per second)", NO_REACTOR),
-    (
-        "Cleanups and restarts of each workload (per second)",
-        NO_REACTOR,
-    ),
+const FLAT: [(&str, &str); 3] = [
     (
         "Sessions pinned to their connection, by why (per second)",
         "only transaction mode pins, which is not there yet",
@@ -77,8 +68,6 @@ const FLAT: [(&str, &str); 7] = [
     ),
     ("ExecpoolSidecarDown", "its value is that of up"),
 ];
-
-const NO_REACTOR: &str = "the reactor does nothing yet";
 
 /// Whether it belongs to the panel, mark, alert or recorded series of this name.
 fn is_at(expression: &Expression, name: &str) -> bool {

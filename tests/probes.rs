@@ -175,7 +175,7 @@ async fn it_is_read_only_and_shows_nothing_of_anybody() {
         "/v1/status",
         "/v1/sessions",
         "/",
-        "/livez/app",
+        "/livez",
         "/quitquitquit",
     ] {
         let (status, body) = get(address, path).await;

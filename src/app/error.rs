@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::listener::ListenError;
+use crate::reactor::Missing;
 use crate::telemetry::probes::BindError;
 use crate::telemetry::{ExportError, LogError};
 
@@ -21,6 +22,9 @@ pub enum StartError {
     /// The standard variables of telemetry ask for what can't be had.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// Kubernetes' API is to be spoken to, and can't be.
+    #[error("reactor.kubernetes is on, and {0}")]
+    Kubernetes(#[from] Missing),
     /// The operating system gives no event queue, or no thread.
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),

@@ -70,45 +70,61 @@ impl Measuring {
             },
         })
     }
+}
 
-    /// Looks at the data plane once a second, until it ends.
-    pub(super) async fn run(
-        self: Arc<Self>,
+/// Who looks, and at what.
+#[derive(Debug, Clone)]
+pub(super) struct Measures {
+    measuring: Arc<Measuring>,
+    remote: Remote,
+    control: Arc<Control>,
+    running: watch::Receiver<Arc<Running>>,
+    exhaustion: watch::Receiver<Exhaustion>,
+}
+
+impl Measures {
+    /// These instruments tell of the data plane that `remote` asks.
+    pub(super) fn new(
+        measuring: Arc<Measuring>,
         remote: Remote,
         control: Arc<Control>,
         running: watch::Receiver<Arc<Running>>,
         exhaustion: watch::Receiver<Exhaustion>,
-    ) {
+    ) -> Self {
+        Self {
+            measuring,
+            remote,
+            control,
+            running,
+            exhaustion,
+        }
+    }
+
+    /// Looks at the data plane once a second, until it ends.
+    pub(super) async fn run(self) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if self
-                .look(&remote, &control, &running, &exhaustion)
-                .await
-                .is_none()
-            {
+            if self.look().await.is_none() {
                 return;
             }
         }
     }
 
-    /// None: the data plane has ended.
-    async fn look(
-        &self,
-        remote: &Remote,
-        control: &Control,
-        running: &watch::Receiver<Arc<Running>>,
-        exhaustion: &watch::Receiver<Exhaustion>,
-    ) -> Option<()> {
-        let now = Arc::clone(&running.borrow());
+    /// Looks once. None: the data plane has ended. Cancel safe: what was told last is told on.
+    pub(super) async fn look(&self) -> Option<()> {
+        let now = Arc::clone(&self.running.borrow());
         let config = &now.loaded.config;
         let most = config.telemetry.top_executions as usize;
-        let asked = remote.ask(move |executions| Look::at(executions, most));
+        let asked = self
+            .remote
+            .ask(move |executions| Look::at(executions, most));
         let look = asked.await.ok()?;
-        let rooms = control.rooms(|number| look.pooled(number));
-        let state = exhaustion.borrow().state;
-        self.last
+        let rooms = self.control.rooms(|number| look.pooled(number));
+        let state = self.exhaustion.borrow().state;
+        self.measuring
+            .last
             .publish(tell::reading(&look, &rooms, state, config));
         Some(())
     }

@@ -10,21 +10,22 @@
 //! | `keeper` | what time alone does on the data plane |
 //! | `measuring` | what is measured of the data plane, and told by instruments |
 //! | `monitors` | the monitor of each upstream |
-//! | `exhaustion` | whether connections run out, every second |
+//! | `remedies` | whether connections run out, every second, and what is done about it |
 //! | `probing` | what probes are told |
 //! | [`source`] | where the configuration comes from |
 //! | `reload` `stage` | it is read anew, and applied |
 //! | `status_log` | how everything is, into the log, every few minutes |
-//! | `stop` | from a signal to the exit |
+//! | `stop` `exit` | from a signal, or a decision, to the exit |
 
 mod data;
 pub mod error;
-mod exhaustion;
+mod exit;
 mod keeper;
 mod measuring;
 mod monitors;
 mod probing;
 mod reload;
+mod remedies;
 pub mod source;
 mod stage;
 mod status_log;
@@ -41,7 +42,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::budget::Exhaustion;
 use crate::config::{Config, Loaded, Roots, Running};
-use crate::control::{Configuration, Control, Facts, UpstreamFacts, Within};
+use crate::control::{Configuration, Control, Facts, Shown, UpstreamFacts, Within};
 use crate::events::{Event, Events, Text};
 use crate::execution::Remote;
 use crate::listener::{BoundSocket, Directory, bind_tcp};
@@ -51,9 +52,12 @@ use crate::telemetry::{self, Environment, Exports, LogGuard, probes};
 
 use data::DataPlane;
 pub use error::StartError;
-use measuring::Measuring;
+pub use exit::Ended;
+use exit::Leave;
+use measuring::{Measures, Measuring};
 use monitors::Monitors;
 use reload::Reloader;
+use remedies::{Parts, Remedies, Shows, Vigil, Whereabouts};
 pub use source::{Look, Source};
 use stage::Stage;
 
@@ -63,11 +67,12 @@ const LAST_EXPORT: (Duration, Duration) = (Duration::from_millis(200), Duration:
 /// How many requests for a reload may wait for their turn.
 const ASKING: usize = 16;
 
-/// Runs until a signal ends it. `loaded` is what `source` has given at that look.
+/// Runs until a signal ends it, or the reactor does. `loaded` is what `source` has given at that look. Answers how
+/// it has ended.
 ///
 /// # Errors
 /// What keeps it from starting; nothing is left behind then.
-pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError> {
+pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<Ended, StartError> {
     let log = Arc::new(telemetry::init(&loaded.config.log)?);
     telemetry::install_panic_hook();
     for warning in &loaded.warnings {
@@ -101,6 +106,7 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         log.dropped(),
         runtime.handle(),
     )?;
+    let at = Whereabouts::find(config.reactor.kubernetes, &source.env)?;
     let probes = config.telemetry.listen.map(probes::bind).transpose()?;
     let directory = Directory::claim(&config.listen.dir)?;
     let access = stage::access(config);
@@ -150,12 +156,12 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<(), StartError>
         measuring,
         places: Arc::new([control_place, postgres_place]),
         life,
+        at,
         probes,
         addresses,
         exports,
     };
-    runtime.block_on(watch(house, control_socket, data));
-    Ok(())
+    Ok(runtime.block_on(watch(house, control_socket, data)))
 }
 
 /// What the main thread keeps.
@@ -169,6 +175,8 @@ struct House {
     measuring: Option<Arc<Measuring>>,
     places: Arc<[BoundSocket; 2]>,
     life: Arc<Life>,
+    /// Where Kubernetes' API is.
+    at: Whereabouts,
     probes: Option<StdTcpListener>,
     addresses: Addresses,
     exports: Exports,
@@ -194,8 +202,8 @@ impl Addresses {
     }
 }
 
-/// The main thread's part: looks at the data plane until a signal ends the process.
-async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
+/// The main thread's part: looks at the data plane until a signal ends the process, or the reactor does.
+async fn watch(house: House, control_socket: StdListener, data: DataPlane) -> Ended {
     let life = Arc::clone(&house.life);
     let remote = Remote::new(Arc::clone(data.executions()));
     let running = house.running.subscribe();
@@ -210,26 +218,46 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         tokio::spawn(look_for(monitor, config.budget.total(), life, events));
     }
     let addresses = house.addresses;
+    let vigil = Vigil::new(remote.clone(), running.clone(), Arc::clone(&life));
     if let Some(listener) = house.probes {
         let scrape = house.exports.scrape();
-        probing::begin(listener, remote.clone(), Arc::clone(&life), scrape);
+        let (life, app) = (Arc::clone(&life), vigil.probed());
+        probing::begin(listener, remote.clone(), life, app, scrape);
     }
     let (ask, asked) = mpsc::channel(ASKING);
     let configuration = Configuration::new(running.clone(), ask);
     let facts = facts(config, started, &addresses, Arc::clone(&life));
     let service = Arc::clone(data.service());
     let within = Within::new(move |connection, peer| service.welcome(connection, peer));
-    let (shown, exhaustion) = watch::channel(Exhaustion::healthy(started));
+    let (show_exhaustion, exhaustion) = watch::channel(Exhaustion::healthy(started));
+    let (show_remedies, remedies) = watch::channel(Arc::default());
+    let shown = Shown {
+        exhaustion: exhaustion.clone(),
+        remedies,
+    };
     let control = Control::over(
         remote.clone(),
         monitors,
         facts,
         configuration,
         within,
-        exhaustion.clone(),
+        shown,
     );
-    let looks = exhaustion::run(remote.clone(), Arc::clone(&control), running.clone(), shown);
-    tokio::spawn(looks);
+    let leave = Leave::default();
+    let remedies = Remedies::new(Parts {
+        remote: remote.clone(),
+        control: Arc::clone(&control),
+        running: running.clone(),
+        life: Arc::clone(&life),
+        vigil,
+        leave: leave.clone(),
+        at: house.at,
+        shows: Shows {
+            exhaustion: show_exhaustion,
+            remedies: show_remedies,
+        },
+    });
+    tokio::spawn(remedies.run());
     let stage = Stage {
         remote: remote.clone(),
         service: Arc::clone(data.service()),
@@ -243,9 +271,18 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         addresses,
         life: Arc::clone(&life),
     };
-    if let Some(measuring) = house.measuring {
+    let measures = house.measuring.map(|measuring| {
         let (remote, control) = (remote.clone(), Arc::clone(&control));
-        tokio::spawn(measuring.run(remote, control, running.clone(), exhaustion.clone()));
+        Measures::new(
+            measuring,
+            remote,
+            control,
+            running.clone(),
+            exhaustion.clone(),
+        )
+    });
+    if let Some(measures) = measures.clone() {
+        tokio::spawn(measures.run());
     }
     let reloader = Reloader::new(house.source, house.look, stage, house.running);
     tokio::spawn(reloader.run(asked));
@@ -256,22 +293,28 @@ async fn watch(house: House, control_socket: StdListener, data: DataPlane) {
         })),
         Err(error) => {
             tracing::error!(event = "listen.failed", %error, "cannot listen on the control socket");
-            return data.stop();
+            data.stop();
+            return Ended::Asked;
         }
     };
     let status = status_log::run(remote.clone(), running.clone(), exhaustion, started);
     tokio::spawn(status);
-    let end = stop::wait(&running, &remote, &life).await;
+    let (end, ended) = stop::wait(&running, &remote, &life, &leave).await;
     drop(stop);
     // Answers under way are finished, within a bound of its own; a panic in it was logged.
     let _ = serving.await;
+    if let Some(measures) = measures {
+        // What was counted since the last second is exported as well: why it ends, above all.
+        measures.look().await;
+    }
     let left = end.saturating_duration_since(Instant::now());
     house
         .exports
         .shutdown(left.clamp(LAST_EXPORT.0, LAST_EXPORT.1))
         .await;
     data.stop();
-    tracing::info!(event = "end", "execpool ends");
+    tracing::info!(event = "end", code = ended.code(), "execpool ends");
+    ended
 }
 
 /// The listeners on TCP, none where it is off; what is not on the loopback is no configuration.

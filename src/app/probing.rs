@@ -7,14 +7,20 @@ use tokio::net::TcpListener;
 
 use crate::execution::Remote;
 use crate::shutdown::Life;
-use crate::telemetry::probes::{Probes, Pulse};
+use crate::telemetry::probes::{OfApp, Probes, Pulse};
 use crate::telemetry::scrape::Scrape;
 
 /// Answers probes until the runtime ends.
-pub(super) fn begin(listener: StdListener, remote: Remote, life: Arc<Life>, scrape: Arc<Scrape>) {
+pub(super) fn begin(
+    listener: StdListener,
+    remote: Remote,
+    life: Arc<Life>,
+    app: OfApp,
+    scrape: Arc<Scrape>,
+) {
     match TcpListener::from_std(listener) {
         Ok(listener) => {
-            let probes = Probes::new(life, pulse(remote), scrape);
+            let probes = Probes::new(life, pulse(remote), app, scrape);
             tokio::spawn(probes.serve(listener));
         }
         Err(error) => {

@@ -1,4 +1,4 @@
-//! From a signal to the exit.
+//! From a signal, or a decision of the reactor's, to the exit.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,10 +11,14 @@ use crate::events::{Event, Seconds};
 use crate::execution::Remote;
 use crate::shutdown::Life;
 
+use super::exit::{Ended, Leave};
+
 /// What of the grace is kept for ending what is left.
 const LAST: Duration = Duration::from_secs(2);
-/// How long the ends may take that a second signal demands.
+/// How long the ends may take that a second signal demands, or a restart of all containers.
 const AT_ONCE: Duration = Duration::from_millis(500);
+/// What of the time a restart of all containers leaves to the last export.
+const TO_TELL: Duration = Duration::from_secs(1);
 /// How often it is looked whether anybody is left.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -41,9 +45,26 @@ impl Signals {
 }
 
 /// Waits for SIGTERM, SIGINT or `/quitquitquit`, serves who is left within the grace, then ends all
-/// executions. A second signal cuts that short. Gives the time at which the process should have
-/// ended.
+/// executions. A second signal cuts that short, and so does a restart of all containers that is decided before
+/// the first: nobody is left whom to serve. Gives the time at which the process should have ended, and how it ends.
 pub(super) async fn wait(
+    running: &watch::Receiver<Arc<Running>>,
+    remote: &Remote,
+    life: &Life,
+    leave: &Leave,
+) -> (Instant, Ended) {
+    tokio::select! {
+        end = asked_to(running, remote, life) => (end, Ended::Asked),
+        () = leave.decided() => {
+            life.drain();
+            end_all(remote, AT_ONCE).await;
+            (Instant::now() + TO_TELL, Ended::ForRestart)
+        }
+    }
+}
+
+/// The same without a restart.
+async fn asked_to(
     running: &watch::Receiver<Arc<Running>>,
     remote: &Remote,
     life: &Life,

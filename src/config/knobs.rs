@@ -497,7 +497,7 @@ pub const KNOBS: &[Knob] = &[
         Kind::AddressOrOff,
         "[::]:9464",
         Reload::Restart,
-        "read-only HTTP port with `/healthz`, `/readyz`, `/startupz` and `/metrics`; `[::]` is `0.0.0.0` where there is no IPv6",
+        "read-only HTTP port with `/healthz`, `/readyz`, `/startupz`, `/livez/app` and `/metrics`; `[::]` is `0.0.0.0` where there is no IPv6",
     ),
     knob(
         "telemetry.status_log",

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::execution::cleanup::Scope;
-use crate::execution::tidying::{self, Order};
+use crate::execution::tidying::{self, Order, Origin};
 use crate::protocol::startup::ExecutionId;
 
 use super::Control;
@@ -76,6 +76,7 @@ fn parse(body: &[u8]) -> Result<Order, Problem> {
     let mut order = Order {
         dry_run: false,
         scope: Scope::All,
+        origin: Origin::Asked,
     };
     if body.trim_ascii().is_empty() {
         return Ok(order);

@@ -10,6 +10,7 @@
 //! | [`router`] | from a request to its answer |
 //! | [`problem`] | what is said when something is refused (RFC 9457) |
 //! | [`types`] | what is answered otherwise |
+//! | [`remedies`] | what is done about exhaustion, as the status tells it |
 //! | `status` `include` `executions` `create` `hold` `events` `resources` `sessions` `session` `cleanup` `health` `seeds` `pause` `life` [`configuration`] | the routes |
 //! | `sql` | `POST /v1/executions/{id}/query`, over a session of our own |
 //! | [`within`] | how control gets such a session |
@@ -30,6 +31,7 @@ pub mod openapi;
 mod pause;
 pub mod problem;
 mod query;
+pub mod remedies;
 mod resources;
 pub mod router;
 mod seeds;
@@ -61,6 +63,7 @@ use crate::shutdown::Life;
 pub use configuration::Configuration;
 pub use health::Room;
 use health::Watched;
+pub use remedies::Remedies;
 pub use within::Within;
 
 /// How many `hold` streams may be open at once.
@@ -128,8 +131,27 @@ pub struct Control {
     within: Within,
     /// The places of readers of events.
     readers: Arc<Semaphore>,
+    shown: Shown,
+}
+
+/// What is shown of who looks for exhaustion, and does something about it.
+#[derive(Debug, Clone)]
+pub struct Shown {
     /// Whether connections run out.
-    exhaustion: watch::Receiver<Exhaustion>,
+    pub exhaustion: watch::Receiver<Exhaustion>,
+    /// What is done about it.
+    pub remedies: watch::Receiver<Arc<Remedies>>,
+}
+
+impl Shown {
+    /// Connections never run out, and nothing is done.
+    #[must_use]
+    pub fn healthy(now: Instant) -> Self {
+        Self {
+            exhaustion: watch::channel(Exhaustion::healthy(now)).1,
+            remedies: watch::channel(Arc::default()).1,
+        }
+    }
 }
 
 /// What is configured of the API, at one moment.
@@ -147,7 +169,7 @@ impl Control {
     #[must_use]
     pub fn new(remote: Remote, monitors: Vec<Arc<Monitor>>, facts: Facts) -> Arc<Self> {
         let (unseen, closed) = (Configuration::unseen(), Within::closed());
-        let (_, well) = watch::channel(Exhaustion::healthy(facts.started));
+        let well = Shown::healthy(facts.started);
         Self::over(remote, monitors, facts, unseen, closed, well)
     }
 
@@ -159,7 +181,7 @@ impl Control {
         facts: Facts,
         configuration: Configuration,
         within: Within,
-        exhaustion: watch::Receiver<Exhaustion>,
+        shown: Shown,
     ) -> Arc<Self> {
         let numbered = (0..).map(UpstreamNumber).zip(monitors);
         let watched = numbered.map(|(number, monitor)| Arc::new(Watched::new(number, monitor)));
@@ -174,7 +196,7 @@ impl Control {
             queries: Arc::new(Semaphore::new(QUERIES)),
             within,
             readers: Arc::new(Semaphore::new(READERS)),
-            exhaustion,
+            shown,
             remote,
             configuration,
         })

@@ -12,6 +12,7 @@ use crate::budget;
 use crate::execution::{self, Kind, PerSecond, PoolView, ResourceKind, Summary, View};
 use crate::session::{Oldest, State, Totals};
 
+pub use super::remedies::Reactor;
 pub use crate::events::Seconds;
 
 /// `GET /v1/status`.
@@ -44,6 +45,8 @@ pub struct Status {
     pub budget: Budget,
     /// Whether connections run out.
     pub exhaustion: Exhaustion,
+    /// What is done about it.
+    pub reactor: Reactor,
     /// The databases, as they were last seen.
     pub upstreams: Vec<UpstreamStatus>,
     /// How many executions there are and were.

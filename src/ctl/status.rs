@@ -19,6 +19,7 @@ pub(super) fn show(status: &Value, page: &mut Page) -> bool {
     rows.extend(limited(&status["budget"]));
     rows.extend(waits(&status["budget"]));
     rows.extend(exhaustion(&status["exhaustion"]));
+    rows.extend(reactor(&status["reactor"]));
     for upstream in status["upstreams"].as_array().into_iter().flatten() {
         rows.push(database(upstream));
     }
@@ -106,6 +107,66 @@ fn exhaustion(exhaustion: &Value) -> Option<Vec<Cell>> {
         Cell::text("exhaustion"),
         Cell::text(text).in_colour(colour),
     ])
+}
+
+/// What is done about exhaustion: a line of what is configured and has been done, and one for each thing that is
+/// under way, or in the way. A sidecar of before says nothing of it.
+fn reactor(reactor: &Value) -> Vec<Vec<Cell>> {
+    let Some(mode) = reactor["restart"].as_str() else {
+        return Vec::new();
+    };
+    let cleanup = match reactor["cleanup"] == true {
+        true => "on",
+        false => "off",
+    };
+    let api = text_of(&reactor["kubernetes"], "state");
+    let mut text = format!("cleanup {cleanup}, restart {mode}, Kubernetes' API {api}");
+    if reactor["dry_run"] == true {
+        text.push_str(", dry run: it is only told");
+    }
+    if reactor["restarts"].as_u64() > Some(0) {
+        let many = count_of(reactor, "restarts_last_hour");
+        let most = count_of(reactor, "max_restarts_per_hour");
+        let last = text_of(reactor, "last_restart");
+        text.push_str(&format!(
+            "; {many} of {most} restarts in an hour, the last at {last}"
+        ));
+    }
+    if reactor["cooldown_left_seconds"].is_number() {
+        let left = time_of(reactor, "cooldown_left_seconds");
+        text.push_str(&format!(", none for {left} more"));
+    }
+    let mut rows = vec![row("reactor", text)];
+    let mut more = |text: String, colour| {
+        rows.push(vec![Cell::default(), Cell::text(text).in_colour(colour)]);
+    };
+    let pending = &reactor["pending"];
+    if pending.is_object() {
+        let sessions = pending["sessions"].as_u64();
+        let left = sessions.map(|left| format!(", {left} sessions of before are left"));
+        let (mode, age) = (text_of(pending, "mode"), time_of(pending, "age_seconds"));
+        let left = left.unwrap_or_default();
+        more(
+            format!("restart by {mode} under way for {age}{left}"),
+            Colour::Red,
+        );
+    }
+    let refused = &reactor["refused"];
+    if refused.is_object() {
+        let (action, age) = (text_of(refused, "action"), time_of(refused, "age_seconds"));
+        let why = text_of(refused, "why");
+        more(format!("no {action} {age} ago: {why}"), Colour::Yellow);
+    }
+    let kubernetes = &reactor["kubernetes"];
+    if kubernetes["state"] == "away" {
+        let age = time_of(kubernetes, "away_seconds");
+        let why = text_of(kubernetes, "why");
+        more(
+            format!("Kubernetes' API is away for {age}: {why}"),
+            Colour::Yellow,
+        );
+    }
+    rows
 }
 
 fn database(upstream: &Value) -> Vec<Cell> {
@@ -260,6 +321,13 @@ mod tests {
             "budget": {"size": 20, "limit": 30, "effective": 12, "used": 2, "open": 5, "idle": 3,
                 "connecting": 0, "waiting": 4, "oldest_wait_seconds": 2.5,
                 "limited_by_database": true},
+            "reactor": {"restart": "liveness", "cleanup": true, "dry_run": false, "restarts": 3,
+                "restarts_last_hour": 1, "max_restarts_per_hour": 2,
+                "last_restart": "2026-11-28T10:00:00Z", "cooldown_left_seconds": 62,
+                "pending": {"mode": "liveness", "age_seconds": 3, "sessions": 2},
+                "refused": {"action": "cleanup", "guard": "queries", "why": "the database is slow",
+                    "age_seconds": 90},
+                "kubernetes": {"state": "away", "why": "403", "away_seconds": 5}},
             "upstreams": [
                 {"name": "app", "reachable": true, "latency_seconds": 0.002,
                     "checked_seconds_ago": 3.2, "error": null},
@@ -288,6 +356,11 @@ mod tests {
              budget      2 of 30 used, 5 open, 3 idle, 0 connecting\n\
              \u{20}           the database allows 12 for now\n\
              \u{20}           4 waiting, the first for 2s\n\
+             reactor     cleanup on, restart liveness, Kubernetes' API away; 1 of 2 restarts in an hour, the last at \
+             2026-11-28T10:00:00Z, none for 1m02s more\n\
+             \u{20}           restart by liveness under way for 3s, 2 sessions of before are left\n\
+             \u{20}           no cleanup 1m30s ago: the database is slow\n\
+             \u{20}           Kubernetes' API is away for 5s: 403\n\
              upstream    app: answered in 2ms, 3s ago\n\
              upstream    log: no answer, 3s ago: away\n\
              upstream    new: not asked yet\n\

@@ -402,6 +402,67 @@ pub enum Event {
         /// For how long it has been held; null where none is.
         held_seconds: Option<Seconds>,
     },
+    /// The reactor has made room, or would: an emergency cleanup that nobody has asked for.
+    #[serde(rename = "reactor.cleanup")]
+    ReactorCleanup {
+        /// Whether it is only told (`reactor.dry_run`).
+        dry_run: bool,
+        /// How many sessions and leftovers were closed, or would be.
+        closed: u64,
+        /// Which: the numbers of sessions, and the executions of leftovers.
+        what: Text,
+        /// How many checkouts wait for the budget now, or would.
+        waiting: u64,
+        /// How many suspects of no named execution were spared.
+        spared: u64,
+    },
+    /// The reactor has the app or the pod restarted, or would.
+    #[serde(rename = "reactor.restart")]
+    ReactorRestart {
+        /// Whether it is only told (`reactor.dry_run`).
+        dry_run: bool,
+        /// How: `liveness`, `exit-code`, `evict` or `rollout`.
+        mode: Text,
+        /// What is done, or would be.
+        what: Text,
+        /// How many sessions are open.
+        sessions: u64,
+        /// Connections lent to sessions that have queried.
+        used: u64,
+        /// How many there may be.
+        limit: u64,
+        /// Who waits for the budget.
+        waiting: u64,
+        /// The execution that has held a connection for longest; null where none has.
+        holder: Option<Text>,
+        /// Where that was opened in the app; null if it was not said.
+        holder_caller: Option<Text>,
+        /// How many restarts there were within the hour, with this one.
+        restarts_last_hour: u64,
+    },
+    /// What came of a restart, as far as this process sees it.
+    #[serde(rename = "reactor.restart_over")]
+    ReactorRestartOver {
+        /// How it was to be: `liveness`, `exit-code`, `evict` or `rollout`.
+        mode: Text,
+        /// `gone` (all that was open is), `recovered` (without one), `in_vain` (nobody restarted the app in
+        /// time), `withdrawn` or `failed`.
+        outcome: Text,
+        /// How long after the decision.
+        after_seconds: Seconds,
+        /// Why it failed; null where it did not.
+        why: Option<Text>,
+    },
+    /// The reactor would act, and something speaks against it: told once for each reason.
+    #[serde(rename = "reactor.refused")]
+    ReactorRefused {
+        /// What is not done: `cleanup` or `restart`.
+        action: Text,
+        /// What speaks against it, in a word.
+        guard: Text,
+        /// The same as a sentence, and until when.
+        why: Text,
+    },
     /// The configuration was read anew, and is what runs but for what takes a restart.
     #[serde(rename = "configuration.reloaded")]
     ConfigurationReloaded {

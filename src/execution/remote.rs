@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::events::Events;
+use crate::metrics::Counters;
 
 use super::Executions;
 
@@ -29,6 +30,12 @@ impl Remote {
     #[must_use]
     pub fn events(&self) -> &Arc<Events> {
         self.executions.events()
+    }
+
+    /// What is counted and belongs to nobody, from any thread.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        self.executions.lender().counters()
     }
 
     /// Runs `question` on the data plane's thread. It must not block. Dropped before its answer,

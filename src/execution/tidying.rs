@@ -28,6 +28,17 @@ pub struct Order {
     pub dry_run: bool,
     /// Whom it is about.
     pub scope: Scope,
+    /// Who wants it.
+    pub origin: Origin,
+}
+
+/// Who wants a cleanup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Somebody has asked for it: it is told, whatever comes of it.
+    Asked,
+    /// The reactor, which tells itself what came of it.
+    Reactor,
 }
 
 /// What a cleanup has closed, or would.
@@ -71,7 +82,9 @@ impl Executions {
                 true => executions.rehearsed(&order.scope),
                 false => executions.cleaned(&order.scope).await,
             };
-            executions.events().tell(log(&cleaned, &order));
+            if order.origin == Origin::Asked {
+                executions.events().tell(log(&cleaned, &order));
+            }
             // Whoever asked may have gone: it is done all the same.
             let _ = tell.send(cleaned);
         });

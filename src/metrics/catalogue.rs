@@ -231,7 +231,7 @@ metrics! {
     REACTOR_ACTIONS: Counter, "execpool.reactor.actions", "{action}",
         [words("action", Action::WORDS), words("outcome", Outcome::WORDS)],
         "What was done about exhaustion, and what became of it",
-        "Always 0: the reactor is still to come.";
+        "A cleanup is `ok` where it has ended something. `refused` is once for each reason and shortage.";
     RESOURCE_COUNT: Gauge, "execpool.resources", "{resource}", [words(KIND, RESOURCES)],
         "What apps have registered with their executions, by kind", "";
     SNAPSHOT_AGE: Gauge, "execpool.snapshot.age", "s", [],

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`log`] | events as lines on standard error, and never a wait for who reads them |
 //! | [`probes`] | the read-only port: whether it turns, is started, is ready; and `/metrics` |
+//! | [`app_probe`] | the app's own probe, asked on its behalf |
 //! | [`environment`] | the variables that OpenTelemetry and Kubernetes define |
 //! | [`standard`] | what they ask for, checked |
 //! | `resource` | who tells all that |
@@ -15,6 +16,7 @@
 //! | [`scrape`] | all metrics as Prometheus reads them |
 //! | `process` | what the process costs, and what its log lost |
 
+pub mod app_probe;
 mod deliveries;
 pub mod environment;
 mod exporter;

@@ -1,5 +1,5 @@
-//! The read-only port: whether the process turns, is started, is ready, and its metrics. It touches no
-//! pool and shows no statement and no id.
+//! The read-only port: whether the process turns, is started, is ready, whether the app is to be restarted, and
+//! the metrics. It touches no pool and shows no statement and no id.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,8 +20,10 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::config::AppProbe;
 use crate::shutdown::Life;
 
+use super::app_probe;
 use super::scrape::{Scrape, ScrapeError, Visit};
 
 /// How many connections there may be at once: one more takes the place of the oldest.
@@ -42,8 +44,23 @@ const PULSE: Duration = Duration::from_secs(1);
 /// How long nothing is accepted after the system had no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// What is answered.
+const PATHS: [&str; 5] = ["/healthz", "/readyz", "/startupz", "/livez/app", "/metrics"];
+
 /// Asks the data plane for a sign of life; false if it has ended.
 pub type Pulse = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// Asks what is known of the app: whether it is to be restarted. Answers at once, whatever is exhausted.
+pub type OfApp = Box<dyn Fn() -> Pin<Box<dyn Future<Output = App> + Send>> + Send + Sync>;
+
+/// What is known of the app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum App {
+    /// Nothing against it: as well as this probe of its own says, where it has one.
+    Well(Option<AppProbe>),
+    /// It is to be restarted, and why.
+    ToBeRestarted(String),
+}
 
 /// The port can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +102,7 @@ fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
 pub struct Probes {
     life: Arc<Life>,
     pulse: Pulse,
+    app: OfApp,
     scrape: Arc<Scrape>,
 }
 
@@ -95,12 +113,13 @@ impl std::fmt::Debug for Probes {
 }
 
 impl Probes {
-    /// Answers what `life` and `pulse` tell, and `scrape` on `/metrics`.
+    /// Answers what `life` and `pulse` tell, `app` on `/livez/app`, and `scrape` on `/metrics`.
     #[must_use]
-    pub fn new(life: Arc<Life>, pulse: Pulse, scrape: Arc<Scrape>) -> Arc<Self> {
+    pub fn new(life: Arc<Life>, pulse: Pulse, app: OfApp, scrape: Arc<Scrape>) -> Arc<Self> {
         Arc::new(Self {
             life,
             pulse,
+            app,
             scrape,
         })
     }
@@ -154,8 +173,8 @@ impl Probes {
         path: &str,
         visit: &Mutex<Option<Visit>>,
     ) -> Response<Full<Bytes>> {
-        if !matches!(path, "/healthz" | "/readyz" | "/startupz" | "/metrics") {
-            let there_is = "there are /healthz, /readyz, /startupz and /metrics";
+        if !PATHS.contains(&path) {
+            let there_is = "there are /healthz, /readyz, /startupz, /livez/app and /metrics";
             return text(StatusCode::NOT_FOUND, there_is);
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
@@ -174,13 +193,15 @@ impl Probes {
                 Err(why) => text(status(why), &why.to_string()),
             };
         }
+        let ok = |()| "ok".to_owned();
         let verdict = match path {
-            "/healthz" => self.turns().await,
-            "/readyz" => self.life.ready().map_err(|why| why.to_string()),
-            _ => self.life.started().map_err(|why| why.to_string()),
+            "/healthz" => self.turns().await.map(ok),
+            "/livez/app" => self.app().await,
+            "/readyz" => self.life.ready().map(ok).map_err(|why| why.to_string()),
+            _ => self.life.started().map(ok).map_err(|why| why.to_string()),
         };
         match verdict {
-            Ok(()) => text(StatusCode::OK, "ok"),
+            Ok(told) => text(StatusCode::OK, &told),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why),
         }
     }
@@ -189,6 +210,18 @@ impl Probes {
     async fn metrics(&self, visit: &Mutex<Option<Visit>>) -> Result<Bytes, ScrapeError> {
         *visit.lock() = Some(self.scrape.visit()?);
         self.scrape.text().await
+    }
+
+    /// Whether the app is well, as far as is known here, and as it says itself.
+    async fn app(&self) -> Result<String, String> {
+        match (self.app)().await {
+            App::ToBeRestarted(why) => Err(why),
+            App::Well(None) => Ok("ok".to_owned()),
+            App::Well(Some(probe)) => match app_probe::ask(&probe).await {
+                Ok(told) => Ok(format!("ok: the app's own probe answers {told}")),
+                Err(sick) => Err(sick.to_string()),
+            },
+        }
     }
 
     /// Whether the process turns: this thread does, as it answers.
@@ -259,7 +292,24 @@ mod tests {
             None => Box::pin(std::future::pending()),
         });
         let scrape = Arc::new(Scrape::new(Err(ScrapeError::Disabled)));
-        Probes::new(Arc::new(Life::default()), pulse, scrape)
+        let app: OfApp = Box::new(|| Box::pin(std::future::ready(App::Well(None))));
+        Probes::new(Arc::new(Life::default()), pulse, app, scrape)
+    }
+
+    #[tokio::test]
+    async fn an_app_is_well_unless_it_is_to_be_restarted() {
+        for (app, status) in [
+            (App::Well(None), 200),
+            (App::ToBeRestarted("why".to_owned()), 503),
+        ] {
+            let told = app.clone();
+            let mut probes = probes(None);
+            let inner = Arc::get_mut(&mut probes).unwrap();
+            inner.app = Box::new(move || Box::pin(std::future::ready(told.clone())));
+            let (get, none) = (Method::GET, Mutex::default());
+            let answer = probes.answer(&get, "/livez/app", &none).await;
+            assert_eq!(answer.status(), status, "{app:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,9 +47,10 @@ async fn every_event_is_told_when_it_is_provoked() {
         sessions_forgotten(),
         sessions_dealt_with(),
         resources(),
+        remedies(),
     );
-    let (a, b, c, d, e, f, g, h, i, j, k, l, m, n) = scenarios;
-    let seen: Seen = [a, b, c, d, e, f, g, h, i, j, k, l, m, n]
+    let (a, b, c, d, e, f, g, h, i, j, k, l, m, n, o) = scenarios;
+    let seen: Seen = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o]
         .into_iter()
         .flatten()
         .collect();
@@ -315,14 +316,13 @@ async fn refusals() -> Seen {
     let id = refused["session_id"].as_u64().unwrap();
     assert_eq!(sidecar.sessions_of("late").await[0]["id"], id);
     assert_eq!(refused["unsaid"], 0);
-    let log = sidecar.log();
-    let line = log
-        .iter()
-        .find(|line| line.contains("\"event\":\"checkout.refused\""));
-    assert!(
-        line.is_some_and(|line| line.contains("\"limit\":\"budget\"")),
-        "{log:?}"
-    );
+    let line = eventually(SOON, "the log has it as well", async || {
+        let log = sidecar.log();
+        let found = log.iter().find(|line| line.contains("\"event\":\"checkout.refused\""));
+        found.cloned().ok_or(log)
+    })
+    .await;
+    assert!(line.contains("\"limit\":\"budget\""), "{line}");
 
     let storm: Vec<_> = (0..20).map(|_| sidecar.session("app", "late")).collect();
     let mut waits = Vec::new();
@@ -741,5 +741,77 @@ async fn a_shortage() -> Seen {
     assert_seconds(&told["oldest_wait_seconds"], 0.1, 60.0);
     assert_seconds(&told["held_seconds"], 0.1, 60.0);
     waiting.abort();
+    seen(reader, &sidecar).await
+}
+
+/// What is done about connections that run out: a cleanup, a restart, and one that is refused.
+async fn remedies() -> Seen {
+    let database = Postgres::shared().database("remedies").await;
+    let more = "exhaustion: {wait: 100ms, after: 100ms, sustained_after: 100ms}\n\
+        budget: {size: 1, overflow: 0}\npool: {timeout: 60s}\nsession: {leak_after: 1s}\n\
+        reactor: {restart: liveness, restart_after: 1s}\n";
+    let sidecar = Sidecar::options()
+        .config(upstream("app", &database.url()) + more)
+        .env("EXECPOOL_TELEMETRY__LISTEN", "127.0.0.1:0")
+        .file("restarts.json", r#"{"version":1,"total":0,"times":[],"pod_since":1}"#)
+        .start()
+        .await;
+    has_begun(&sidecar).await;
+    let mut reader = Reader::open(&sidecar, "event=reactor").await;
+    reader.is_in().await;
+    // A suspect of a named execution makes room.
+    let mut forgotten = sidecar.session("app", "forgotten").await;
+    forgotten.query("SELECT 1").await;
+    let id = sidecar.sessions_of("forgotten").await[0]["id"].clone();
+    eventually(SOON, "it is a suspect", async || {
+        let sessions = sidecar.get("/v1/status").await["sessions"].clone();
+        (sessions["leak_suspects"] == 1).then_some(()).ok_or(sessions)
+    })
+    .await;
+    try_client(&sidecar.url_in("app", "waiter")).await.unwrap();
+    let cleanup = reader.until("reactor.cleanup").await;
+    for (field, value) in [
+        ("dry_run", json!(false)),
+        ("closed", json!(1)),
+        ("what", json!(format!("sessions {id} (leak_suspect)"))),
+        ("waiting", json!(0)),
+        ("spared", json!(0)),
+    ] {
+        assert_eq!(cleanup[field], value, "{field}: {cleanup}");
+    }
+    // One of none does not: it takes a restart, and there is one alone.
+    for expected in ["reactor.restart", "reactor.refused"] {
+        let mut held = sidecar.session("app", "shared").await;
+        held.query("SELECT 1").await;
+        let url = sidecar.url_in("app", "waiter");
+        let waiting = tokio::spawn(async move { try_client(&url).await.map(drop) });
+        let told = reader.until(expected).await;
+        if expected == "reactor.restart" {
+            for (field, value) in [
+                ("dry_run", json!(false)),
+                ("mode", json!("liveness")),
+                ("used", json!(1)),
+                ("limit", json!(1)),
+                ("waiting", json!(1)),
+                ("holder", json!("shared")),
+                ("holder_caller", Value::Null),
+                ("restarts_last_hour", json!(1)),
+            ] {
+                assert_eq!(told[field], value, "{field}: {told}");
+            }
+            drop(held);
+            let over = reader.until("reactor.restart_over").await;
+            let outcome = over["outcome"].as_str().unwrap();
+            assert!(["gone", "recovered"].contains(&outcome), "{over}");
+            assert_seconds(&over["after_seconds"], 0.0, 20.0);
+        } else {
+            assert_eq!(
+                (&told["action"], &told["guard"]),
+                (&json!("restart"), &json!("cooldown"))
+            );
+            assert!(told["why"].as_str().unwrap().contains("reactor.cooldown"), "{told}");
+        }
+        waiting.abort();
+    }
     seen(reader, &sidecar).await
 }

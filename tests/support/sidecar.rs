@@ -72,6 +72,7 @@ impl SidecarOptions {
 
     /// A file in its directory, which the configuration names by `{dir}`.
     pub(crate) fn file(mut self, name: &str, text: impl Into<String>) -> Self {
+        self.files.retain(|(known, _)| known != name);
         self.files.push((name.to_owned(), text.into()));
         self
     }
@@ -151,7 +152,11 @@ impl SidecarOptions {
     fn spawn(self, directory: TempDir) -> Sidecar {
         let mut command = self.command();
         for (name, text) in &self.files {
-            fs::write(directory.path().join(name), text).expect("the directory was just made");
+            let path = directory.path().join(name);
+            // Where another one was before, it is as that has left it.
+            if !path.exists() {
+                fs::write(path, text).expect("the directory is there");
+            }
         }
         for (name, _) in std::env::vars() {
             if is_read_by_execpool(&name) {
@@ -492,7 +497,11 @@ pub(crate) fn upstream(name: &str, url: &str) -> String {
 }
 
 fn is_read_by_execpool(name: &str) -> bool {
-    const SEEDS: [&str; 6] = [
+    const GIVEN: [&str; 10] = [
+        "POD_NAME",
+        "POD_NAMESPACE",
+        "POD_UID",
+        "CONTAINER_NAME",
         "DATABASE_URL",
         "DB_POOL_SIZE",
         "DB_MAX_OVERFLOW",
@@ -503,5 +512,6 @@ fn is_read_by_execpool(name: &str) -> bool {
     name.starts_with("EXECPOOL_")
         || name.starts_with("PG")
         || name.starts_with("OTEL_")
-        || SEEDS.contains(&name)
+        || name.starts_with("KUBERNETES_")
+        || GIVEN.contains(&name)
 }

@@ -34,6 +34,10 @@ pub const NAMES: &[&str] = &[
     "database.limited",
     "database.limit_raised",
     "exhaustion.changed",
+    "reactor.cleanup",
+    "reactor.restart",
+    "reactor.restart_over",
+    "reactor.refused",
     "configuration.reloaded",
     "configuration.refused",
 ];
@@ -73,6 +77,10 @@ impl Event {
             Self::DatabaseLimited { .. } => "database.limited",
             Self::DatabaseLimitRaised { .. } => "database.limit_raised",
             Self::ExhaustionChanged { .. } => "exhaustion.changed",
+            Self::ReactorCleanup { .. } => "reactor.cleanup",
+            Self::ReactorRestart { .. } => "reactor.restart",
+            Self::ReactorRestartOver { .. } => "reactor.restart_over",
+            Self::ReactorRefused { .. } => "reactor.refused",
             Self::ConfigurationReloaded { .. } => "configuration.reloaded",
             Self::ConfigurationRefused { .. } => "configuration.refused",
         }

@@ -1,0 +1,156 @@
+//! What was done of late, for the status; and what was said of it, so that it is said once.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::budget::State;
+use crate::config::{Reactor, Restart};
+use crate::control::Remedies;
+use crate::control::remedies::{Kubernetes, Pending, Refused};
+use crate::reactor::{Guard, Heard, Report, Restarts, Rung};
+
+use super::vigil::Waits;
+
+/// What was done of late.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Standing {
+    /// The restart that is under way, and since when.
+    under_way: Option<(Restart, Instant)>,
+    /// What was last due and not done.
+    refused: Option<Refused>,
+    /// What the last cleanup of this spell has ended, or would have; none: there was none.
+    cleaned: Option<String>,
+    /// Why the last restart of this spell came to nothing.
+    failed: Option<(Restart, String)>,
+    /// What was last said against a restart beside its guard's own words.
+    more: Option<(&'static str, String)>,
+    /// The state and the condition that were last told in a dry run.
+    would: Option<(State, bool)>,
+    /// How it was published at the last look: in a dry run, and with a condition.
+    published: Option<(bool, bool)>,
+}
+
+/// What is known besides.
+pub(super) struct Seen<'a> {
+    pub(super) reactor: &'a Reactor,
+    pub(super) restarts: &'a Restarts,
+    /// The restart by `liveness` that is pending.
+    pub(super) waits: Option<Waits>,
+    pub(super) kubernetes: Kubernetes,
+}
+
+impl Standing {
+    /// A restart is being carried out.
+    pub(super) fn begins(&mut self, mode: Restart, now: Instant) {
+        self.under_way = Some((mode, now));
+    }
+
+    /// How long ago that was.
+    pub(super) fn under_way(&self, now: Instant) -> Duration {
+        let since = self.under_way.map(|(_, since)| since);
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// Something was carried out, or not.
+    pub(super) fn heard(&mut self, heard: Heard) {
+        match heard {
+            Heard::CleanedUp => {}
+            Heard::Restarted(_)
+            | Heard::WouldRestart
+            | Heard::RestartRefused(_)
+            | Heard::RestartFailed => self.under_way = None,
+        }
+    }
+
+    /// Something is due and must not be.
+    pub(super) fn refused(&mut self, rung: Rung, guard: &Guard, why: String, now: Instant) {
+        self.refused = Some(Refused {
+            action: rung.as_str(),
+            guard: guard.as_str(),
+            why,
+            at: now,
+        });
+    }
+
+    /// A guard says more than its own words.
+    pub(super) fn more(&mut self, guard: &Guard, more: String) {
+        self.more = Some((guard.as_str(), more));
+    }
+
+    /// All that a guard says.
+    pub(super) fn why(&self, guard: &Guard) -> String {
+        match &self.more {
+            Some((of, more)) if *of == guard.as_str() => format!("{guard} ({more})"),
+            _ => guard.to_string(),
+        }
+    }
+
+    /// This would be published; whether it is something else than before.
+    pub(super) fn would_publish(&mut self, report: &Report) -> bool {
+        let would = Some((report.state, report.condition().status));
+        std::mem::replace(&mut self.would, would) != would
+    }
+
+    /// Whether what is published, or that it is, is another thing than at the last look.
+    pub(super) fn follows(&mut self, config: &Reactor) -> bool {
+        let now = (config.dry_run, config.condition);
+        self.published
+            .replace(now)
+            .is_some_and(|before| before != now)
+    }
+
+    /// A cleanup has ended this, or would have; whether that is news in this spell.
+    pub(super) fn cleaned(&mut self, what: String) -> bool {
+        let is_news = self.cleaned.as_ref() != Some(&what);
+        self.cleaned = Some(what);
+        is_news
+    }
+
+    /// A restart came to nothing; whether that is news in this spell.
+    pub(super) fn failed(&mut self, mode: Restart, why: &str) -> bool {
+        let failed = (mode, why.to_owned());
+        let is_news = self.failed.as_ref() != Some(&failed);
+        self.failed = Some(failed);
+        is_news
+    }
+
+    /// Connections are not exhausted any more: the next time all is said anew.
+    pub(super) fn spell_is_over(&mut self) {
+        self.cleaned = None;
+        self.failed = None;
+    }
+
+    /// All of it.
+    pub(super) fn shown(&self, seen: Seen<'_>, now: Instant, time: SystemTime) -> Remedies {
+        let Seen {
+            reactor,
+            restarts,
+            waits,
+            kubernetes,
+        } = seen;
+        let waits = waits.map(|waits| Pending {
+            mode: Restart::Liveness.as_str(),
+            since: waits.since,
+            sessions: Some(waits.sessions),
+        });
+        let under_way = self.under_way.map(|(mode, since)| Pending {
+            mode: mode.as_str(),
+            since,
+            sessions: None,
+        });
+        let last = restarts.ages(time).last().copied();
+        let left = last.map(|age| reactor.cooldown.saturating_sub(age));
+        Remedies {
+            restart: reactor.restart.map_or("off", Restart::as_str),
+            cleanup: reactor.cleanup,
+            dry_run: reactor.dry_run,
+            restarts: restarts.total(),
+            restarts_last_hour: u64::from(restarts.in_last_hour(time)),
+            max_restarts_per_hour: reactor.max_restarts_per_hour,
+            last_restart: restarts.last(),
+            cooldown_until: left.filter(|left| !left.is_zero()).map(|left| now + left),
+            pending: waits.or(under_way),
+            refused: self.refused.clone(),
+            kubernetes,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What `/livez/app` answers: asked by probes, told by who decides.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::config::{Restart, Running};
+use crate::execution::{Executions, Gone, Remote};
+use crate::reactor::Snapshot;
+use crate::session::{SessionId, State};
+use crate::shutdown::Life;
+use crate::telemetry::probes::{App, OfApp};
+
+use super::liveness::{Liveness, Over, Sight};
+
+/// How long a probe waits for a look at the data plane; without one it is told what was last known.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// A wait that is no shortage, at the most.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
+
+/// Who knows whether the app is to be restarted by its liveness probe. Looks at each probe as well as each second.
+#[derive(Debug)]
+pub(in crate::app) struct Vigil {
+    remote: Remote,
+    running: watch::Receiver<Arc<Running>>,
+    life: Arc<Life>,
+    /// Locked for as long as values are exchanged.
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    liveness: Liveness,
+    /// How the last restart ended, until somebody has asked.
+    ended: Option<Ended>,
+}
+
+/// How a restart by `liveness` has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// Why it is not pending any more.
+    pub(super) over: Over,
+    /// How long it was.
+    pub(super) after: Duration,
+}
+
+/// A restart by `liveness` that is pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waits {
+    /// When it was decided.
+    pub(super) since: Instant,
+    /// How many of the sessions that were open then are still.
+    pub(super) sessions: usize,
+}
+
+impl Vigil {
+    /// Over these executions; nothing is pending.
+    pub(in crate::app) fn new(
+        remote: Remote,
+        running: watch::Receiver<Arc<Running>>,
+        life: Arc<Life>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            remote,
+            running,
+            life,
+            known: Mutex::default(),
+        })
+    }
+
+    /// From now on the app is to be restarted, on account of the sessions that are open at this moment. Answers
+    /// these. Cancel safe: it is decided or not.
+    ///
+    /// # Errors
+    /// The data plane has ended.
+    pub(super) async fn begin(&self) -> Result<BTreeSet<SessionId>, Gone> {
+        let open = self.remote.ask(|executions| open(executions)).await?;
+        self.known.lock().liveness = Liveness::decided(open.clone(), Instant::now());
+        Ok(open)
+    }
+
+    /// What is pending now.
+    pub(super) fn waits(&self) -> Option<Waits> {
+        let known = self.known.lock();
+        let pending = known.liveness.pending(Instant::now())?;
+        Some(Waits {
+            since: pending.since,
+            sessions: pending.open.len(),
+        })
+    }
+
+    /// How it ended, once.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        self.known.lock().ended.take()
+    }
+
+    /// Looks, where something is pending. Cancel safe.
+    pub(super) async fn look(&self) {
+        if self.known.lock().liveness == Liveness::Well {
+            return;
+        }
+        let config = Arc::clone(&self.running.borrow());
+        let config = &config.loaded.config;
+        let warning = config.exhaustion.warning.thousandths;
+        let is_wanted =
+            config.reactor.restart == Some(Restart::Liveness) && !config.reactor.dry_run;
+        let look = self.remote.ask(move |executions| {
+            let snapshot = Snapshot::of(executions, &[], Instant::now());
+            (
+                open(executions),
+                is_calm(&snapshot, warning),
+                snapshot.database_unreachable,
+            )
+        });
+        // Where it has ended, there is nobody to be restarted for.
+        let Ok((open, is_calm, is_away)) = look.await else {
+            return;
+        };
+        self.saw(Sight {
+            open,
+            is_calm,
+            is_unwanted: is_away || !is_wanted || self.life.is_draining(),
+        });
+    }
+
+    fn saw(&self, sight: Sight) {
+        let now = Instant::now();
+        let mut known = self.known.lock();
+        let since = match &known.liveness {
+            Liveness::Failing(pending) => pending.since,
+            Liveness::Well => return,
+        };
+        let (liveness, over) = std::mem::take(&mut known.liveness).after(&sight, now);
+        known.liveness = liveness;
+        if let Some(over) = over {
+            let after = now.saturating_duration_since(since);
+            known.ended = Some(Ended { over, after });
+        }
+    }
+
+    /// What a probe is told.
+    async fn of_app(&self) -> App {
+        // In time or not: what was last known is true as well.
+        let _ = tokio::time::timeout(PATIENCE, self.look()).await;
+        match self.waits() {
+            Some(waits) if !self.life.is_draining() => App::ToBeRestarted(format!(
+                "the app is to be restarted: it holds server connections that others wait for; \
+                 sessions of before that are left: {}",
+                waits.sessions
+            )),
+            _ => {
+                let running = self.running.borrow();
+                App::Well(running.loaded.config.reactor.app_probe.clone())
+            }
+        }
+    }
+
+    /// The same for [`Probes`](crate::telemetry::probes::Probes).
+    pub(in crate::app) fn probed(self: &Arc<Self>) -> OfApp {
+        let vigil = Arc::clone(self);
+        Box::new(move || {
+            let vigil = Arc::clone(&vigil);
+            Box::pin(async move { vigil.of_app().await })
+        })
+    }
+}
+
+/// The sessions that are open. Who is on its way out is gone, for its client is.
+pub(super) fn open(executions: &Executions) -> BTreeSet<SessionId> {
+    let sessions = executions.sessions().all().into_iter();
+    sessions
+        .filter(|session| session.state() != State::Closing)
+        .map(|session| session.id())
+        .collect()
+}
+
+/// Whether nobody waits long, and there is room: one look is enough, as a restart is no small thing.
+fn is_calm(snapshot: &Snapshot, warning: u32) -> bool {
+    let (used, limit) = (snapshot.used as u128, snapshot.limit as u128);
+    let has_room = used * 1000 <= limit * u128::from(warning);
+    has_room && snapshot.oldest_wait.max(snapshot.oldest_of_all) <= SHORT_WAIT
+}

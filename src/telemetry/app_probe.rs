@@ -1,0 +1,203 @@
+//! The app's own probe, asked on its behalf: `reactor.app_probe`.
+//!
+//! A kubelet has one liveness probe for a container. Where that is `/livez/app`, whatever the app had for a probe
+//! itself is asked from here, as a kubelet would: 2xx and 3xx are well, redirects are not followed, and a
+//! connection alone is enough of a TCP probe.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::config::AppProbe;
+
+/// How long it may take: less than the second that a kubelet gives a probe, so that it reads why it failed.
+const PATIENCE: Duration = Duration::from_millis(900);
+
+/// The longest head of an answer, in bytes: the least that hyper takes. No body is read.
+const LARGEST_HEAD: usize = 8 << 10;
+
+/// Who asks.
+const AGENT: &str = concat!("execpool/", env!("CARGO_PKG_VERSION"));
+
+/// The app's own probe has failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Sick {
+    /// It answers, and not well.
+    #[error("the app's own probe answers {0}")]
+    Answer(StatusCode),
+    /// Nobody listens there.
+    #[error("the app's own probe is not reached: {0}: {1}")]
+    Unreached(AppProbe, io::Error),
+    /// What it sends is no answer, or the connection broke.
+    #[error("the app's own probe gives no answer: {0}: {1}")]
+    Nonsense(AppProbe, hyper::Error),
+    /// It takes too long.
+    #[error("the app's own probe gives no answer within {PATIENCE:?}: {0}")]
+    Late(AppProbe),
+}
+
+/// Asks it; answers what it said, in a word or two. Takes 900 ms at most. Cancel safe: dropped, the connection is
+/// closed.
+///
+/// # Errors
+/// See [`Sick`].
+pub async fn ask(probe: &AppProbe) -> Result<String, Sick> {
+    let asked = async {
+        let stream = connect(probe).await;
+        let stream = stream.map_err(|error| Sick::Unreached(probe.clone(), error))?;
+        let AppProbe::Http { path, .. } = probe else {
+            return Ok("connected".to_owned());
+        };
+        let status = get(stream, path).await;
+        let status = status.map_err(|error| Sick::Nonsense(probe.clone(), error))?;
+        match status.is_success() || status.is_redirection() {
+            true => Ok(status.to_string()),
+            false => Err(Sick::Answer(status)),
+        }
+    };
+    let asked = tokio::time::timeout(PATIENCE, asked).await;
+    asked.unwrap_or_else(|_| Err(Sick::Late(probe.clone())))
+}
+
+/// The first address that takes it.
+async fn connect(probe: &AppProbe) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = probe.addresses().collect();
+    TcpStream::connect(addresses.as_slice()).await
+}
+
+async fn get(stream: TcpStream, path: &str) -> Result<StatusCode, hyper::Error> {
+    let host = stream.peer_addr().map(|address| address.to_string());
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(LARGEST_HEAD);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+    let mut request = Request::new(Empty::<Bytes>::new());
+    // Both were looked at when they were configured; nonsense would be asked for as `/`.
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    let headers = request.headers_mut();
+    let host = HeaderValue::try_from(host.unwrap_or_default());
+    headers.insert(HOST, host.unwrap_or(HeaderValue::from_static("localhost")));
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    let answer = sender.send_request(request);
+    tokio::pin!(answer, connection);
+    let answer = tokio::select! {
+        answer = &mut answer => answer,
+        // It ends with the answer, or without one.
+        _ = &mut connection => answer.await,
+    };
+    Ok(answer?.status())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// An app that answers this to whoever asks, and then keeps the connection; what it was asked.
+    async fn app(answer: &'static [u8]) -> (SocketAddr, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = vec![0; 4096];
+            let read = stream.read(&mut asked).await.unwrap();
+            let _ = stream.write_all(answer).await;
+            // Until the other side has gone.
+            while stream.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+            String::from_utf8_lossy(&asked[..read]).into_owned()
+        });
+        (address, asked)
+    }
+
+    fn configured(probe: &str) -> AppProbe {
+        let knobs = [
+            ("DATABASE_URL", "postgresql://a@h/a"),
+            ("EXECPOOL_REACTOR__APP_PROBE", probe),
+        ];
+        let env = knobs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let loaded = crate::config::load(&crate::config::Sources {
+            file: None,
+            env: env.into(),
+            flags: Vec::new(),
+        });
+        loaded.unwrap().config.reactor.app_probe.unwrap()
+    }
+
+    fn http(address: SocketAddr) -> AppProbe {
+        configured(&format!("http://{address}/healthz?full=1"))
+    }
+
+    fn tcp(address: SocketAddr) -> AppProbe {
+        configured(&format!("tcp://{address}"))
+    }
+
+    #[tokio::test]
+    async fn what_an_app_answers_is_well_or_not_as_a_kubelet_has_it() {
+        for (answer, is_well) in [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", true),
+            ("HTTP/1.1 204 No Content\r\n\r\n", true),
+            ("HTTP/1.1 302 Found\r\nlocation: /login\r\n\r\n", true),
+            ("HTTP/1.0 200 OK\r\n\r\n", true),
+            // A body that never ends is not waited for.
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+                true,
+            ),
+            ("HTTP/1.1 400 Bad Request\r\n\r\n", false),
+            ("HTTP/1.1 503 Service Unavailable\r\n\r\n", false),
+            ("SSH-2.0-x\r\n", false),
+        ] {
+            let (address, asked) = app(answer.as_bytes()).await;
+            let begun = Instant::now();
+            let told = ask(&http(address)).await;
+            assert_eq!(told.is_ok(), is_well, "{answer}: {told:?}");
+            assert!(begun.elapsed() < PATIENCE, "{answer}: {told:?}");
+            let asked = asked.await.unwrap();
+            assert!(
+                asked.starts_with("GET /healthz?full=1 HTTP/1.1\r\n"),
+                "{asked}"
+            );
+            assert!(asked.contains(&format!("host: {address}\r\n")), "{asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_app_that_says_nothing_or_too_much_or_is_not_there_fails_in_time() {
+        let (silent, _kept) = app(b"").await;
+        let begun = Instant::now();
+        let told = ask(&http(silent)).await.unwrap_err();
+        assert!(matches!(told, Sick::Late(_)), "{told:?}");
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        let (loud, _kept) = app(&[b'x'; 100_000]).await;
+        let told = ask(&http(loud)).await.unwrap_err();
+        assert!(matches!(told, Sick::Nonsense(..)), "{told:?}");
+        let free = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            listener.local_addr().unwrap()
+        };
+        for probe in [http(free), tcp(free)] {
+            let told = ask(&probe).await.unwrap_err();
+            assert!(matches!(told, Sick::Unreached(..)), "{told:?}");
+            assert!(told.to_string().contains(&free.to_string()), "{told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_enough_of_a_tcp_probe() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let probe = tcp(listener.local_addr().unwrap());
+        assert_eq!(ask(&probe).await.unwrap(), "connected");
+    }
+}

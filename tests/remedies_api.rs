@@ -1,0 +1,368 @@
+//! What is done about exhaustion where there is a Kubernetes: the built program, a real API server with real rights
+//! and tokens, a real database. What the calls are in each of their cases is in `api.rs`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
+mod support;
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use support::cluster::{Cluster, Part};
+use support::sidecar::upstream;
+use support::{Postgres, Raw, Sidecar, eventually};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+const SOON: Duration = Duration::from_secs(40);
+
+/// Recovery takes half a minute of calm.
+const LONG: Duration = Duration::from_secs(90);
+
+const SHORT: &str = "
+exhaustion: {wait: 300ms, after: 1s, sustained_after: 1s}
+budget: {size: 3, overflow: 0}
+pool: {size: 3, overflow: 0, timeout: 120s}
+";
+
+const GROUND: &str = r#"
+{"apiVersion": "v1", "kind": "List", "items": [
+    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}},
+    {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "agent", "namespace": "shop"}},
+    {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": "agent", "namespace": "shop"}, "rules": [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "patch"]},
+        {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]},
+        {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
+        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "patch"]}]},
+    {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "agent", "namespace": "shop"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "agent"},
+        "subjects": [{"kind": "ServiceAccount", "name": "agent", "namespace": "shop"}]}
+]}"#;
+
+fn spec() -> Value {
+    json!({
+        "serviceAccountName": "agent",
+        "terminationGracePeriodSeconds": 0,
+        "initContainers": [
+            {"name": "execpool", "image": "localhost/none", "restartPolicy": "Always"},
+        ],
+        "containers": [{"name": "app", "image": "localhost/none"}],
+    })
+}
+
+/// A sidecar in a pod, as the API has it.
+struct Pod<'a> {
+    cluster: &'a Cluster,
+    name: String,
+    sidecar: Sidecar,
+    _mount: TempDir,
+}
+
+impl<'a> Pod<'a> {
+    /// One that is made here, with these annotations.
+    async fn new(cluster: &'a Cluster, name: &str, annotations: Value, reactor: &str) -> Self {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "shop", "annotations": annotations},
+            "spec": spec(),
+        });
+        cluster.apply(&pod.to_string());
+        Self::of(cluster, name, reactor).await
+    }
+
+    /// The sidecar of one that is there, which remembers that it has been there for two hours.
+    async fn of(cluster: &'a Cluster, name: &str, reactor: &str) -> Self {
+        let uid = cluster.get(&["pod", name, "--namespace=shop"])["metadata"]["uid"].clone();
+        let uid = uid.as_str().unwrap().to_owned();
+        let bound = [
+            "create", "token", "agent", "--namespace=shop", "--bound-object-kind=Pod",
+            "--bound-object-name", name, "--bound-object-uid", &uid,
+        ];
+        let mount = TempDir::new().unwrap();
+        let put = |file: &str, text: &[u8]| std::fs::write(mount.path().join(file), text).unwrap();
+        put("token", cluster.kubectl(&bound).trim().as_bytes());
+        put("namespace", b"shop");
+        put("ca.crt", &std::fs::read(cluster.state().join("pki/ca.crt")).unwrap());
+        let database = Postgres::shared().database(&name.replace('-', "_")).await;
+        let since = SystemTime::now() - Duration::from_secs(7200);
+        let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let memory = json!({"version": 1, "total": 0, "times": [], "pod_since": since});
+        let (host, port) = cluster.api_address();
+        let yaml = upstream("app", &database.url()) + SHORT + &format!("reactor: {{{reactor}}}\n");
+        let sidecar = Sidecar::options()
+            .config(yaml)
+            .file("restarts.json", memory.to_string())
+            .env("EXECPOOL_TELEMETRY__LISTEN", "127.0.0.1:0")
+            .env("EXECPOOL_TOKEN_DIR", mount.path().to_str().unwrap())
+            .env("KUBERNETES_SERVICE_HOST", host)
+            .env("KUBERNETES_SERVICE_PORT", port.to_string())
+            .env("POD_NAME", name)
+            .env("POD_UID", uid)
+            .env("CONTAINER_NAME", "execpool")
+            .start()
+            .await;
+        Self {
+            cluster,
+            name: name.to_owned(),
+            sidecar,
+            _mount: mount,
+        }
+    }
+
+    /// As the API has it; none where it has none.
+    fn read(&self) -> Option<Value> {
+        let got = self.cluster.try_kubectl(&[
+            "get", "pod", &self.name, "--namespace=shop", "--output=json",
+        ]);
+        serde_json::from_slice(&got.stdout).ok()
+    }
+
+    fn annotation(&self, name: &str) -> Value {
+        let pod = self.read().unwrap_or_default();
+        pod["metadata"]["annotations"][format!("execpool.dev/{name}")].clone()
+    }
+
+    fn condition(&self) -> Value {
+        let pod = self.read().unwrap_or_default();
+        let all = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let ours = |one: &Value| one["type"] == "execpool.dev/PoolAvailable";
+        all.into_iter().find(ours).unwrap_or_default()
+    }
+
+    async fn is_annotated(&self, name: &str, value: &str, within: Duration) {
+        let claim = format!("{}: execpool.dev/{name} is {value}", self.name);
+        eventually(within, &claim, async || {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let now = self.annotation(name);
+            if now == value { Ok(()) } else { Err(now) }
+        })
+        .await;
+    }
+
+    async fn status(&self) -> Value {
+        self.sidecar.get("/v1/status").await
+    }
+
+    fn told(&self, event: &str) -> Vec<Value> {
+        let log = self.sidecar.log();
+        let lines = log.iter();
+        let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["event"] == event).collect()
+    }
+
+    async fn tells(&self, event: &str) -> Value {
+        let claim = format!("{} tells {event}", self.name);
+        eventually(SOON, &claim, async || match self.told(event).first() {
+            Some(line) => Ok(line.clone()),
+            None => Err(self.status().await["exhaustion"].clone()),
+        })
+        .await
+    }
+
+    /// Sessions of no named execution that hold the whole budget, and somebody who waits.
+    async fn leak(&self) -> (Vec<Raw>, JoinHandle<()>) {
+        let mut leaked = Vec::new();
+        for _ in 0..3 {
+            let named = [
+                ("execpool.execution_id", "shared"),
+                ("execpool.caller", "agent.py:7 run"),
+            ];
+            let (mut raw, told) = self.sidecar.started("app", &named).await;
+            support::session::assert_in(&told);
+            raw.query("SELECT 1").await;
+            leaked.push(raw);
+        }
+        let url = self.sidecar.url("app");
+        let waits = tokio::spawn(async move {
+            if let Ok((client, connection)) =
+                tokio_postgres::connect(&url, tokio_postgres::NoTls).await
+            {
+                tokio::spawn(connection);
+                let _ = client.simple_query("SELECT 1").await;
+            }
+        });
+        (leaked, waits)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_found_is_brought_to_the_pod_and_the_pod_is_restarted_through_the_api() {
+    let Some(cluster) = Cluster::api() else { return };
+    cluster.apply(GROUND);
+    tokio::join!(
+        evicts(&cluster),
+        rolls_out(&cluster),
+        has_no_rule(&cluster),
+        only_tells(&cluster),
+        remembers(&cluster),
+    );
+    // Alone, as it takes the API away.
+    tells_the_pod(&cluster).await;
+}
+
+/// Annotations, condition and Events, with the API gone in the middle of it.
+async fn tells_the_pod(cluster: &Cluster) {
+    let pod = Pod::new(cluster, "agent-tells", json!({}), "cleanup: false").await;
+    pod.is_annotated("state", "healthy", SOON).await;
+    assert_eq!(pod.condition()["status"], "True");
+    assert_eq!(pod.status().await["reactor"]["kubernetes"]["state"], "on");
+    cluster.stop(Part::ApiServer);
+    let (leaked, waits) = pod.leak().await;
+    eventually(SOON, "it knows that the API is away", async || {
+        let now = pod.status().await;
+        let is_away = now["reactor"]["kubernetes"]["state"] == "away";
+        let is_sustained = now["exhaustion"]["state"] == "sustained";
+        if is_away && is_sustained { Ok(()) } else { Err(now["reactor"].clone()) }
+    })
+    .await;
+    cluster.start_again(Part::ApiServer);
+    pod.is_annotated("state", "sustained", LONG).await;
+    let status = pod.status().await;
+    let text = |value: &Value| value.to_string().trim_matches('"').to_owned();
+    for (name, known) in [
+        ("state", &status["exhaustion"]["state"]),
+        ("used", &status["budget"]["used"]),
+        ("limit", &status["budget"]["limit"]),
+        ("waiting", &status["budget"]["waiting"]),
+        ("restarts", &status["reactor"]["restarts"]),
+    ] {
+        assert_eq!(pod.annotation(name), text(known), "{name}");
+    }
+    assert_eq!(pod.annotation("holder"), "shared");
+    assert_eq!(pod.annotation("holder-caller"), "agent.py:7 run");
+    eventually(LONG, "the condition and the Event are there", async || {
+        let condition = pod.condition();
+        let events = cluster.get(&["events.events.k8s.io", "--namespace=shop"]);
+        let events = events["items"].as_array().cloned().unwrap_or_default();
+        let about = |one: &Value| one["regarding"]["name"] == "agent-tells" && one["reason"] == "PoolExhausted";
+        match condition["status"] == "False" && events.iter().any(about) {
+            true => Ok(()),
+            false => Err((condition, events)),
+        }
+    })
+    .await;
+    drop((leaked, waits.await));
+    pod.is_annotated("state", "healthy", LONG).await;
+    assert_eq!(pod.annotation("holder"), Value::Null);
+    eventually(SOON, "the condition is true again", async || {
+        let condition = pod.condition();
+        (condition["status"] == "True").then_some(()).ok_or(condition)
+    })
+    .await;
+    let failing = pod.told("kubernetes.failing");
+    assert!(failing.len() <= 3, "a line per change: {failing:?}");
+    assert_eq!(pod.told("kubernetes.recovered").len(), 1);
+}
+
+async fn evicts(cluster: &Cluster) {
+    let reactor = "cleanup: false, restart: evict, restart_after: 1s";
+    let pod = Pod::new(cluster, "agent-evicted", json!({}), reactor).await;
+    let _leaked = pod.leak().await;
+    let line = pod.tells("reactor.restart").await;
+    assert_eq!(
+        (&line["mode"], &line["what"]),
+        (&json!("evict"), &json!("the pod shop/agent-evicted is evicted"))
+    );
+    eventually(SOON, "the pod is gone", async || match pod.read() {
+        None => Ok(()),
+        Some(pod) if pod["metadata"]["deletionTimestamp"].is_string() => Ok(()),
+        Some(pod) => Err(pod["metadata"].clone()),
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(pod.told("reactor.restart").len(), 1);
+}
+
+async fn rolls_out(cluster: &Cluster) {
+    let labels = json!({"app": "rolled"});
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "rolled", "namespace": "shop"},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec()},
+        },
+    });
+    cluster.apply(&deployment.to_string());
+    let name = eventually(SOON, "the deployment has a pod", async || {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let pods = cluster.get(&["pods", "--namespace=shop", "--selector=app=rolled"]);
+        let name = pods["items"][0]["metadata"]["name"].as_str();
+        name.map(str::to_owned).ok_or(pods)
+    })
+    .await;
+    let reactor = "cleanup: false, restart: rollout, restart_after: 1s";
+    let pod = Pod::of(cluster, &name, reactor).await;
+    let _leaked = pod.leak().await;
+    let line = pod.tells("reactor.restart").await;
+    assert_eq!(line["mode"], "rollout", "{line}");
+    let deployment = cluster.get(&["deployment", "rolled", "--namespace=shop"]);
+    let stamps = &deployment["spec"]["template"]["metadata"]["annotations"];
+    assert!(stamps["kubectl.kubernetes.io/restartedAt"].is_string(), "{stamps}");
+}
+
+async fn has_no_rule(cluster: &Cluster) {
+    let reactor = "cleanup: false, restart: exit-code, restart_after: 1s";
+    let pod = Pod::new(cluster, "agent-no-rule", json!({}), reactor).await;
+    let _leaked = pod.leak().await;
+    let line = pod.tells("reactor.refused").await;
+    assert_eq!(
+        (&line["action"], &line["guard"]),
+        (&json!("restart"), &json!("no_rule_for_88")),
+        "{line}"
+    );
+    let refused = pod.status().await["reactor"]["refused"].clone();
+    assert_eq!(refused["guard"], "no_rule_for_88", "it lives on");
+    let memory = std::fs::read_to_string(pod.sidecar.dir().join("restarts.json")).unwrap();
+    assert!(memory.contains("\"total\":0"), "{memory}");
+}
+
+async fn only_tells(cluster: &Cluster) {
+    let reactor = "cleanup: false, restart: evict, restart_after: 1s, dry_run: true";
+    let pod = Pod::new(cluster, "agent-dry", json!({}), reactor).await;
+    let _leaked = pod.leak().await;
+    let line = pod.tells("reactor.restart").await;
+    assert_eq!(
+        (&line["dry_run"], &line["what"]),
+        (&json!(true), &json!("would evict the pod shop/agent-dry"))
+    );
+    let told = pod.told("kubernetes.dry_run");
+    let text = format!("{told:?}");
+    for part in ["execpool.dev/state=sustained", "PoolAvailable=False", "PoolExhausted"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(pod.annotation("state"), Value::Null);
+    assert!(pod.read().unwrap()["metadata"]["deletionTimestamp"].is_null());
+}
+
+/// What the annotations say of a restart counts, though the directory knows of none.
+async fn remembers(cluster: &Cluster) {
+    let now = std::process::Command::new("date")
+        .args(["-u", "+%Y-%m-%dT%H:%M:%SZ"])
+        .output();
+    let now = String::from_utf8(now.unwrap().stdout).unwrap();
+    let annotations = json!({
+        "execpool.dev/restarts": "1",
+        "execpool.dev/last-restart": now.trim(),
+    });
+    let reactor = "cleanup: false, restart: liveness, restart_after: 1s";
+    let pod = Pod::new(cluster, "agent-remembers", annotations, reactor).await;
+    let _leaked = pod.leak().await;
+    let line = pod.tells("reactor.refused").await;
+    assert_eq!(line["guard"], "cooldown", "{line}");
+    let reactor = pod.status().await["reactor"].clone();
+    assert_eq!(
+        (&reactor["restarts"], &reactor["last_restart"]),
+        (&json!(1), &json!(now.trim())),
+        "{reactor}"
+    );
+    pod.is_annotated("restarts", "1", SOON).await;
+}
