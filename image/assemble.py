@@ -47,7 +47,7 @@ def entries(text: str, directory: pathlib.Path, sources: dict[str, str]) -> dict
         if not line.strip() or line.startswith("#"):
             continue
         words = line.split(maxsplit=3)
-        if len(words) < 3 or not words[0].startswith("/"):
+        if len(words) < 3 or not words[0].startswith("/") or "/../" in words[0]:
             raise Refused(f"line {number} is no entry: {line}")
         path, mode, owner = words[:3]
         source = words[3].strip() if len(words) == 4 else None

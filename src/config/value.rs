@@ -73,7 +73,7 @@ impl Kind {
     }
 
     /// What the knob takes, to follow "is not".
-    pub(super) fn allowed(&self) -> String {
+    pub fn allowed(&self) -> String {
         match self {
             Self::Switch => "true or false".into(),
             Self::Count(low, high) => format!("a whole number from {low} to {high}"),

@@ -144,6 +144,13 @@ impl Cluster {
         self.setting("HOST_ADDRESS")
     }
 
+    /// The first process of a node, in whose network others may run.
+    pub(crate) fn process(&self) -> u32 {
+        let path = self.state.join("init.pid");
+        let text = fs::read_to_string(&path).expect("tests/node/up writes it");
+        text.trim().parse().expect("a process id")
+    }
+
     fn setting(&self, name: &str) -> &str {
         &self.settings[name]
     }
@@ -214,7 +221,9 @@ impl Cluster {
     /// containerd's client, for a node.
     #[track_caller]
     pub(crate) fn ctr(&self, arguments: &[&str]) -> String {
-        let output = Command::new(self.state.join("ctr")).args(arguments).output();
+        let output = Command::new(self.state.join("ctr"))
+            .args(arguments)
+            .output();
         let output = output.expect("ctr runs");
         assert!(
             output.status.success(),

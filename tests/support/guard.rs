@@ -99,6 +99,20 @@ pub(crate) fn unprivileged_command(program: &Path) -> Command {
     command
 }
 
+/// The same in the network of a process, for which the tests have to be root's. It becomes
+/// that program, and keeps its process id.
+pub(crate) fn unprivileged_command_in(process: u32, program: &Path) -> Command {
+    let (uid, gid) = unprivileged().expect("only root can enter another network");
+    let mut command = Command::new("nsenter");
+    command
+        .current_dir("/")
+        .args(["--target", &process.to_string(), "--net"])
+        .args(["--setuid", &uid.to_string(), "--setgid", &gid.to_string()])
+        .arg("--")
+        .arg(program);
+    command
+}
+
 /// Gives a file or directory, without what is in it, to the unprivileged user.
 pub(crate) fn give_away(path: &Path) {
     if let Some((uid, gid)) = unprivileged() {

@@ -20,6 +20,8 @@
 //! | [`alertmanager`] | Alertmanager, and the alerts that it has |
 //! | [`daemon`] | what these run by |
 //! | [`cluster`] | a Kubernetes: its API alone, or one with a node |
+//! | [`image`] | the container images, and what is in them |
+//! | [`helm`] | the charts, as Helm 3 and Helm 4 render them |
 //! | [`load`] | pgbench and psycopg, whose every failed query is told |
 //! | [`terminal`] | a pseudo-terminal, and what is to be seen in it |
 //! | [`wait`] | polling for something to become true |
@@ -46,7 +48,9 @@ pub(crate) mod connection_log;
 pub(crate) mod daemon;
 pub(crate) mod driver;
 pub(crate) mod guard;
+pub(crate) mod helm;
 pub(crate) mod http;
+pub(crate) mod image;
 pub(crate) mod load;
 pub(crate) mod pgbouncer;
 pub(crate) mod postgres;

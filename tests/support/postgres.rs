@@ -43,6 +43,9 @@ pub(crate) struct PostgresOptions {
     pub(crate) settings: Vec<(String, String)>,
     /// Lines for the beginning of `pg_hba.conf`.
     pub(crate) hba: Vec<String>,
+    /// A process in whose network it runs; its own, unless set. Only root can do that. Its
+    /// socket is reached from everywhere.
+    pub(crate) network: Option<u32>,
 }
 
 impl Default for PostgresOptions {
@@ -51,6 +54,7 @@ impl Default for PostgresOptions {
             max_connections: 300,
             settings: Vec::new(),
             hba: Vec::new(),
+            network: None,
         }
     }
 }
@@ -60,6 +64,7 @@ impl Default for PostgresOptions {
 pub(crate) struct Postgres {
     directory: TempDir,
     port: u16,
+    network: Option<u32>,
     running: Option<Running>,
 }
 
@@ -100,6 +105,7 @@ impl Postgres {
         let mut postgres = Self {
             directory: guard::short_directory(),
             port: 0,
+            network: options.network,
             running: None,
         };
         guard::give_away(postgres.directory());
@@ -122,6 +128,7 @@ impl Postgres {
         let mut standby = Self {
             directory: guard::short_directory(),
             port: 0,
+            network: self.network,
             running: None,
         };
         guard::give_away(standby.directory());
@@ -303,7 +310,12 @@ impl Postgres {
             .append(true)
             .open(self.log_file())
             .expect("the log was just written");
-        let mut server = guard::unprivileged_command(&postgres_program("postgres"))
+        let program = postgres_program("postgres");
+        let mut server = match self.network {
+            None => guard::unprivileged_command(&program),
+            Some(process) => guard::unprivileged_command_in(process, &program),
+        };
+        let mut server = server
             .arg("-D")
             .arg(self.data())
             .stdin(Stdio::null())

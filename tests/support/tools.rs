@@ -54,6 +54,11 @@ pub(crate) fn helm(major: u8) -> PathBuf {
     }))
 }
 
+/// The directory of the Prometheus Operator's resource definitions.
+pub(crate) fn prometheus_crds() -> PathBuf {
+    PathBuf::from(setting("EXECPOOL_PROMETHEUS_CRDS"))
+}
+
 /// The python3 that has the drivers.
 pub(crate) fn python() -> PathBuf {
     PathBuf::from(setting("EXECPOOL_PYTHON"))

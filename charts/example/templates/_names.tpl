@@ -1,0 +1,31 @@
+{{- define "example.name" -}}
+{{- if contains "example" .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-example{{ end -}}
+{{- end -}}
+
+{{- define "example.selector" -}}
+app.kubernetes.io/name: execpool-example
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "example.labels" -}}
+{{ include "example.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: execpool
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: execpool-example-{{ .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* What two charts say of one thing must be the same. */}}
+{{- define "example.check" -}}
+{{- if .Values.platform.enabled -}}
+{{- $account := .Values.execpool.serviceAccountName -}}
+{{- if and $account (ne $account .Values.platform.serviceAccount.name) -}}
+  {{- fail (printf "execpool.serviceAccountName is %q, but platform.serviceAccount.name %q: the rights would be another's." $account .Values.platform.serviceAccount.name) -}}
+{{- end -}}
+{{- $sidecar := dig "restart" "off" (.Values.execpool.reactor | default dict) | include "execpool.scalar" -}}
+{{- $rights := .Values.platform.reactor.restart | include "execpool.scalar" -}}
+{{- if and (ne $sidecar $rights) (or (has $sidecar (list "evict" "rollout")) (has $rights (list "evict" "rollout"))) -}}
+  {{- fail (printf "execpool.reactor.restart is %q, but platform.reactor.restart %q: the rights would not fit." $sidecar $rights) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,83 @@
+{{/*
+What the sidecar needs of the pod, for the pod's spec: its grace period and, for the socket, its
+groups; where the reactor has access to Kubernetes, also the service account, without the token
+that all containers would get:
+
+    spec:
+      {{- include "execpool.podSpec" . | nindent 6 }}
+*/}}
+{{- define "execpool.podSpec" -}}
+{{- $s := include "execpool.settings" . | fromJson -}}
+{{- $v := $s.values -}}
+terminationGracePeriodSeconds: {{ int64 $v.terminationGracePeriodSeconds }}
+{{- if $v.serviceAccountName }}
+serviceAccountName: {{ $v.serviceAccountName }}
+{{- end }}
+{{- if eq $s.kubernetes "on" }}
+automountServiceAccountToken: false
+{{- end }}
+{{- $context := dict -}}
+{{- if eq $v.socket.access "fsGroup" -}}
+  {{- $context = dict "fsGroup" (int64 $v.socket.group) "fsGroupChangePolicy" "OnRootMismatch" -}}
+{{- else if eq $v.socket.access "group" -}}
+  {{- $context = dict "supplementalGroups" (list (int64 $v.socket.group)) -}}
+{{- end -}}
+{{- with merge $context ($v.podSecurityContext | default dict) }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/*
+The volumes: the socket's directory, which lives in memory and dies with the pod, and what the
+sidecar reads:
+
+      volumes:
+        {{- include "execpool.volumes" . | nindent 8 }}
+*/}}
+{{- define "execpool.volumes" -}}
+{{- $s := include "execpool.settings" . | fromJson -}}
+{{- $v := $s.values -}}
+- name: execpool-socket
+  emptyDir: {medium: Memory, sizeLimit: {{ $v.socket.sizeLimit }}}
+{{- if eq $s.kubernetes "on" }}
+- name: execpool-token
+  projected:
+    defaultMode: 292 # 0444
+    sources:
+      - serviceAccountToken: {path: token, expirationSeconds: 3600}
+      - configMap:
+          name: kube-root-ca.crt
+          items: [{key: ca.crt, path: ca.crt}]
+      - downwardAPI:
+          items: [{path: namespace, fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}]
+{{- end }}
+{{- with include "execpool.files" $s }}
+- name: execpool-secrets
+  projected:
+    defaultMode: 292 # 0444
+    sources:
+      {{- trim . | nindent 6 }}
+{{- end }}
+{{- if $v.configMap }}
+- name: execpool-config
+  configMap: {name: {{ $v.configMap }}}
+{{- end }}
+{{- with $v.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/*
+Pods become ready only while the pool is available, if that was chosen:
+
+    spec:
+      {{- include "execpool.readinessGates" . | nindent 6 }}
+*/}}
+{{- define "execpool.readinessGates" -}}
+{{- $s := include "execpool.settings" . | fromJson -}}
+{{- if $s.values.readinessGate.enabled -}}
+readinessGates:
+  - conditionType: execpool.dev/PoolAvailable
+{{- end -}}
+{{- end -}}

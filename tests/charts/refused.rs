@@ -1,0 +1,434 @@
+//! What can't work is refused, with a sentence that says what to do about it.
+
+use serde_json::{Value, json};
+
+use super::knobs;
+use super::support::helm::{Charts, Helm};
+use super::written::CHARTS;
+
+/// Both Helms complain, and say this.
+fn refuses(chart: &str, kubernetes: &'static str, values: Value, sentence: &str) {
+    let charts = Charts::new();
+    let render = charts.chart(chart).kubernetes(kubernetes).values(values);
+    for said in render.complaints() {
+        assert!(said.contains(sentence), "{sentence:?} is not in:\n{said}");
+    }
+}
+
+fn sidecar(values: Value, sentence: &str) {
+    refuses("example", "1.37.0", json!({"execpool": values}), sentence);
+}
+
+fn platform(values: Value, sentence: &str) {
+    refuses("execpool", "1.37.0", values, sentence);
+}
+
+#[test]
+fn a_slip_in_a_name_is_told_with_the_names_that_there_are() {
+    sidecar(json!({"bugdet": {"size": 5}}), "'budget'");
+    sidecar(json!({"budget": {"sise": 5}}), "'size'");
+    sidecar(json!({"socket": {"acess": "mode"}}), "'access'");
+    sidecar(json!({"upstreams": [{"ulr": "x"}]}), "'url'");
+    sidecar(
+        json!({"upstreams": [{"url": "postgresql://a@b/c", "pool": {"sise": 1}}]}),
+        "'size'",
+    );
+    platform(json!({"podMonitr": {}}), "'podMonitor'");
+    refuses(
+        "example",
+        "1.37.0",
+        json!({"replicas": 2}),
+        "'replicaCount'",
+    );
+}
+
+#[test]
+fn a_value_of_another_kind_is_told() {
+    sidecar(
+        json!({"budget": {"size": "many"}}),
+        "got string, want integer",
+    );
+    sidecar(json!({"budget": {"size": 0}}), "minimum: got 0, want 1");
+    sidecar(
+        json!({"shutdown": {"mode": "simple"}}),
+        "'sidecar', 'plain'",
+    );
+    sidecar(
+        json!({"socket": {"access": "all"}}),
+        "'fsGroup', 'group', 'mode'",
+    );
+    sidecar(json!({"runAsUser": 0}), "minimum: got 0, want 1");
+    platform(
+        json!({"reactor": {"restart": "rollout", "owners": [{"kind": "Job", "name": "a"}]}}),
+        "'Deployment', 'StatefulSet', 'DaemonSet'",
+    );
+}
+
+/// What execpool itself would only say in the pod is said before there is one.
+#[test]
+fn a_text_that_a_knob_does_not_take_is_told_with_what_it_takes() {
+    let charts = Charts::new();
+    for (number, (path, _, takes)) in knobs::shaped().enumerate() {
+        // A schema that knows numbers has let it through.
+        let value = match path.as_str() {
+            "exhaustion.warning" => json!(0.12345),
+            _ => json!("nonsense"),
+        };
+        let names: Vec<&str> = path.split('.').collect();
+        let mut values = json!({});
+        match path.strip_prefix("upstreams[].") {
+            Some(own) => {
+                values["upstreams"] = json!([{"url": "postgresql://a@b/c"}]);
+                values["upstreams"][0][own] = value;
+            }
+            None => {
+                let below = names[1..].iter().rev();
+                let inner = below.fold(value, |value, name| json!({*name: value}));
+                values[names[0]] = inner;
+            }
+        }
+        if path == "listen.dir" {
+            values["app"] = json!({"url": "postgresql://a@/b?host=/run/x"});
+        }
+        let render = charts.chart("example").values(json!({"execpool": values}));
+        // The sentences are the chart's own: one Helm is enough for each.
+        let said = render.text(Helm::BOTH[number % 2]).unwrap_err();
+        let shown = path.replace("[]", "[0]");
+        assert!(said.contains(&shown), "{shown} is not in:\n{said}");
+        assert!(said.contains(&takes), "{takes:?} is not in:\n{said}");
+    }
+}
+
+/// YAML has octal numbers.
+#[test]
+fn permissions_that_yaml_has_read_as_a_number_are_told() {
+    let charts = Charts::new();
+    let render = charts
+        .chart("example")
+        .values_text("execpool: {listen: {mode: 0660}}");
+    for said in render.complaints() {
+        assert!(
+            said.contains("reads a bare 0660 as the number 432: quote it"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn databases_are_named_and_their_passwords_are_not() {
+    sidecar(json!({"upstreams": []}), "which database is the pool for?");
+    sidecar(
+        json!({"upstreams": [{"name": "a"}]}),
+        "upstreams[0] needs a url",
+    );
+    let secret = "Put it into a Secret";
+    sidecar(
+        json!({"upstreams": [{"url": "postgresql://me:pw@h/b"}]}),
+        secret,
+    );
+    sidecar(
+        json!({"upstreams": [{"url": "postgresql://me@h/b?password=pw"}]}),
+        secret,
+    );
+    let url = "postgresql://me@h/b";
+    let both = json!({"upstreams": [{"url": url, "urlSecret": {"name": "x"}}]});
+    sidecar(both, "both url and urlSecret");
+    let twice = json!({"upstreams": [{
+        "url": url, "password_file": "/x", "passwordSecret": {"name": "x"},
+    }]});
+    sidecar(twice, "keep one");
+    sidecar(
+        json!({"upstreams": [{"urlSecret": {"name": "x"}}]}),
+        "give it a name",
+    );
+    sidecar(
+        json!({"upstreams": [{"url": url, "ca": {"key": "x"}}]}),
+        "either secret or configMap",
+    );
+    sidecar(
+        json!({"upstreams": [{"url": format!("{url}?sslrootcert=/x"), "ca": {"secret": "x"}}]}),
+        "sslrootcert: keep one",
+    );
+    sidecar(
+        json!({"upstreams": [{"name": "a", "urlSecret": {"name": "x"}, "ca": {"secret": "x"}}]}),
+        "extraVolumes",
+    );
+    sidecar(
+        json!({"upstreams": [{"name": "*", "url": url}]}),
+        "app.url is empty",
+    );
+    sidecar(
+        json!({"upstreams": [], "configMap": "x"}),
+        "app.url is empty",
+    );
+}
+
+/// The password is nowhere in what is said about it.
+#[test]
+fn a_password_in_a_url_is_not_repeated() {
+    let charts = Charts::new();
+    let values = json!({"execpool": {"upstreams": [{"url": "postgresql://me:geheim@h/b"}]}});
+    for said in charts.chart("example").values(values).complaints() {
+        assert!(!said.contains("geheim"), "{said}");
+    }
+}
+
+#[test]
+fn a_cluster_that_lacks_what_was_chosen_is_told_of() {
+    let off = json!({"enabled": false});
+    refuses(
+        "example",
+        "1.28.9",
+        json!({"platform": off, "execpool": {"serviceAccountName": ""}}),
+        "Kubernetes v1.28.9 has no native sidecars (1.29 and newer do). Set shutdown.mode: plain",
+    );
+    for chosen in [json!("auto"), json!("never")] {
+        let values = json!({"execpool": {
+            "reactor": {"restart": "exit-code"}, "restartPolicyRules": chosen,
+        }});
+        refuses(
+            "example",
+            "1.35.2",
+            values,
+            "Choose reactor.restart: liveness",
+        );
+    }
+    let never = json!({"reactor": {"restart": "exit-code"}, "restartPolicyRules": "never"});
+    sidecar(never, "restartPolicyRules: always");
+    refuses(
+        "execpool",
+        "1.29.0",
+        json!({}),
+        "has no ValidatingAdmissionPolicy (1.30 and newer do)",
+    );
+    for chart in ["example", "execpool"] {
+        refuses(chart, "1.24.0", json!({}), "1.25.0-0");
+    }
+}
+
+#[test]
+fn what_needs_the_reactor_is_refused_without_it() {
+    let none = "";
+    let sidecar = |values: Value, sentence: &str| {
+        let values = json!({"platform": {"enabled": false}, "execpool": values});
+        refuses("example", "1.37.0", values, sentence);
+    };
+    for restart in ["evict", "rollout"] {
+        sidecar(
+            json!({"serviceAccountName": none, "reactor": {"restart": restart}}),
+            "set serviceAccountName",
+        );
+    }
+    let gate = json!({"enabled": true});
+    sidecar(
+        json!({"serviceAccountName": none, "readinessGate": gate}),
+        "no pod would become ready",
+    );
+    sidecar(
+        json!({"readinessGate": gate, "reactor": {"kubernetes": false}}),
+        "no pod would become ready",
+    );
+    sidecar(
+        json!({"readinessGate": gate, "reactor": {"condition": false}}),
+        "reactor.condition is off",
+    );
+    sidecar(
+        json!({"serviceAccountName": none, "reactor": {"kubernetes": "on"}}),
+        "serviceAccountName is not set",
+    );
+}
+
+#[test]
+fn an_app_that_has_a_liveness_probe_keeps_it_only_if_the_sidecar_asks_it() {
+    let charts = Charts::new();
+    let http = json!({"httpGet": {"path": "/healthz", "port": 8080}});
+    let tcp = json!({"tcpSocket": {"port": 8080}});
+    let command = json!({"exec": {"command": ["true"]}});
+    let named = json!({"httpGet": {"path": "/healthz", "port": "http"}});
+    let with = |own: &Value, asked: Option<&str>| {
+        let mut reactor = json!({"restart": "liveness"});
+        if let Some(asked) = asked {
+            reactor["app_probe"] = json!(asked);
+        }
+        let values = json!({"livenessProbe": own, "execpool": {"reactor": reactor}});
+        charts.chart("example").values(values)
+    };
+    let refused = [
+        (&http, None, "reactor.app_probe: \\\":8080/healthz\\\""),
+        (&tcp, None, "tcp://127.0.0.1:8080"),
+        (&command, None, "choose reactor.restart: exit-code"),
+        (
+            &http,
+            Some("http://127.0.0.1:8081/healthz"),
+            "should be the same",
+        ),
+        (&tcp, Some("tcp://127.0.0.1:81"), "should be the same"),
+    ];
+    for (own, asked, sentence) in refused {
+        for said in with(own, asked).complaints() {
+            let plain = sentence.replace("\\\"", "\"");
+            let is_said = said.contains(sentence) || said.contains(&plain);
+            assert!(is_said, "{sentence:?} is not in:\n{said}");
+        }
+    }
+    let accepted = [
+        (&http, "http://127.0.0.1:8080/healthz"),
+        (&http, ":8080/healthz"),
+        (&tcp, "tcp://127.0.0.1:8080"),
+        (&command, "http://127.0.0.1:8080/healthz"),
+        (&named, "http://127.0.0.1:8080/healthz"),
+    ];
+    for (own, asked) in accepted {
+        assert!(!with(own, Some(asked)).objects().0.is_empty());
+    }
+}
+
+#[test]
+fn a_chart_says_where_else_its_own_probe_is() {
+    let charts = Charts::new();
+    let values = json!({"readinessProbe": {"exec": {"command": ["true"]}}, "execpool": {
+        "reactor": {"restart": "liveness"}, "app": {"livenessProbe": "readinessProbe"},
+    }});
+    for said in charts.chart("example").values(values).complaints() {
+        assert!(said.contains("readinessProbe has one already"), "{said}");
+    }
+    let nowhere = json!({"execpool": {
+        "reactor": {"restart": "liveness"}, "app": {"livenessProbe": "not.there.at.all"},
+    }});
+    let objects = charts.chart("example").values(nowhere).objects();
+    assert!(objects.container("app")["livenessProbe"].is_object());
+}
+
+#[test]
+fn a_budget_that_the_pods_together_can_not_have_is_told_with_one_that_they_can() {
+    let with = |more: Value| {
+        let mut values = json!({"replicaCount": 4, "execpool": {
+            "budget": {"size": 20, "overflow": 5}, "capacity": {"maxConnections": 100},
+        }});
+        if let Some(more) = more.as_object() {
+            for (name, value) in more {
+                values[name] = value.clone();
+            }
+        }
+        values
+    };
+    // (4 + 1) × 26 = 130; 97 / 5 = 19, less 5 and 1.
+    let said = "4 pods, and 1 more while they are replaced, may each open 20 + 5 + 1 connections";
+    refuses("example", "1.37.0", with(json!({})), said);
+    refuses(
+        "example",
+        "1.37.0",
+        with(json!({})),
+        "130, but the database takes 97",
+    );
+    refuses(
+        "example",
+        "1.37.0",
+        with(json!({})),
+        "Lower budget.size to 13",
+    );
+    let scaled = with(json!({"autoscaling": {"enabled": true, "maxReplicas": 9}}));
+    refuses("example", "1.37.0", scaled, "9 pods, and 3 more");
+    sidecar(
+        json!({"capacity": {"maxConnections": 100, "replicas": 50, "maxSurge": 0}}),
+        "Lower budget.size and budget.overflow",
+    );
+    refuses(
+        "example",
+        "1.37.0",
+        json!({"replicaCount": 0, "execpool": {"capacity": {"maxConnections": 100}}}),
+        "set capacity.replicas",
+    );
+}
+
+/// A plain container stays as long as its pod, and the pod as long as it.
+#[test]
+fn a_job_that_would_never_complete_is_refused() {
+    let values = json!({"job": {"enabled": true}, "execpool": {"shutdown": {"mode": "plain"}}});
+    refuses("example", "1.37.0", values, "a Job would never complete");
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_told() {
+    sidecar(
+        json!({"shutdown": {"grace": "30s"}}),
+        "shutdown.grace 30s is not shorter than terminationGracePeriodSeconds 30",
+    );
+    sidecar(json!({"shutdown": {"grace": "1m"}}), "Leave it out");
+    sidecar(
+        json!({"telemetry": {"listen": false}}),
+        "the sidecar's probes need that port",
+    );
+    sidecar(json!({"listen": {"group": "me"}}), "socket.access: group");
+    sidecar(
+        json!({"socket": {"access": "mode"}, "listen": {"mode": "0660"}}),
+        "choose socket.access: fsGroup",
+    );
+    refuses(
+        "example",
+        "1.37.0",
+        json!({"execpool": {"serviceAccountName": "other"}}),
+        "the rights would be another's",
+    );
+    refuses(
+        "example",
+        "1.37.0",
+        json!({"execpool": {"reactor": {"restart": "evict"}}}),
+        "the rights would not fit",
+    );
+}
+
+#[test]
+fn rights_for_every_pod_of_the_namespace_are_given_only_to_who_says_so() {
+    platform(
+        json!({"admissionPolicy": {"enabled": false}}),
+        "or say acceptNamespaceWidePatch: true",
+    );
+    platform(
+        json!({"serviceAccount": {"name": "default"}}),
+        "one of their own",
+    );
+    platform(
+        json!({"serviceAccount": {"name": ""}}),
+        "serviceAccount.name is empty",
+    );
+    platform(
+        json!({"reactor": {"restart": "rollout"}}),
+        "which owners may be stamped?",
+    );
+    let owners = json!([{"kind": "Deployment", "name": "a"}]);
+    platform(
+        json!({"reactor": {"owners": owners}}),
+        "a right that is not needed is not given",
+    );
+    platform(
+        json!({"reactor": {"kubernetes": "off", "restart": "evict"}}),
+        "choose liveness or exit-code",
+    );
+    platform(
+        json!({"networkPolicy": {"enabled": true}}),
+        "cut off every pod",
+    );
+    platform(
+        json!({"networkPolicy": {
+            "enabled": true, "podSelector": {"matchLabels": {"a": "b"}}, "egress": {"enabled": true},
+        }}),
+        "no sidecar could reach its database",
+    );
+}
+
+#[test]
+fn a_library_that_is_not_there_under_its_alias_is_told() {
+    let charts = Charts::new();
+    let template =
+        "kind: A\nx:\n  {{- include \"execpool.volumes\" (list . \"pool\") | nindent 2 }}\n";
+    charts.consumer("wrong", &["execpool"], template);
+    for said in charts.chart("wrong").complaints() {
+        assert!(said.contains("alias: pool"), "{said}");
+    }
+    let values = json!({"pool": {"budget": {"size": 3}}});
+    for said in charts.chart("wrong").values(values).complaints() {
+        assert!(said.contains("helm dependency build"), "{said}");
+    }
+    assert_eq!(CHARTS.len(), 3);
+}
