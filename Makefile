@@ -2,7 +2,7 @@
 # They find, or install, what they need: see scripts/setup.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-telemetry mutants setup build clean
+.PHONY: help demo test test-api test-node image check bench bench-telemetry mutants setup build clean
 
 # A fresh shell often lacks cargo's directory.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -17,6 +17,15 @@ demo: ## A dozen agents through execpool, live, and straight at PostgreSQL
 
 test: ## Every test, over real sockets against a real PostgreSQL
 	@scripts/test
+
+test-api: ## What speaks to a real Kubernetes API, without a node
+	@scripts/test --test api --test charts_api --test remedies_api
+
+test-node: ## Pods on a real node: kubelet, containerd, Helm; takes root
+	@scripts/test --test cluster --test image --test node
+
+image: ## The container image, as an archive, without a container engine
+	@scripts/image
 
 check: ## The quick loop: format, clippy with warnings as errors, unit tests
 	@cargo fmt --all --check

@@ -1,6 +1,12 @@
 //! The clusters that other tests use: they start, parts of them can be taken away, several run
 //! side by side, and nothing of them is left.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
+
 mod support;
 
 use std::fs;

@@ -425,9 +425,7 @@ async fn query_through(container: &Container, url: &str) -> (Result<String, Stri
 #[tokio::test]
 async fn execpool_runs_in_the_image_alone_with_names_and_roots() {
     if !Uid::effective().is_root() {
-        let on_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-        assert!(!on_ci, "this build machine must run this test as root");
-        println!("skipped: another root directory takes root");
+        support::cluster::skipped("another root directory takes root");
         return;
     }
     let container = Container::of(Image::open(image::execpool()));

@@ -171,13 +171,7 @@ async fn it_is_read_only_and_shows_nothing_of_anybody() {
     let address = port(&sidecar).await;
     let mut raw = sidecar.session("app", "secret-execution").await;
     raw.query("SELECT 'secret statement'").await;
-    for path in [
-        "/v1/status",
-        "/v1/sessions",
-        "/",
-        "/livez",
-        "/quitquitquit",
-    ] {
+    for path in ["/v1/status", "/v1/sessions", "/", "/livez", "/quitquitquit"] {
         let (status, body) = get(address, path).await;
         assert_eq!(status, 404, "{path}");
         assert!(!body.contains("secret"), "{body}");

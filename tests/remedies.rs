@@ -135,7 +135,9 @@ async fn leak(sidecar: &Sidecar, execution: &str) -> Vec<Raw> {
 async fn are_suspected(sidecar: &Sidecar) {
     eventually(SOON, "all are suspects", async || {
         let sessions = status(sidecar).await["sessions"].clone();
-        (sessions["leak_suspects"] == 3).then_some(()).ok_or(sessions)
+        (sessions["leak_suspects"] == 3)
+            .then_some(())
+            .ok_or(sessions)
     })
     .await;
 }

@@ -82,17 +82,30 @@ impl<'a> Pod<'a> {
         let uid = cluster.get(&["pod", name, "--namespace=shop"])["metadata"]["uid"].clone();
         let uid = uid.as_str().unwrap().to_owned();
         let bound = [
-            "create", "token", "agent", "--namespace=shop", "--bound-object-kind=Pod",
-            "--bound-object-name", name, "--bound-object-uid", &uid,
+            "create",
+            "token",
+            "agent",
+            "--namespace=shop",
+            "--bound-object-kind=Pod",
+            "--bound-object-name",
+            name,
+            "--bound-object-uid",
+            &uid,
         ];
         let mount = TempDir::new().unwrap();
         let put = |file: &str, text: &[u8]| std::fs::write(mount.path().join(file), text).unwrap();
         put("token", cluster.kubectl(&bound).trim().as_bytes());
         put("namespace", b"shop");
-        put("ca.crt", &std::fs::read(cluster.state().join("pki/ca.crt")).unwrap());
+        put(
+            "ca.crt",
+            &std::fs::read(cluster.state().join("pki/ca.crt")).unwrap(),
+        );
         let database = Postgres::shared().database(&name.replace('-', "_")).await;
         let since = SystemTime::now() - Duration::from_secs(7200);
-        let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let since = since
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
         let memory = json!({"version": 1, "total": 0, "times": [], "pod_since": since});
         let (host, port) = cluster.api_address();
         let yaml = upstream("app", &database.url()) + SHORT + &format!("reactor: {{{reactor}}}\n");
@@ -119,7 +132,11 @@ impl<'a> Pod<'a> {
     /// As the API has it; none where it has none.
     fn read(&self) -> Option<Value> {
         let got = self.cluster.try_kubectl(&[
-            "get", "pod", &self.name, "--namespace=shop", "--output=json",
+            "get",
+            "pod",
+            &self.name,
+            "--namespace=shop",
+            "--output=json",
         ]);
         serde_json::from_slice(&got.stdout).ok()
     }
@@ -131,7 +148,10 @@ impl<'a> Pod<'a> {
 
     fn condition(&self) -> Value {
         let pod = self.read().unwrap_or_default();
-        let all = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let all = pod["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         let ours = |one: &Value| one["type"] == "execpool.dev/PoolAvailable";
         all.into_iter().find(ours).unwrap_or_default()
     }
@@ -194,7 +214,9 @@ impl<'a> Pod<'a> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_found_is_brought_to_the_pod_and_the_pod_is_restarted_through_the_api() {
-    let Some(cluster) = Cluster::api() else { return };
+    let Some(cluster) = Cluster::api() else {
+        return;
+    };
     cluster.apply(GROUND);
     tokio::join!(
         evicts(&cluster),
@@ -219,7 +241,11 @@ async fn tells_the_pod(cluster: &Cluster) {
         let now = pod.status().await;
         let is_away = now["reactor"]["kubernetes"]["state"] == "away";
         let is_sustained = now["exhaustion"]["state"] == "sustained";
-        if is_away && is_sustained { Ok(()) } else { Err(now["reactor"].clone()) }
+        if is_away && is_sustained {
+            Ok(())
+        } else {
+            Err(now["reactor"].clone())
+        }
     })
     .await;
     cluster.start_again(Part::ApiServer);
@@ -241,7 +267,9 @@ async fn tells_the_pod(cluster: &Cluster) {
         let condition = pod.condition();
         let events = cluster.get(&["events.events.k8s.io", "--namespace=shop"]);
         let events = events["items"].as_array().cloned().unwrap_or_default();
-        let about = |one: &Value| one["regarding"]["name"] == "agent-tells" && one["reason"] == "PoolExhausted";
+        let about = |one: &Value| {
+            one["regarding"]["name"] == "agent-tells" && one["reason"] == "PoolExhausted"
+        };
         match condition["status"] == "False" && events.iter().any(about) {
             true => Ok(()),
             false => Err((condition, events)),
@@ -253,7 +281,9 @@ async fn tells_the_pod(cluster: &Cluster) {
     assert_eq!(pod.annotation("holder"), Value::Null);
     eventually(SOON, "the condition is true again", async || {
         let condition = pod.condition();
-        (condition["status"] == "True").then_some(()).ok_or(condition)
+        (condition["status"] == "True")
+            .then_some(())
+            .ok_or(condition)
     })
     .await;
     let failing = pod.told("kubernetes.failing");
@@ -268,7 +298,10 @@ async fn evicts(cluster: &Cluster) {
     let line = pod.tells("reactor.restart").await;
     assert_eq!(
         (&line["mode"], &line["what"]),
-        (&json!("evict"), &json!("the pod shop/agent-evicted is evicted"))
+        (
+            &json!("evict"),
+            &json!("the pod shop/agent-evicted is evicted")
+        )
     );
     eventually(SOON, "the pod is gone", async || match pod.read() {
         None => Ok(()),
@@ -305,7 +338,10 @@ async fn rolls_out(cluster: &Cluster) {
     assert_eq!(line["mode"], "rollout", "{line}");
     let deployment = cluster.get(&["deployment", "rolled", "--namespace=shop"]);
     let stamps = &deployment["spec"]["template"]["metadata"]["annotations"];
-    assert!(stamps["kubectl.kubernetes.io/restartedAt"].is_string(), "{stamps}");
+    assert!(
+        stamps["kubectl.kubernetes.io/restartedAt"].is_string(),
+        "{stamps}"
+    );
 }
 
 async fn has_no_rule(cluster: &Cluster) {
@@ -335,7 +371,11 @@ async fn only_tells(cluster: &Cluster) {
     );
     let told = pod.told("kubernetes.dry_run");
     let text = format!("{told:?}");
-    for part in ["execpool.dev/state=sustained", "PoolAvailable=False", "PoolExhausted"] {
+    for part in [
+        "execpool.dev/state=sustained",
+        "PoolAvailable=False",
+        "PoolExhausted",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     tokio::time::sleep(Duration::from_secs(3)).await;

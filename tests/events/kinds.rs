@@ -753,7 +753,10 @@ async fn remedies() -> Seen {
     let sidecar = Sidecar::options()
         .config(upstream("app", &database.url()) + more)
         .env("EXECPOOL_TELEMETRY__LISTEN", "127.0.0.1:0")
-        .file("restarts.json", r#"{"version":1,"total":0,"times":[],"pod_since":1}"#)
+        .file(
+            "restarts.json",
+            r#"{"version":1,"total":0,"times":[],"pod_since":1}"#,
+        )
         .start()
         .await;
     has_begun(&sidecar).await;
@@ -765,7 +768,9 @@ async fn remedies() -> Seen {
     let id = sidecar.sessions_of("forgotten").await[0]["id"].clone();
     eventually(SOON, "it is a suspect", async || {
         let sessions = sidecar.get("/v1/status").await["sessions"].clone();
-        (sessions["leak_suspects"] == 1).then_some(()).ok_or(sessions)
+        (sessions["leak_suspects"] == 1)
+            .then_some(())
+            .ok_or(sessions)
     })
     .await;
     try_client(&sidecar.url_in("app", "waiter")).await.unwrap();
@@ -809,7 +814,10 @@ async fn remedies() -> Seen {
                 (&told["action"], &told["guard"]),
                 (&json!("restart"), &json!("cooldown"))
             );
-            assert!(told["why"].as_str().unwrap().contains("reactor.cooldown"), "{told}");
+            assert!(
+                told["why"].as_str().unwrap().contains("reactor.cooldown"),
+                "{told}"
+            );
         }
         waiting.abort();
     }

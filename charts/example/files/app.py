@@ -17,7 +17,7 @@ query all the time, a new session for each query (LOAD_SESSIONS=once: one for ea
 At SIGTERM it goes on for LINGER seconds (0), as one that has to finish its work: requests and
 workers run to the end of it, then it ends with 0. It writes a line for each query, "ok" or
 "failed" and why, to standard output when QUERIES_LOG is set, and at its end how many there
-were of each.
+were of each, and when the last one went well.
 
 `app.py job N` makes N queries and ends: a Job.
 """
@@ -44,17 +44,20 @@ class Queries:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = {"ok": 0, "retried": 0, "failed": 0}
+        self._last_ok = 0.0
         self._is_logged = bool(os.environ.get("QUERIES_LOG"))
 
     def tell(self, outcome: str, why: object = "") -> None:
         with self._lock:
             self._counts[outcome] += 1
+            if outcome == "ok":
+                self._last_ok = time.time()
         if self._is_logged or outcome == "failed":
             say("query", outcome=outcome, why=str(why).strip())
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, float]:
         with self._lock:
-            return dict(self._counts)
+            return {**self._counts, "last_ok": round(self._last_ok, 3)}
 
 
 def say(event: str, **fields: object) -> None:
@@ -186,6 +189,7 @@ def serve(app: App) -> None:
     app.is_over.set()
     for worker in workers:
         worker.join()
+    server.shutdown()
     say("ends", **app.queries.counts())
 
 
