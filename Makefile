@@ -42,7 +42,9 @@ bench-telemetry: ## CPU of the data plane with telemetry and without; ROUNDS=, S
 		$(if $(CPU),--cpu $(CPU)) $(if $(STRICT),--strict)
 
 mutants: setup ## Faults put in on purpose: each must make its test fail
-	@env=$$(scripts/setup --find) && eval "$$env" && scripts/mutants
+	@env=$$(scripts/setup --find) && eval "$$env" && scripts/mutants && cargo build --quiet --locked && \
+		EXECPOOL_BIN=$$(realpath "$${CARGO_TARGET_DIR:-target}/debug/execpool") \
+		"$$EXECPOOL_CLIENT_PYTHON" clients/python/mutants.py
 
 setup: ## Find or install all that the tests need: PostgreSQL, drivers, a collector, Prometheus
 	@scripts/setup >/dev/null

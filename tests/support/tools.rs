@@ -64,6 +64,11 @@ pub(crate) fn python() -> PathBuf {
     PathBuf::from(setting("EXECPOOL_PYTHON"))
 }
 
+/// The python3 that has what the Python package is tested with.
+pub(crate) fn client_python() -> PathBuf {
+    PathBuf::from(setting("EXECPOOL_CLIENT_PYTHON"))
+}
+
 /// From the environment, as `make test` sets it, else as `scripts/setup` finds it.
 fn setting(name: &str) -> String {
     optional(name).unwrap_or_else(|| panic!("scripts/setup finds no {name} on this machine"))

@@ -1,0 +1,111 @@
+"""Faults put in on purpose, one at a time, each of which must make its test fail.
+
+    EXECPOOL_PG_BIN=… EXECPOOL_BIN=… python mutants.py [WORD]
+
+It works on a copy; exits 1 where a fault survives, 2 where one can't be tried."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+# What is wrong, the test that must see it, the file, what stands there, what is put there.
+MUTANTS = [
+    ("a scope's end is not told", "scope::test_an_exception_ends_it_and_passes",
+     "execution", "answer = self._end_at_sidecar(why)", "answer = None"),
+    ("goodbyes that are on their way count", "scope::test_what_was_closed_in_order_is_no_leftover",
+     "execution", "for pause in SETTLE:", "for pause in ():"),
+    ("scopes of one id do not share", "scope::test_scopes_of_one_id_share_an_execution_that_ends_with_the_last",
+     "registry", "is_last = execution.users == 0", "is_last = True"),
+    ("a straggler comes in", "scope::test_a_straggler_does_not_bring_a_dead_run_back",
+     "current", "and found.entered_by == here", ""),
+    ("a closed coroutine's execution stays", "scope::test_a_coroutine_that_is_closed_while_it_enters_or_leaves_ends_its_scope",
+     "scope", "entering.add_done_callback(_leave_at_once)", "pass"),
+    ("a generator's reader is in its scope", "scope::test_a_decorated_generator_is_in_its_scope_and_its_reader_is_not",
+     "decorate", "                        current.scope.set(outside)\n                        try:\n                            sent = yield value\n                        except GeneratorExit:\n                            raise\n                        except BaseException as error:\n                            step",
+     "                        try:\n                            sent = yield value\n                        except GeneratorExit:\n                            raise\n                        except BaseException as error:\n                            step"),
+    ("a cancelled entry is forgotten", "cancellation::test_cancelled_at_two_hundred_points_nothing_is_left",
+     "scope", "            await finish(workers.run(lambda: registry.leave(execution, \"cancelled as it began\")))\n", ""),
+    ("a cancelled end is not waited for", "cancellation::test_cancelled_at_two_hundred_points_nothing_is_left",
+     "workers", "            cancelled = error\n", "            raise\n"),
+    ("no stream is held", "hold::test_a_killed_process_leaves_nothing",
+     "hold", "                self._read(selector, cast(Hold, key.data))", "                cast(Hold, key.data).is_wanted = False"),
+    ("a child keeps its parent's stream", "hold::test_a_forked_child_does_not_hold_what_is_its_parents",
+     "control", "        held.close()\n\n\nos.register", "        globals().setdefault('kept', []).append(held)\n\n\nos.register"),
+    ("a child ends its parent's execution", "hold::test_a_forked_child_connects_in_the_scope_and_does_not_end_it",
+     "execution", "if not self.is_ours or not self.is_owned:", "if not self.is_owned:"),
+    ("a restart is not survived", "hold::test_a_restart_of_the_sidecar_is_survived[kill]",
+     "hold", "            hold.register()\n", ""),
+    ("a broken stream is not opened again", "hold::test_a_restart_of_the_sidecar_is_survived[terminate]",
+     "hold", 'if ended is None or ended == "shutdown":', "if ended is None:"),
+    ("an engine keeps its pool", "drivers::test_a_global_engine_serves_each_scope_its_own_connections[psycopg]",
+     "sqlalchemy", "        own.pool = _without_keeping(old)\n", ""),
+    ("an engine of a scope is the thread's", "drivers::test_an_engine_of_a_scope_commits_on_return_and_belongs_to_it_from_any_thread",
+     "sqlalchemy", "        _connect_in_scope(engine, settings, execution)\n    if", "        _connect_in_scope(engine, settings, None)\n    if"),
+    ("an engine rolls back on return", "drivers::test_an_engine_of_a_scope_commits_on_return_and_belongs_to_it_from_any_thread",
+     "sqlalchemy", '{"pool_reset_on_return": "commit"}', "{}"),
+    ("a pool keeps connections", "drivers::test_a_pool_of_psycopg_gives_each_scope_its_own",
+     "psycopg_pool", "        finally:\n            conn.close()", "        finally:\n            pass"),
+    ("the loop waits for a SQLDatabase", "drivers::test_awaiting_a_sql_database_does_not_block_the_loop",
+     "sql_database", "at = frame.f_lasti + 2", "at = 10**9"),
+    ("the caller is a library's", "caller::test_every_driver_tells_caller_label_and_trace",
+     "caller", "frame.f_back or (_switched_from() if not of_app else None)", "frame.f_back"),
+    ("a password is in a message", "dsn::test_a_password_is_in_no_message",
+     "dsn", 'r"\\1:***@"', 'r"\\g<0>"'),
+    ("what a scope has left is not closed", "direct::test_what_is_left_open_in_a_scope_is_told_and_closed",
+     "connections", "                _close(connection, one.loop)\n", ""),
+    ("a pool does not know what it has lent", "direct::test_a_global_engine_keeps_its_pool_and_what_it_lent_is_taken_back",
+     "sqlalchemy", "            execution.connections.forget(connection)\n", "            pass\n"),
+    ("a query goes on after its scope", "direct::test_a_query_that_still_runs_is_cancelled_at_the_end",
+     "connections", "            own.cancel()\n", "            return\n"),
+    ("resources are closed first to last", "resources::test_they_are_closed_at_the_end_the_last_first",
+     "resources", "self._tracked[::-1]", "self._tracked[:]"),
+    ("a resource stays registered", "resources::test_they_are_closed_at_the_end_the_last_first",
+     "resources", "            control.release(execution, tracked.number)", "            pass"),
+]  # fmt: skip
+
+
+def main() -> int:
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    survivors = 0
+    for what, test, file, old, new in MUTANTS:
+        if word not in what and word not in test:
+            continue
+        with tempfile.TemporaryDirectory(prefix="ep-mutant-") as copied:
+            copy = Path(copied)
+            for part in ("src", "tests"):
+                shutil.copytree(HERE / part, copy / part)
+            shutil.copy(HERE / "pyproject.toml", copy)
+            source = copy / f"src/execpool/{file}.py"
+            text = source.read_text()
+            if text.count(old) != 1:
+                print(f"{source.name} has {text.count(old)} times, not once: {old}")
+                return 2
+            source.write_text(text.replace(old, new))
+            died = failed(copy, test)
+        survivors += not died
+        print(f"{'killed' if died else 'SURVIVED':8}  {what:46}  by {test}", flush=True)
+    return 1 if survivors else 0
+
+
+def failed(copy: Path, test: str) -> bool:
+    file, _, name = test.partition("::")
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", f"tests/test_{file}.py::{name}"],
+        cwd=copy, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    if " failed" not in told.stdout and " passed" not in told.stdout:
+        print(told.stdout + told.stderr)
+        raise SystemExit(2)
+    return told.returncode != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

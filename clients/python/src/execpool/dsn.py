@@ -1,0 +1,142 @@
+"""Connection strings: the database's own, with the sidecar's socket in the place of host and port.
+
+What says how the connection is encrypted or how the user proves who it is goes, too: the way to
+the sidecar is a socket within the pod, and the database's password is the sidecar's business."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from .errors import ConfigurationError
+from .sidecar import Sidecar
+
+_URL = re.compile(r"^(?P<scheme>postgres(?:ql)?(?:\+\w+)?)://(?P<rest>.*)$", re.DOTALL)
+
+_PLACE = frozenset({"host", "hostaddr", "port", "unix_sock"})
+_DROPPED = frozenset(
+    {
+        "password", "passfile", "ssl", "sslmode", "sslnegotiation", "requiressl", "sslcompression",
+        "sslcert", "sslkey", "sslpassword", "sslcertmode", "sslrootcert", "sslcrl", "sslcrldir",
+        "sslsni", "ssl_min_protocol_version", "ssl_max_protocol_version", "channel_binding",
+        "require_auth", "gssencmode", "gsslib", "gssdelegation", "krbsrvname", "direct_tls",
+        "ssl_context", "load_balance_hosts",
+    }
+)  # fmt: skip
+
+
+def is_postgres(dsn: str) -> bool:
+    """Whether a string is a PostgreSQL URL or a list of `key=value`."""
+    return bool(_URL.match(dsn)) or (dsn != "" and "://" not in dsn and "=" in dsn)
+
+
+def scheme(url: str, name: str) -> str:
+    """The same URL with another scheme, such as `postgresql+psycopg`."""
+    match = _URL.match(url)
+    if match is None:
+        raise ConfigurationError(f"{redacted(url)!r} is not a PostgreSQL URL")
+    return f"{name}://{match['rest']}"
+
+
+def driver(url: str) -> str | None:
+    """The driver that SQLAlchemy's form of a URL names: `asyncpg` of `postgresql+asyncpg://`."""
+    match = _URL.match(url)
+    return match["scheme"].partition("+")[2] or None if match else None
+
+
+def redacted(dsn: str) -> str:
+    """A connection string without its password, for messages."""
+    dsn = re.sub(r"(://[^:/@?]*):[^/?]*@", r"\1:***@", dsn)
+    return re.sub(r"(password\s*=\s*)('(?:\\.|[^'])*'|[^\s&]*)", r"\1***", dsn)
+
+
+def through(sidecar: Sidecar, dsn: str) -> str:
+    """A connection string of any form, by which the sidecar is reached; of the same form.
+
+    One that names the sidecar's socket already is left as it is."""
+    match = _URL.match(dsn)
+    if match is not None:
+        return _url_through(sidecar, match["scheme"], match["rest"], dsn)
+    if "://" in dsn:
+        raise ConfigurationError(f"{redacted(dsn)!r} is not a PostgreSQL URL")
+    words = parse_keywords(dsn)
+    swapped = keywords_through(sidecar, words)
+    return dsn if swapped == words else format_keywords(swapped)
+
+
+def keywords_through(sidecar: Sidecar, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for parameters as libpq and asyncpg name them."""
+    if keywords.get("host") == sidecar.directory and not keywords.get("hostaddr"):
+        return dict(keywords)
+    gone = _PLACE | _DROPPED
+    kept = {name: value for name, value in keywords.items() if name not in gone}
+    return kept | {"host": sidecar.directory, "port": sidecar.port}
+
+
+def _url_through(sidecar: Sidecar, name: str, rest: str, whole: str) -> str:
+    rest, _, fragment = rest.partition("#")
+    before, _, query = rest.partition("?")
+    authority, slash, database = before.partition("/")
+    user, _, hosts = authority.rpartition("@")
+    asked = parse_qsl(query, keep_blank_values=True)
+    host = dict(asked).get("host") or unquote(hosts)
+    if host.rstrip("/") == sidecar.directory:
+        return whole
+    kept = [(key, value) for key, value in asked if key not in _PLACE | _DROPPED]
+    place = [("host", sidecar.directory), ("port", str(sidecar.port))]
+    user = user.partition(":")[0]
+    query = urlencode(place + kept, safe="/", quote_via=quote)
+    at = f"{user}@" if user else ""
+    fragment = f"#{fragment}" if fragment else ""
+    return f"{name}://{at}{slash or '/'}{database}?{query}{fragment}"
+
+
+def with_options(dsn: str, options: str) -> str:
+    """A connection string with `options` after those that it has."""
+    match = _URL.match(dsn)
+    if match is None:
+        words = parse_keywords(dsn)
+        words["options"] = joined(words.get("options"), options)
+        return format_keywords(words)
+    before, _, query = dsn.partition("?")
+    asked = parse_qsl(query, keep_blank_values=True)
+    had = dict(asked).get("options")
+    kept = [(key, value) for key, value in asked if key != "options"]
+    kept.append(("options", joined(had, options)))
+    return f"{before}?{urlencode(kept, safe='/', quote_via=quote)}"
+
+
+def joined(had: str | None, options: str) -> str:
+    """Command-line options, one after the other."""
+    return " ".join(part for part in (had, options) if part)
+
+
+def parse_keywords(dsn: str) -> dict[str, str]:
+    """Reads libpq's form `key=value key='a value'`."""
+    words: dict[str, str] = {}
+    at = 0
+    pair = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:\\.|[^'\\])*)'|((?:\\.|[^\s'\\])*))(?=\s|$)", re.DOTALL)
+    while dsn[at:].strip():
+        match = pair.match(dsn, at)
+        if match is None:
+            raise ConfigurationError(
+                f"{redacted(dsn)!r} is neither a PostgreSQL URL nor a list of key=value"
+            )
+        value = match[2] if match[2] is not None else match[3]
+        words[match[1]] = re.sub(r"\\(.)", r"\1", cast(str, value), flags=re.DOTALL)
+        at = match.end()
+    return words
+
+
+def format_keywords(words: Mapping[str, Any]) -> str:
+    """Writes libpq's form."""
+
+    def quoted(value: object) -> str:
+        text = str(value)
+        if text and not re.search(r"[\s'\\]", text):
+            return text
+        return "'" + re.sub(r"(['\\])", r"\\\1", text) + "'"
+
+    return " ".join(f"{name}={quoted(value)}" for name, value in words.items())

@@ -1,0 +1,388 @@
+"""An execution as this process knows it: what all scopes of one id share."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import resources
+from .connections import Connections
+from .control import Answer, Control
+from .errors import (
+    ExecutionExists,
+    InvalidExecution,
+    SidecarError,
+    SidecarRefused,
+    SidecarUnavailable,
+)
+from .hold import Hold, keeper
+from .resources import Resources, Tracked
+from .settings import Mode, Settings
+from .sidecar import Sidecar, find, without
+from .workers import workers
+
+log = logging.getLogger("execpool")
+
+PATIENCE = 3.0
+"""Seconds for which a sidecar that does not answer is taken to be about to come back."""
+SETTLE = (0.001, 0.003, 0.01, 0.03)
+"""Seconds that a connection which is just being closed gets, look by look, before it counts as left
+over."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an execution is to be."""
+
+    id: str
+    deadline: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    pool: Mapping[str, int] | None = None
+    join: bool = False
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A connection that was open when its execution ended."""
+
+    caller: str | None
+    """Where it was opened: `file:line function < …`."""
+    label: str | None
+    """What for: the tool's name, where that is known."""
+    statement: str | None = None
+    """Its last statement without literals, where the sidecar tells."""
+
+    def __str__(self) -> str:
+        told = f"a connection that was opened at {self.caller or 'an unknown place'}"
+        if self.label:
+            told += f" ({self.label})"
+        return told + (f", last statement {self.statement!r}" if self.statement else "")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of an execution that has ended."""
+
+    id: str
+    reason: str
+    """Why it ended: `deleted` for a scope that was left, else as the sidecar tells."""
+    duration_seconds: float
+    leftovers: tuple[Leftover, ...] = ()
+    """Connections that were left open."""
+    complete: bool = True
+    """Whether nothing of it is left at the database."""
+    generation: int | None = None
+    queries: int | None = None
+    sessions: int | None = None
+    held_seconds: float | None = None
+    active_seconds: float | None = None
+    peak_connections: int | None = None
+    sidecar: Mapping[str, Any] | None = None
+    """All that the sidecar answers; None without one."""
+
+
+class Execution:
+    """One execution in this process. Thread-safe."""
+
+    def __init__(self, request: Request, settings: Settings) -> None:
+        self.id = request.id
+        self.request = request
+        self.settings = settings
+        self.users = 0
+        """Scopes that are in it; the registry's lock guards it."""
+        self.gone = threading.Event()
+        """Set when nothing of it is left."""
+        self.begun = threading.Lock()
+        """Held by the scope that begins it, so that others of the same id wait."""
+        self.is_begun = False
+        self.is_ending = False
+        self.ended_by: str | None = None
+        """Why the sidecar has ended it, before its scope was left."""
+        self.sidecar: Sidecar | None = None
+        self.control: Control | None = None
+        self.created: Answer = {}
+        self.is_owned = True
+        """False for one that another process has begun and ends."""
+        self.connections = Connections()
+        self.resources = Resources()
+        self.engines = 0
+        self.databases = 0
+        self.session_engine: object = None
+        """The engine of `get_db_session`, once it was asked for."""
+        self._at_end: list[Callable[[], object]] = []
+        self._hold: Hold | None = None
+        self._deadline: float | None = None
+        self._process = os.getpid()
+        self._began = time.monotonic()
+
+    # ---- beginning
+
+    def begin(self) -> None:
+        """Registers it with the sidecar, or goes without. Raises as the settings ask."""
+        sidecar = find(self.settings)
+        if sidecar is not None:
+            try:
+                self._begin_with(sidecar)
+            except (SidecarUnavailable, SidecarRefused) as error:
+                if self.settings.mode is Mode.REQUIRED:
+                    raise
+                without(self.settings, str(error))
+        self._began = time.monotonic()
+        self.is_begun = True
+
+    def _begin_with(self, sidecar: Sidecar) -> None:
+        control = sidecar.control
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                self._register(control)
+                break
+            except SidecarUnavailable:
+                if time.monotonic() > until:
+                    raise
+            except SidecarRefused as refused:
+                if time.monotonic() > until or not self._may_pass(control, refused):
+                    raise self._refused(refused) from refused
+                if self.request.join and refused.code == "execution_exists":
+                    self.is_owned = False
+                    break
+            time.sleep(0.05)
+        if self.is_owned:
+            self._open_hold(control)
+        self.sidecar, self.control = sidecar, control
+
+    def _open_hold(self, control: Control) -> None:
+        hold = Hold(control, self.id, lambda: self._register_again(control), self._on_ended)
+        try:
+            hold.open()
+        except BaseException:
+            # Nobody would end it before its deadline.
+            with contextlib.suppress(SidecarError):
+                control.end(self.id, "its hold was not opened")
+            raise
+        self._hold = hold
+        keeper.keep(hold)
+
+    def _register(self, control: Control) -> None:
+        asked = self.request
+        self.created = control.begin(asked.id, asked.deadline, asked.labels, asked.pool)
+        self._deadline_in(self.created.get("deadline_seconds"))
+
+    def _register_again(self, control: Control) -> None:
+        """With a sidecar that was restarted: what is left of the time, and all resources."""
+        asked, left = self.request, None
+        if self._deadline is not None:
+            left = f"{max(1, round((self._deadline - time.monotonic()) * 1000))}ms"
+        self.created = control.begin(asked.id, left, asked.labels, asked.pool)
+        self.resources.register_again(control, self.id)
+
+    def _deadline_in(self, seconds: float | None) -> None:
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+
+    def _may_pass(self, control: Control, refused: SidecarRefused) -> bool:
+        """Whether another attempt may succeed, or we may join."""
+        if refused.code != "execution_exists":
+            return refused.is_passing
+        if self.request.join:
+            return True
+        try:
+            # One that nobody holds is about to end: its process was killed.
+            return not control.execution(self.id).get("holds")
+        except SidecarRefused:
+            return True
+
+    def _refused(self, refused: SidecarRefused) -> Exception:
+        if refused.code == "execution_exists":
+            return ExecutionExists(
+                f"execution {self.id} is open in another process. Choose an id of its own for each "
+                "run, or join that one with ExecutionScope(…, join=True)."
+            )
+        if refused.status in (400, 422):
+            return InvalidExecution(f"execution {self.id}: {refused.detail}. {refused.hint}")
+        return refused
+
+    def _on_ended(self, reason: str, left: list[Answer]) -> None:
+        if self.is_ending:
+            return
+        self.ended_by = reason
+        log.warning(
+            "execpool: execution %s was ended by the sidecar: %s. Its connections are closed, and no "
+            "new one joins it.",
+            self.id,
+            reason,
+        )
+        if left:
+            taken = self.resources.take_all()
+            workers.run(lambda: resources.close_all(taken))
+
+    def abandon(self) -> None:
+        """It has not begun wholly, as an interrupt came: the sidecar ends what there is of it."""
+        if self._hold is not None:
+            keeper.drop(self._hold)
+        self.gone.set()
+
+    # ---- while it lasts
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process has begun it: a forked child has not."""
+        return self._process == os.getpid()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing may join it any more."""
+        return self.is_ending or self.ended_by is not None
+
+    def track(self, tracked: Tracked, ttl: str | None = None) -> None:
+        """Closes a resource when the execution ends."""
+        self.resources.add(tracked, self.control, self.id, ttl)
+
+    def untrack(self, resource: object) -> bool:
+        """Stops tracking a resource; answers whether it was tracked."""
+        taken = self.resources.take(resource)
+        if taken is not None:
+            resources.release([taken], self.control, self.id)
+        return taken is not None
+
+    def heartbeat(self, extend: str | None) -> float | None:
+        """Moves the deadline; answers the seconds until then, None without a deadline."""
+        if self.control is None:
+            return None
+        seconds = self.control.heartbeat(self.id, extend).get("deadline_seconds")
+        self._deadline_in(seconds)
+        return seconds
+
+    def at_end(self, act: Callable[[], object]) -> None:
+        """Calls something when the execution ends, such as an engine's dispose."""
+        self._at_end.append(act)
+
+    # ---- ending
+
+    def end(self, why: str) -> Summary:
+        """Ends it and waits until nothing of it is left; never raises for the sidecar's sake."""
+        self.is_ending = True
+        try:
+            self._clean_up()
+            if not self.is_ours or not self.is_owned:
+                return self._leave()
+            left = self._leftovers()
+            for leftover in left:
+                log.warning("execpool: execution %s has left %s", self.id, leftover)
+            answer = self._end_at_sidecar(why)
+            self.connections.close()
+            return self._summary(answer, left)
+        finally:
+            # If its end could not be told, the sidecar learns of it by this.
+            if self._hold is not None:
+                keeper.drop(self._hold)
+            self.gone.set()
+
+    async def close_resources(self) -> None:
+        """Closes what is tracked, before the end, where that can be awaited."""
+        while (last := self.resources.take_last()) is not None:
+            await resources.close_async(last)
+            resources.release([last], self.control, self.id)
+
+    def _clean_up(self) -> None:
+        """Closes what is the library's to close: what is open afterwards was forgotten."""
+        taken = self.resources.take_all()
+        resources.close_all(taken)
+        resources.release(taken, self.control, self.id)
+        for act in reversed(self._at_end):
+            try:
+                act()
+            except Exception as error:
+                log.warning("execpool: execution %s is not cleaned up wholly: %s", self.id, error)
+        self._at_end.clear()
+
+    def _leave(self) -> Summary:
+        """It is another process's: what was opened here is closed, and it lives on."""
+        left = tuple(Leftover(one.caller, one.label) for one in self.connections.still_open())
+        self.connections.close()
+        return Summary(self.id, "left", time.monotonic() - self._began, left)
+
+    def _leftovers(self) -> tuple[Leftover, ...]:
+        if self.control is None:
+            opened = self.connections.still_open()
+            return tuple(Leftover(one.caller, one.label) for one in opened)
+        if self.ended_by is not None:
+            return ()
+        try:
+            sessions = self.control.sessions(self.id)
+            seen = {session["id"] for session in sessions}
+            for pause in SETTLE:
+                if not sessions:
+                    return ()
+                # A goodbye may still be on its way.
+                time.sleep(pause)
+                sessions = [one for one in self.control.sessions(self.id) if one["id"] in seen]
+        except (SidecarUnavailable, SidecarRefused) as error:
+            log.debug("execpool: leftovers of execution %s are not known: %s", self.id, error)
+            return ()
+        return tuple(
+            Leftover(one.get("caller"), one.get("label"), one.get("statement")) for one in sessions
+        )
+
+    def _end_at_sidecar(self, why: str) -> Answer | None:
+        if self.control is None:
+            return None
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self.control.end(self.id, why)
+            except SidecarRefused as refused:
+                if refused.code == "no_such_execution":
+                    return None  # it was restarted, and nothing of it is left
+                error: Exception = refused
+            except SidecarUnavailable as unavailable:
+                error = unavailable
+            if time.monotonic() > until:
+                log.warning(
+                    "execpool: the end of execution %s could not be told to the sidecar, which ends "
+                    "it by itself as its hold is closed: %s",
+                    self.id,
+                    error,
+                )
+                return None
+            time.sleep(0.1)
+
+    def _summary(self, answer: Answer | None, left: tuple[Leftover, ...]) -> Summary:
+        if answer is None:
+            return Summary(
+                self.id, self.ended_by or "deleted", time.monotonic() - self._began, left
+            )
+        if not answer.get("complete", True):
+            log.warning(
+                "execpool: of execution %s the backends %s are still there; the sidecar ends them",
+                self.id,
+                answer.get("remaining_pids"),
+            )
+        return Summary(
+            id=self.id,
+            reason=str(answer.get("reason")),
+            duration_seconds=float(answer.get("duration_seconds") or 0.0),
+            leftovers=left,
+            complete=bool(answer.get("complete", True)),
+            generation=answer.get("generation"),
+            queries=answer.get("queries"),
+            sessions=answer.get("sessions_joined"),
+            held_seconds=answer.get("held_seconds"),
+            active_seconds=answer.get("active_seconds"),
+            peak_connections=answer.get("peak_connections"),
+            sidecar=answer,
+        )
+
+    def after_fork(self) -> None:
+        """In a forked child: it is named by what connects, and left to the parent."""
+        self.gone = threading.Event()
+        self.begun = threading.Lock()
+        self.connections.after_fork()
+        self.resources.after_fork()
+        self._at_end = []
+        self._hold = None

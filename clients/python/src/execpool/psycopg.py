@@ -1,0 +1,68 @@
+"""psycopg: connections and pools whose connections belong to the execution that asks for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import psycopg.conninfo
+from psycopg import AsyncConnection, Connection
+
+from .connecting import Connecting
+
+if TYPE_CHECKING:
+    from .psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+__all__ = ["AsyncConnectionPool", "ConnectionPool", "connect", "connect_async"]
+
+_OWN = frozenset({"autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"})
+
+
+def connect(conninfo: str = "", **kwargs: Any) -> Connection[Any]:
+    """`psycopg.connect`, in the current scope. Takes and raises what that does; without a
+    `conninfo` and a host it goes where `DATABASE_URL` says."""
+    return connected(Connection[Any], conninfo, kwargs)
+
+
+async def connect_async(conninfo: str = "", **kwargs: Any) -> AsyncConnection[Any]:
+    """`psycopg.AsyncConnection.connect`, likewise."""
+    return await connected_async(AsyncConnection[Any], conninfo, kwargs)
+
+
+def connected(
+    connection_class: type[Connection[Any]], conninfo: str, kwargs: dict[str, Any]
+) -> Connection[Any]:
+    """A connection of that class, opened in the current scope."""
+    connecting, prepared = _prepared(conninfo, kwargs)
+    connection = connection_class.connect("", **prepared)
+    connecting.opened(connection)
+    return connection
+
+
+async def connected_async(
+    connection_class: type[AsyncConnection[Any]], conninfo: str, kwargs: dict[str, Any]
+) -> AsyncConnection[Any]:
+    """A connection of that class, opened in the current scope."""
+    connecting, prepared = _prepared(conninfo, kwargs)
+    connection = await connection_class.connect("", **prepared)
+    connecting.opened(connection)
+    return connection
+
+
+def _prepared(conninfo: str, kwargs: dict[str, Any]) -> tuple[Connecting, dict[str, Any]]:
+    connecting = Connecting.begin()
+    words = {name: value for name, value in kwargs.items() if name not in _OWN}
+    rest = {name: value for name, value in kwargs.items() if name in _OWN}
+    if not conninfo and "host" not in words and "service" not in words:
+        conninfo = connecting.default_dsn() or ""
+    # psycopg reads URLs and lists of key=value alike, as libpq does.
+    given = psycopg.conninfo.conninfo_to_dict(conninfo, **words)
+    return connecting, connecting.libpq(given) | rest
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("ConnectionPool", "AsyncConnectionPool"):
+        from . import psycopg_pool
+
+        return getattr(psycopg_pool, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

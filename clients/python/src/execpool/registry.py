@@ -1,0 +1,83 @@
+"""The executions that are open in this process, by id: scopes of one id share one."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from .execution import Execution, Request, Summary
+from .settings import Settings
+
+PATIENCE = 20.0
+"""Seconds for which the end of the one before is waited for."""
+
+
+class Registry:
+    """Thread-safe. A forked child begins with an empty one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, Execution] = {}
+
+    def enter(self, request: Request, settings: Settings) -> Execution:
+        """Begins an execution, or joins the one of that id that is open here."""
+        while True:
+            with self._lock:
+                execution = self._open.get(request.id)
+                if execution is None:
+                    execution = self._open[request.id] = Execution(request, settings)
+                is_ending = execution.is_ending
+                if not is_ending:
+                    execution.users += 1
+            if is_ending:
+                execution.gone.wait(PATIENCE)
+                self._remove(execution)
+                continue
+            try:
+                with execution.begun:
+                    if not execution.is_begun:
+                        execution.begin()
+            except BaseException:
+                self._leave(execution)
+                raise
+            return execution
+
+    def leave(self, execution: Execution, why: str) -> Summary | None:
+        """Leaves an execution; the last one ends it, and gets its summary."""
+        if not self._leave(execution):
+            return None
+        try:
+            return execution.end(why)
+        finally:
+            self._remove(execution)
+
+    def open(self) -> list[Execution]:
+        """Those that are open now."""
+        with self._lock:
+            return [one for one in self._open.values() if one.is_begun and not one.is_ending]
+
+    def _leave(self, execution: Execution) -> bool:
+        with self._lock:
+            execution.users -= 1
+            is_last = execution.users == 0
+            if is_last:
+                execution.is_ending = True
+                if not execution.is_begun:
+                    self._open.pop(execution.id, None)
+                    execution.abandon()
+        return is_last
+
+    def _remove(self, execution: Execution) -> None:
+        with self._lock:
+            if self._open.get(execution.id) is execution:
+                del self._open[execution.id]
+
+    def after_fork(self) -> None:
+        for execution in self._open.values():
+            execution.after_fork()
+        self._lock = threading.Lock()
+        self._open = {}
+
+
+registry = Registry()
+os.register_at_fork(after_in_child=registry.after_fork)

@@ -1,0 +1,205 @@
+"""What else a run opens, such as a browser or an HTTP client: closed with its execution."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, cast, get_args
+
+from .control import Control
+from .errors import ConfigurationError, SidecarError
+from .workers import workers
+
+log = logging.getLogger("execpool")
+
+Kind = Literal["connection", "browser", "http", "file", "other"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+_CLOSERS = ("aclose", "close", "stop", "quit", "shutdown", "dispose")
+
+
+class Tracked:
+    """One resource of an execution's."""
+
+    def __init__(self, resource: object, kind: Kind, name: str, caller: str | None) -> None:
+        if kind not in KINDS:
+            raise ConfigurationError(f"a resource of kind {kind!r} is none of {', '.join(KINDS)}")
+        self.resource = resource
+        self.kind: Kind = kind
+        self.name = name
+        self.caller = caller
+        self.number: int | None = None
+        """By which the sidecar knows it."""
+        self.ttl: str | None = None
+        try:
+            self.loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self.loop = None
+        self._close = _closer(resource)
+
+    def is_closed(self) -> bool:
+        """Whether the app has closed it, as far as it can be asked."""
+        for name in ("is_closed", "closed"):
+            said = getattr(self.resource, name, None)
+            if said is not None:
+                try:
+                    return bool(said() if callable(said) else said)
+                except Exception:
+                    return False
+        return False
+
+    def close(self) -> Awaitable[object] | None:
+        """Closes it; answers what is to be awaited for that, if anything is."""
+        closed = self._close()
+        return cast("Awaitable[object]", closed) if inspect.isawaitable(closed) else None
+
+
+def _closer(resource: object) -> Callable[[], object]:
+    for name in _CLOSERS:
+        found = getattr(resource, name, None)
+        if callable(found):
+            return cast("Callable[[], object]", found)
+    if callable(resource):
+        return cast("Callable[[], object]", resource)
+    raise ConfigurationError(
+        f"a {type(resource).__name__} can't be tracked: it has none of {', '.join(_CLOSERS)}, "
+        "and can't be called"
+    )
+
+
+class Resources:
+    """Those of one execution. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """In a forked child: what is open is the parent's."""
+        self._lock = threading.Lock()
+        self._tracked: list[Tracked] = []
+
+    def __len__(self) -> int:
+        return len(self._tracked)
+
+    def add(
+        self, tracked: Tracked, control: Control | None, execution: str, ttl: str | None = None
+    ) -> None:
+        """Tracks one, and lets the sidecar know of it."""
+        tracked.ttl = ttl
+        with self._lock:
+            self._tracked.append(tracked)
+        if control is not None:
+            _register(tracked, control, execution)
+
+    def register_again(self, control: Control, execution: str) -> None:
+        """Lets a sidecar know of them that was restarted."""
+        with self._lock:
+            tracked = list(self._tracked)
+        for one in tracked:
+            _register(one, control, execution)
+
+    def take(self, resource: object) -> Tracked | None:
+        """Stops tracking one."""
+        with self._lock:
+            for tracked in self._tracked:
+                if tracked.resource is resource:
+                    self._tracked.remove(tracked)
+                    return tracked
+        return None
+
+    def take_last(self) -> Tracked | None:
+        """Stops tracking the last one."""
+        with self._lock:
+            return self._tracked.pop() if self._tracked else None
+
+    def take_all(self) -> list[Tracked]:
+        """Stops tracking; the last first."""
+        with self._lock:
+            taken = self._tracked[::-1]
+            self._tracked = []
+        return taken
+
+
+def _register(tracked: Tracked, control: Control, execution: str) -> None:
+    try:
+        tracked.number = control.register(
+            execution, tracked.kind, tracked.name[:200], tracked.ttl
+        )
+    except SidecarError as error:
+        log.warning("execpool: the sidecar does not know of %s: %s", tracked.name, error)
+
+
+def release(taken: list[Tracked], control: Control | None, execution: str) -> None:
+    """Tells the sidecar that resources are closed."""
+    for tracked in taken:
+        if control is None or tracked.number is None:
+            continue
+        try:
+            control.release(execution, tracked.number)
+        except SidecarError as error:
+            log.debug("execpool: %s is not released: %s", tracked.name, error)
+
+
+def close_all(taken: list[Tracked]) -> None:
+    """Closes resources where nothing can be awaited: what needs that is closed by its own loop,
+    soon, if that runs, or in this thread if it does not."""
+    for tracked in taken:
+        if tracked.is_closed():
+            continue
+        try:
+            waited = tracked.close()
+            if waited is not None:
+                _wait_elsewhere(tracked, waited)
+        except Exception as error:
+            _failed(tracked, error)
+
+
+async def close_async(tracked: Tracked) -> None:
+    """The same for one, where it can be awaited."""
+    if tracked.is_closed():
+        return
+    try:
+        waited = tracked.close()
+        if waited is None:
+            return
+        if tracked.loop in (None, asyncio.get_running_loop()):
+            await waited
+        else:
+            _wait_elsewhere(tracked, waited)
+    except Exception as error:
+        _failed(tracked, error)
+
+
+_closing: set[Any] = set()
+
+
+def _wait_elsewhere(tracked: Tracked, waited: Awaitable[object]) -> None:
+    async def wait() -> None:
+        try:
+            await waited
+        except Exception as error:
+            _failed(tracked, error)
+
+    loop = tracked.loop
+    if loop is not None and loop.is_running():
+        task = asyncio.run_coroutine_threadsafe(wait(), loop)
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+    elif loop is not None and not loop.is_closed():
+        loop.run_until_complete(wait())
+    else:
+        # Made outside of any loop: a loop in a thread of our own, as one may run in this one.
+        workers.run(lambda: asyncio.run(wait())).result(timeout=10)
+
+
+def _failed(tracked: Tracked, error: Exception) -> None:
+    log.warning(
+        "execpool: %s (%s, tracked at %s) could not be closed: %s",
+        tracked.name,
+        tracked.kind,
+        tracked.caller,
+        error,
+    )

@@ -1,0 +1,297 @@
+"""SQLAlchemy: engines whose connections belong to the execution that asks for them."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import weakref
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar, cast
+
+import sqlalchemy
+from sqlalchemy import Engine, event
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import (
+    AssertionPool,
+    NullPool,
+    Pool,
+    SingletonThreadPool,
+    StaticPool,
+)
+
+from . import caller, current, dsn
+from .connecting import Connecting
+from .errors import ConfigurationError
+from .execution import Execution
+from .settings import Settings
+from .sidecar import find
+
+log = logging.getLogger("execpool")
+
+E = TypeVar("E", Engine, AsyncEngine)
+
+SEEDS: dict[str, Any] = {
+    "pool_size": 2,
+    "max_overflow": 3,
+    "pool_timeout": 20,
+    "pool_recycle": 1800,
+    "pool_pre_ping": True,
+}
+"""How an engine pools that is made in a scope without a sidecar."""
+
+_POOLING = frozenset({*SEEDS, "pool_use_lifo", "poolclass"})
+_ON_RETURN = {"pool_reset_on_return": "commit"}
+
+_KEYWORDS: dict[str, Callable[[Connecting, dict[str, Any]], dict[str, Any]]] = {
+    "psycopg": Connecting.libpq,
+    "psycopg_async": Connecting.libpq,
+    "psycopg2": Connecting.libpq,
+    "psycopg2cffi": Connecting.libpq,
+    "asyncpg": Connecting.asyncpg,
+    "pg8000": Connecting.pg8000,
+}
+
+_MARK = "_execpool_connects"
+
+
+# ---- engines that are there
+
+
+def instrument(engine: E) -> E:
+    """Puts connections of an existing engine, such as an app's global one, into the scopes of those
+    who ask for them; answers the engine.
+
+    Where there is a sidecar, the engine's pool becomes a NullPool, as a connection that it kept
+    would stay with the execution that opened it. What can't be so is logged, and why."""
+    own = _own(engine)
+    why_not = _why_not(own)
+    if why_not is not None:
+        log.warning("execpool: an engine for %s is left as it is: %s", own.url, why_not)
+        return engine
+    if hasattr(own.dialect, _MARK):
+        return engine
+    settings = Settings.from_environment()
+    keeps = not isinstance(own.pool, NullPool)
+    if find(settings) is None and keeps:
+        _lend_in_scope(own)
+    else:
+        _connect_in_scope(own, settings, None)
+    if find(settings) is not None and keeps:
+        old = own.pool
+        own.pool = _without_keeping(old)
+        old.dispose()
+    return engine
+
+
+def _own(engine: Engine | AsyncEngine) -> Engine:
+    return engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+
+
+def _why_not(engine: Engine) -> str | None:
+    if engine.dialect.name != "postgresql":
+        return "its database is no PostgreSQL"
+    if engine.dialect.driver not in _KEYWORDS:
+        return f"it connects by {engine.dialect.driver}, and not by one of {', '.join(_KEYWORDS)}"
+    creator = cast(Any, engine.pool)._creator
+    if getattr(creator, "__module__", None) != "sqlalchemy.engine.create":
+        return "it connects by a creator of its own: connect there by execpool.psycopg.connect"
+    if isinstance(engine.pool, (StaticPool, SingletonThreadPool, AssertionPool)):
+        kind = type(engine.pool).__name__
+        return f"its {kind} is meant to keep the one connection: make it with poolclass=NullPool"
+    return None
+
+
+def _without_keeping(pool: Pool) -> NullPool:
+    old = cast(Any, pool)
+    return NullPool(
+        old._creator,
+        echo=old.echo,
+        logging_name=old._orig_logging_name,
+        reset_on_return=old._reset_on_return,
+        _dispatch=old.dispatch,
+        dialect=old._dialect,
+    )
+
+
+def _connect_in_scope(engine: Engine, settings: Settings, execution: Execution | None) -> None:
+    """Every connect of the engine, by whatever way SQLAlchemy comes to it, goes through here."""
+    dialect = cast(Any, engine.dialect)
+    connect_as_before = dialect.connect
+    keywords = _KEYWORDS[dialect.driver]
+
+    def connect(*args: Any, **parameters: Any) -> Any:
+        connecting = Connecting.begin(settings, execution)
+        connection = connect_as_before(*args, **keywords(connecting, parameters))
+        connecting.opened(connection)
+        return connection
+
+    def lent(connection: Any, record: Any, _: object) -> None:
+        opened_in = execution or _place()[1]
+        if opened_in is not None:
+            _tell_pool(opened_in, connection, record)
+
+    setattr(dialect, _MARK, True)
+    dialect.connect = connect
+    event.listen(engine, "checkout", lent)
+
+
+def _tell_pool(execution: Execution, connection: Any, record: Any) -> None:
+    """The pool is to know of a connection that the scope's end closes, and not to stumble over it
+    when the app's object is collected."""
+    known = weakref.ref(record)
+
+    def closed() -> None:
+        there = known()
+        if there is not None and there.dbapi_connection is connection:
+            there.invalidate()
+
+    execution.connections.tell(connection, closed)
+
+
+def _lend_in_scope(engine: Engine) -> None:
+    """Without a sidecar a pool stays, and what it has lent within a scope is to come back by its
+    end."""
+
+    def lent(connection: Any, record: Any, _: object) -> None:
+        scope = current.current_scope()
+        if scope is not None:
+            scope.execution.connections.add(connection, caller.caller(), current.current_label())
+            _tell_pool(scope.execution, connection, record)
+            record.info[_MARK] = scope.execution
+
+    def returned(connection: Any, record: Any) -> None:
+        execution = record.info.pop(_MARK, None)
+        if execution is not None and connection is not None:
+            execution.connections.forget(connection)
+
+    setattr(engine.dialect, _MARK, True)
+    event.listen(engine, "checkout", lent)
+    event.listen(engine, "checkin", returned)
+
+
+# ---- engines that are made in a scope
+
+
+def create_execution_scoped_engine(url: str | None = None, **kwargs: Any) -> Engine:
+    """An engine whose connections belong to the current scope, from whichever thread; disposed of
+    when it ends. For `url`, or `DATABASE_URL`.
+
+    Its connections commit on return. Where there is a sidecar it keeps none, and arguments about
+    pooling have no effect; else it pools 2 + 3. Outside of a scope its connections belong to the
+    scope of those who ask for them."""
+    settings, execution = _place()
+    url = settings.url(url)
+    if not dsn.is_postgres(url):
+        engine = sqlalchemy.create_engine(url, **kwargs)
+    else:
+        usual = _ON_RETURN | SEEDS | kwargs
+        if _sidecar_of(settings, execution):
+            usual = {name: value for name, value in usual.items() if name not in _POOLING}
+            usual["poolclass"] = NullPool
+        elif "poolclass" in kwargs:
+            usual = _ON_RETURN | kwargs
+        url = dsn.scheme(url, f"postgresql+{_sync_driver(dsn.driver(url))}")
+        engine = sqlalchemy.create_engine(url, **usual)
+        _connect_in_scope(engine, settings, execution)
+    if execution is not None:
+        execution.engines += 1
+        execution.at_end(engine.dispose)
+    return engine
+
+
+def create_execution_scoped_async_engine(url: str | None = None, **kwargs: Any) -> AsyncEngine:
+    """The same for asyncio. It keeps no connection, with a sidecar or without."""
+    settings, execution = _place()
+    url = settings.url(url)
+    url = dsn.scheme(url, f"postgresql+{_async_driver(dsn.driver(url))}")
+    usual = {name: value for name, value in kwargs.items() if name not in _POOLING}
+    engine = create_async_engine(url, **(_ON_RETURN | usual | {"poolclass": NullPool}))
+    _connect_in_scope(engine.sync_engine, settings, execution)
+    if execution is not None:
+        execution.engines += 1
+    return engine
+
+
+def _place() -> tuple[Settings, Execution | None]:
+    scope = current.current_scope()
+    if scope is None:
+        return Settings.from_environment(), None
+    return scope.execution.settings, scope.execution
+
+
+def _sidecar_of(settings: Settings, execution: Execution | None) -> bool:
+    sidecar = find(settings) if execution is None else execution.sidecar
+    return sidecar is not None
+
+
+def _sync_driver(wanted: str | None) -> str:
+    return _driver(wanted, ("psycopg", "psycopg2", "pg8000", "psycopg2cffi"))
+
+
+def _async_driver(wanted: str | None) -> str:
+    return _driver(wanted, ("asyncpg", "psycopg"))
+
+
+def _driver(wanted: str | None, known: tuple[str, ...]) -> str:
+    if wanted in known:
+        return wanted
+    for name in known:
+        if importlib.util.find_spec(name) is not None:
+            return name
+    raise ConfigurationError(f"SQLAlchemy needs one of the drivers {', '.join(known)}: install one")
+
+
+# ---- sessions
+
+
+@contextmanager
+def get_db_session(engine: Engine | None = None, **kwargs: Any) -> Generator[Session, None, None]:
+    """A session that is closed on every path, and rolled back where an exception leaves it. What is
+    not committed by then is gone.
+
+    Without an engine it is one of the current scope's, the same for all sessions of it."""
+    made = None
+    if engine is None:
+        engine, made = _engine_for_sessions()
+    session = Session(engine, **kwargs)
+    try:
+        yield session
+    except BaseException:
+        session.rollback()
+        raise
+    finally:
+        session.close()
+        if made is not None:
+            made.dispose()
+
+
+@asynccontextmanager
+async def get_async_db_session(
+    engine: AsyncEngine | None = None, **kwargs: Any
+) -> AsyncGenerator[AsyncSession, None]:
+    """The same for asyncio."""
+    made = None if engine is not None else create_execution_scoped_async_engine()
+    session = AsyncSession(engine or made, **kwargs)
+    try:
+        yield session
+    except BaseException:
+        await session.rollback()
+        raise
+    finally:
+        await session.close()
+        if made is not None:
+            await made.dispose()
+
+
+def _engine_for_sessions() -> tuple[Engine, Engine | None]:
+    """The engine, and the same if it is to be disposed of after use."""
+    _, execution = _place()
+    if execution is None:
+        engine = create_execution_scoped_engine()
+        return engine, engine
+    with execution.begun:
+        if execution.session_engine is None:
+            execution.session_engine = create_execution_scoped_engine()
+        return cast(Engine, execution.session_engine), None

@@ -1,0 +1,60 @@
+"""Threads that ask the sidecar for those who must not block: an event loop's tasks.
+
+They are none of the loop's default executor's, which an app's own waiting may fill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+THREADS = 32
+
+
+class Workers:
+    """A pool of threads that is made when it is needed, and anew in a forked child."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def run(self, act: Callable[[], T]) -> Future[T]:
+        """Runs it in a thread; in this one where the interpreter is about to end."""
+        try:
+            with self._lock:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="execpool")
+                pool = self._pool
+            return pool.submit(act)
+        except RuntimeError:
+            done: Future[T] = Future()
+            try:
+                done.set_result(act())
+            except BaseException as error:
+                done.set_exception(error)
+            return done
+
+
+workers = Workers()
+os.register_at_fork(after_in_child=workers.after_fork)
+
+
+async def finish(running: Future[T]) -> tuple[T, BaseException | None]:
+    """Waits until it has run, whatever happens to this task meanwhile: answers its result, and the
+    cancellation that came in between, for the caller to raise."""
+    waited = asyncio.wrap_future(running)
+    cancelled: BaseException | None = None
+    while not waited.done():
+        try:
+            await asyncio.wait([waited])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return waited.result(), cancelled

@@ -1,0 +1,275 @@
+"""A real PostgreSQL, and the built execpool in front of it.
+
+`EXECPOOL_PG_BIN` is the directory of PostgreSQL's programs, `EXECPOOL_BIN` the sidecar; both are set by
+`make test`. By hand: `eval "$(scripts/setup --find)"` and `cargo build` first."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+SOURCES = Path(__file__).resolve().parents[1] / "src"
+# Installed or not: these sources are tried, in this process and in those that tests start.
+sys.path.insert(0, str(SOURCES))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+ROOT = SOURCES.parents[2]
+PASSWORD = "pa:s/s@w%rd"
+MAX_CONNECTIONS = 40
+
+
+def eventually(look: Callable[[], Any], within: float = 10.0) -> Any:
+    """Waits until what is looked at is true; answers it, or what it was at last."""
+    until = time.monotonic() + within
+    while True:
+        seen = look()
+        if seen or time.monotonic() > until:
+            return seen
+        time.sleep(0.02)
+
+
+def short_directory() -> Path:
+    # A socket's path has at most 107 bytes.
+    return Path(tempfile.mkdtemp(prefix="ep-py-", dir="/tmp"))
+
+
+def _die_with_parent() -> None:
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+class Postgres:
+    """A throw-away server with a database `app`, owned by a role `app` that has a password."""
+
+    def __init__(self) -> None:
+        self.ignored: set[int] = set()
+        """Backends of sidecars that are none of the test's."""
+        self.programs = Path(os.environ["EXECPOOL_PG_BIN"])
+        self.directory = short_directory()
+        self.port = free_port()
+        # PostgreSQL refuses root.
+        self.user = None
+        if os.getuid() == 0:
+            self.user = pwd.getpwnam("postgres")
+            os.chown(self.directory, self.user.pw_uid, self.user.pw_gid)
+        data = self.directory / "data"
+        self._run("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "-N")
+        (data / "pg_hba.conf").write_text(
+            "local all all trust\nhost all app 127.0.0.1/32 scram-sha-256\n"
+        )
+        self.server = subprocess.Popen(
+            [
+                self.programs / "postgres", "-D", str(data), "-k", str(self.directory), "-p", str(self.port),
+                "-c", "listen_addresses=127.0.0.1", "-c", f"max_connections={MAX_CONNECTIONS}",
+                "-c", "fsync=off", "-c", "superuser_reserved_connections=3",
+            ],
+            stdout=subprocess.DEVNULL, stderr=open(self.directory / "log", "w"), cwd="/",
+            preexec_fn=_die_with_parent, **self._as_user(),
+        )  # fmt: skip
+        assert eventually(self._answers, 30), (self.directory / "log").read_text()
+        with self.admin() as admin:
+            # The password has to be known before the database is.
+            admin.execute(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'")
+            admin.execute("CREATE DATABASE app OWNER app")
+        with psycopg.connect(self.local("app"), autocommit=True) as app:
+            app.execute("CREATE TABLE orders (id int PRIMARY KEY, item text)")
+            app.execute("INSERT INTO orders VALUES (1, 'tea'), (2, 'salt')")
+
+    def _as_user(self) -> dict[str, Any]:
+        return {} if self.user is None else {"user": self.user.pw_uid, "group": self.user.pw_gid}
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [self.programs / program, *arguments],
+            check=True, stdout=subprocess.DEVNULL, cwd="/", **self._as_user(),
+        )  # fmt: skip
+
+    def _answers(self) -> bool:
+        try:
+            self.admin().close()
+            return True
+        except psycopg.OperationalError:
+            return False
+
+    def local(self, user: str, database: str = "app") -> str:
+        return f"host={self.directory} port={self.port} user={user} dbname={database}"
+
+    @property
+    def url(self) -> str:
+        """The database's own URL, as an app has it."""
+        return f"postgresql://app:pa%3As%2Fs%40w%25rd@127.0.0.1:{self.port}/app?sslmode=prefer"
+
+    def admin(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.local("postgres", "postgres"), autocommit=True)
+
+    def backends(self) -> list[int]:
+        """Backends of the app's, through the sidecar or not; the sidecar's monitor is none."""
+        with self.admin() as admin:
+            rows = admin.execute(
+                "SELECT pid FROM pg_stat_activity WHERE usename = 'app' "
+                "AND application_name <> 'execpool monitor'"
+            )
+            return [row[0] for row in rows if row[0] not in self.ignored]
+
+    def stop(self) -> None:
+        self.server.send_signal(signal.SIGINT)
+        self.server.wait(20)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+class Sidecar:
+    """The built execpool, in a directory of its own."""
+
+    def __init__(self, postgres: Postgres, more: str = "") -> None:
+        self.directory = short_directory()
+        self.config = self.directory / "config.yaml"
+        url = f"postgresql://app@/app?host={postgres.directory}&port={postgres.port}"
+        self.config.write_text(
+            f"upstreams:\n- {{name: app, url: '{url}'}}\n"
+            f"listen: {{dir: '{self.directory}'}}\ntelemetry: {{listen: off}}\n{more}"
+        )
+        self.log = self.directory / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        binary = os.environ.get("EXECPOOL_BIN", str(ROOT / "target/debug/execpool"))
+        self.process = subprocess.Popen(
+            [binary, "run", "--config", str(self.config)],
+            stdout=subprocess.DEVNULL, stderr=open(self.log, "a"),
+            env={"PATH": os.environ["PATH"]}, preexec_fn=_die_with_parent,
+        )  # fmt: skip
+        assert eventually(self._answers, 20), self.log.read_text()
+
+    def _answers(self) -> bool:
+        assert self.process is not None and self.process.poll() is None, self.log.read_text()
+        try:
+            status = self.control.execution("shared")
+            return bool(status)
+        except Exception:
+            return False
+
+    @property
+    def control(self) -> Any:
+        from execpool.control import Control
+
+        return Control(str(self.directory / "control.sock"))
+
+    def status(self) -> dict[str, Any]:
+        return self.control._ask("GET", "/v1/status")
+
+    def executions(self) -> list[str]:
+        """Those that have not ended, but for the standing one."""
+        found = self.control._request("GET", "/v1/executions")
+        found = found.get("executions", found) if isinstance(found, dict) else found
+        return [one["id"] for one in found if one["id"] != "shared" and one["state"] == "active"]
+
+    def shared_backends(self) -> set[int]:
+        """Those that the standing execution keeps for connections that name none."""
+        pools = self.control.execution("shared")["pools"]
+        return {pid for pool in pools for pid in pool["server_pids"]}
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(40)
+
+    def stop(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_sidecar(postgres: Postgres) -> Iterator[Sidecar]:
+    sidecar = Sidecar(postgres)
+    yield sidecar
+    sidecar.stop()
+
+
+@pytest.fixture
+def sidecar(
+    shared_sidecar: Sidecar, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Sidecar]:
+    """The sidecar, with the environment of an app beside it. Nothing may be left afterwards."""
+    surround(monkeypatch, shared_sidecar, postgres)
+    postgres.ignored = set(postgres.backends())
+    yield shared_sidecar
+    postgres.ignored = set()
+    assert eventually(lambda: shared_sidecar.executions() == []), shared_sidecar.executions()
+    left = lambda: set(postgres.backends()) - shared_sidecar.shared_backends()  # noqa: E731
+    assert eventually(lambda: not left()), left()
+
+
+@pytest.fixture
+def own_sidecar(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sidecar]:
+    """A sidecar that the test may kill."""
+    sidecar = Sidecar(postgres)
+    surround(monkeypatch, sidecar, postgres)
+    yield sidecar
+    sidecar.stop()
+
+
+def surround(monkeypatch: pytest.MonkeyPatch, sidecar: Sidecar, postgres: Postgres) -> None:
+    monkeypatch.setenv("EXECPOOL_DIR", str(sidecar.directory))
+    monkeypatch.setenv("DATABASE_URL", postgres.url)
+    monkeypatch.setenv("EXECPOOL", "required")
+
+
+@pytest.fixture
+def direct(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Postgres]:
+    """No sidecar, as on a development machine. Nothing may be left afterwards."""
+    monkeypatch.setenv("EXECPOOL_DIR", "/tmp/execpool-is-not-here")
+    monkeypatch.setenv("DATABASE_URL", postgres.url)
+    monkeypatch.delenv("EXECPOOL", raising=False)
+    postgres.ignored = set(postgres.backends())
+    yield postgres
+    left = eventually(lambda: not postgres.backends()) or postgres.backends()
+    postgres.ignored = set()
+    assert left is True
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What execpool has logged as a warning or worse."""
+    caplog.set_level(logging.DEBUG, "execpool")
+
+    def told() -> list[str]:
+        records = [one for one in caplog.records if one.name == "execpool"]
+        return [one.getMessage() for one in records if one.levelno >= logging.WARNING]
+
+    return told

@@ -1,0 +1,99 @@
+"""A run that is cancelled leaves nothing behind, whenever that comes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import execpool
+import execpool.asyncpg
+import execpool.psycopg
+from conftest import Postgres, Sidecar, eventually
+from execpool import ExecutionScope
+from execpool.registry import registry
+from execpool.sqlalchemy import create_execution_scoped_async_engine
+from sqlalchemy import text
+
+POINTS = 200
+
+
+async def run(name: str, tool: str) -> None:
+    """An agent's run, which waits for the database and for others, and leaks."""
+    async with ExecutionScope(name) as scope:
+        scope.track(asyncio.sleep, kind="other")
+        leaked = await execpool.asyncpg.connect()
+        await leaked.fetchval("SELECT pg_sleep(0.01)")
+        async with ExecutionScope(f"{name}-{tool}"):
+            async with await execpool.psycopg.connect_async() as connection:
+                await connection.execute("SELECT pg_sleep(0.01)")
+            async with create_execution_scoped_async_engine().connect() as opened:
+                await opened.execute(text("SELECT count(*) FROM orders"))
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)
+
+
+def test_cancelled_at_two_hundred_points_nothing_is_left(
+    sidecar: Sidecar, postgres: Postgres
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+
+    async def one(number: int) -> str:
+        task = asyncio.create_task(run(f"c-{number}", "tool"))
+        await asyncio.sleep(chance.random() * 0.35)
+        task.cancel()
+        # Cancelled once more amid its end, now and then.
+        if chance.random() < 0.3:
+            await asyncio.sleep(chance.random() * 0.02)
+            task.cancel()
+        try:
+            await task
+            return "done"
+        except asyncio.CancelledError:
+            # What the run waited for is over with the run: not later, in the background.
+            assert f"c-{number}" not in [one.id for one in registry.open()]
+            return "cancelled"
+
+    async def main() -> list[str]:
+        results: list[str] = []
+        for begin in range(0, POINTS, 8):
+            results += await asyncio.gather(*(one(n) for n in range(begin, begin + 8)))
+        return results
+
+    results = asyncio.run(main())
+    assert len(results) == POINTS and results.count("cancelled") > POINTS / 2, results
+    assert sidecar.executions() == [] and registry.open() == []
+    assert eventually(lambda: not postgres.backends(), 2)
+
+
+
+
+def test_a_time_out_is_a_time_out_and_not_swallowed(sidecar: Sidecar) -> None:
+    async def main() -> str:
+        try:
+            await asyncio.wait_for(run("timed", "out"), 0.05)
+        except asyncio.TimeoutError:
+            return "timeout"
+        return "none"
+
+    assert asyncio.run(main()) == "timeout"
+    assert sidecar.executions() == []
+
+
+def test_a_cancelled_group_of_tasks_leaves_nothing(sidecar: Sidecar) -> None:
+    async def fails() -> None:
+        await asyncio.sleep(0.05)
+        raise execpool.ExecpoolError("enough")
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(run(f"g-{i}", "t")) for i in range(5)]
+        try:
+            await asyncio.gather(fails(), *tasks)
+        except execpool.ExecpoolError:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert sidecar.executions() == []
+
+    asyncio.run(main())

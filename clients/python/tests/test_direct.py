@@ -1,0 +1,271 @@
+"""Without a sidecar the app connects directly, is told so once, and is cleaned up all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import UnixStreamServer
+
+import execpool
+import execpool.asyncpg
+import execpool.psycopg
+import execpool.sqlalchemy
+import pytest
+import sqlalchemy
+from conftest import Postgres, eventually, short_directory
+from execpool import ExecutionScope
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import QueuePool
+
+
+def test_it_is_said_once_in_a_process(direct: Postgres) -> None:
+    program = """
+import execpool, execpool.psycopg
+for turn in range(3):
+    with execpool.ExecutionScope(), execpool.psycopg.connect() as connection:
+        connection.execute("SELECT 1")
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stderr.count("no sidecar in /tmp/execpool-is-not-here") == 1, run.stderr
+    assert "EXECPOOL=required" in run.stderr
+    environment = os.environ | {"EXECPOOL": "off"}
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+    assert run.stderr == ""
+
+
+def test_required_and_absent_is_a_clear_error(
+    direct: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXECPOOL", "required")
+    monkeypatch.setenv("EXECPOOL_DIR", "/tmp/execpool-is-not-there-either")
+    for attempt in (
+        lambda: ExecutionScope("a").__enter__(),
+        execpool.psycopg.connect,
+        lambda: execpool.create_execution_scoped_engine().connect(),
+        lambda: asyncio.run(execpool.asyncpg.connect()),
+    ):
+        with pytest.raises(execpool.SidecarUnavailable, match="EXECPOOL=required.*not-there-either"):
+            attempt()
+
+
+def test_what_is_left_open_in_a_scope_is_told_and_closed(
+    direct: Postgres, warnings: Callable[[], list[str]]
+) -> None:
+    async def on_asyncio() -> None:
+        async with ExecutionScope("here-2") as scope:
+            leaked.append(await execpool.asyncpg.connect())
+            leaked.append(await execpool.psycopg.connect_async())
+        assert scope.summary is not None and len(scope.summary.leftovers) == 2
+
+    leaked: list[object] = []
+    with ExecutionScope("here") as scope:
+        assert not scope.uses_sidecar
+        leaked.append(execpool.psycopg.connect())
+        engine = execpool.create_execution_scoped_engine()
+        assert isinstance(engine.pool, QueuePool) and engine.pool.size() == 2
+        with engine.connect() as given_back:
+            given_back.execute(text("SELECT 1"))
+        leaked.append(engine.connect())
+        leaked[-1].execute(text("SELECT 1"))  # type: ignore[attr-defined]
+        assert len(direct.backends()) == 2
+    assert eventually(lambda: not direct.backends())
+    assert scope.summary is not None and len(scope.summary.leftovers) == 2
+    assert all("test_direct.py:" in (left.caller or "") for left in scope.summary.leftovers)
+    asyncio.run(on_asyncio())
+    assert eventually(lambda: not direct.backends())
+    told = [warning for warning in warnings() if "has left a connection" in warning]
+    assert len(told) == 4 and all("test_direct.py:" in one for one in told)
+
+
+def test_a_query_that_still_runs_is_cancelled_at_the_end(direct: Postgres) -> None:
+    failed: list[BaseException] = []
+
+    def sleep(connection: object) -> None:
+        try:
+            connection.execute("SELECT pg_sleep(30)")  # type: ignore[attr-defined]
+        except BaseException as error:
+            failed.append(error)
+
+    began = time.monotonic()
+    with ExecutionScope("sleeps"):
+        thread = threading.Thread(target=sleep, args=(execpool.psycopg.connect(),))
+        thread.start()
+        time.sleep(0.3)
+    thread.join(10)
+    assert time.monotonic() - began < 10 and len(failed) == 1
+
+
+def test_a_global_engine_keeps_its_pool_and_what_it_lent_is_taken_back(direct: Postgres) -> None:
+    engine = sqlalchemy.create_engine(direct.url.replace("postgresql:", "postgresql+psycopg:"))
+    execpool.sqlalchemy.instrument(engine)
+    assert isinstance(engine.pool, QueuePool)
+    with ExecutionScope("first") as first, engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    assert first.summary is not None and first.summary.leftovers == ()
+    pids = direct.backends()
+    assert len(pids) == 1
+    with ExecutionScope("second") as second:
+        leaked = engine.connect()
+        assert leaked.execute(text("SELECT pg_backend_pid()")).scalar() == pids[0]
+    assert second.summary is not None and len(second.summary.leftovers) == 1
+    assert eventually(lambda: not direct.backends())
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT 1")).scalar() == 1
+    engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+def test_a_global_asynchronous_engine_likewise(direct: Postgres, driver: str) -> None:
+    url = direct.url.partition("?")[0].replace("postgresql:", f"postgresql+{driver}:")
+
+    async def main() -> None:
+        engine = execpool.sqlalchemy.instrument(create_async_engine(url))
+        async with ExecutionScope("first") as first, engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+        assert first.summary is not None and first.summary.leftovers == ()
+        assert len(direct.backends()) == 1
+        async with ExecutionScope("second") as second:
+            leaked = await engine.connect()
+            await leaked.execute(text("SELECT 1"))
+        assert second.summary is not None and len(second.summary.leftovers) == 1
+        assert "test_direct.py" in (second.summary.leftovers[0].caller or "")
+        await asyncio.sleep(0)
+        assert eventually(lambda: not direct.backends())
+        async with engine.connect() as connection:
+            assert (await connection.execute(text("SELECT 1"))).scalar() == 1
+        del leaked
+        gc.collect()
+        await engine.dispose()
+
+    asyncio.run(main())
+
+
+def test_a_straggler_is_refused_without_a_sidecar_too(direct: Postgres) -> None:
+    with ExecutionScope("gone"):
+        engine = execpool.create_execution_scoped_engine()
+        late = execpool.bind(execpool.psycopg.connect)
+    failed: list[BaseException] = []
+
+    def straggle() -> None:
+        for attempt in (late, engine.connect):
+            try:
+                attempt()
+            except BaseException as error:
+                failed.append(error)
+
+    thread = threading.Thread(target=straggle)
+    thread.start()
+    thread.join()
+    assert [type(one) for one in failed] == [execpool.ExecutionEnded] * 2
+
+
+def test_pools_keep_to_their_size_and_take_leaked_ones_back(direct: Postgres) -> None:
+    import psycopg_pool
+
+    with execpool.psycopg.ConnectionPool(direct.url, min_size=1, max_size=2, timeout=0.3) as pool:
+        with ExecutionScope("pools"):
+            taken = [pool.getconn(), pool.getconn()]
+            with pytest.raises(psycopg_pool.PoolTimeout):
+                pool.getconn()
+            pool.putconn(taken.pop())
+            taken.append(pool.getconn())
+        pool.putconn(pool.getconn())
+
+    async def on_asyncio() -> None:
+        async with execpool.asyncpg.create_pool(direct.url, max_size=2) as pool:
+            async with ExecutionScope("apools"):
+                for _ in range(2):
+                    await pool.acquire()
+                with pytest.raises(TimeoutError):
+                    await pool.acquire(timeout=0.2)
+            assert await pool.fetchval("SELECT 1") == 1
+
+    asyncio.run(on_asyncio())
+
+
+def test_another_database_is_left_alone(direct: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "sqlite://")
+    with ExecutionScope("sqlite"), execpool.create_execution_scoped_engine().connect() as connection:
+        assert connection.execute(text("SELECT 1")).scalar() == 1
+    assert execpool.database_url() == "sqlite://"
+
+
+# ---- a sidecar that is there, and does not do
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A sidecar of another time."""
+
+    status, body = 404, b'{"code": "no_such_route", "detail": "there is no such route", "hint": ""}'
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b'{"code": "no_such_route", "detail": "there is no such route", "hint": "Update."}'),
+        (403, b'{"code": "user_not_allowed", "detail": "user 7 may not", "hint": "Ask."}'),
+        (500, b"<html>"),
+    ],
+)
+def test_one_that_is_old_or_refuses_is_an_error_or_done_without(
+    direct: Postgres, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]],
+    status: int, body: bytes,
+) -> None:  # fmt: skip
+    directory = short_directory()
+    monkeypatch.setattr(Answers, "status", status)
+    monkeypatch.setattr(Answers, "body", body)
+    server = UnixStreamServer(str(directory / "control.sock"), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        monkeypatch.setenv("EXECPOOL_DIR", str(directory))
+        with ExecutionScope("old") as scope:
+            assert not scope.uses_sidecar
+            assert execpool.psycopg.connect().execute("SELECT 1").fetchone() == (1,)
+        assert f"({status} " in warnings()[0] and str(directory) in warnings()[0]
+        monkeypatch.setenv("EXECPOOL", "required")
+        with pytest.raises(execpool.SidecarRefused) as told:
+            ExecutionScope("old").__enter__()
+        assert told.value.status == status
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_socket_that_nobody_listens_at_is_waited_for_and_then_done_without(
+    direct: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    directory = short_directory()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(directory / "control.sock"))
+    monkeypatch.setattr("execpool.execution.PATIENCE", 0.3)
+    monkeypatch.setenv("EXECPOOL_DIR", str(directory))
+    with ExecutionScope("dead") as scope:
+        assert not scope.uses_sidecar
+    monkeypatch.setenv("EXECPOOL", "required")
+    with pytest.raises(execpool.SidecarUnavailable, match="does not answer at"):
+        ExecutionScope("dead").__enter__()

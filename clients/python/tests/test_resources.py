@@ -1,0 +1,159 @@
+"""What a run tracks is closed with it, and the sidecar knows of it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import execpool
+import pytest
+from conftest import Postgres, Sidecar
+from execpool import ExecutionScope
+
+
+class Browser:
+    def __init__(self, closed: list[str], name: str = "browser") -> None:
+        self.closed_list, self.name = closed, name
+
+    def close(self) -> None:
+        self.closed_list.append(self.name)
+
+
+class AsyncClient:
+    def __init__(self, closed: list[str]) -> None:
+        self.closed_list = closed
+        self.is_closed = False
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0.01)
+        self.is_closed = True
+        self.closed_list.append("client")
+
+
+def test_they_are_closed_at_the_end_the_last_first(sidecar: Sidecar) -> None:
+    closed: list[str] = []
+    with ExecutionScope("resources") as scope:
+        first = execpool.track(Browser(closed, "first"), kind="browser", name="checkout page")
+        assert isinstance(first, Browser)
+        scope.track(Browser(closed, "second"))
+        scope.track(lambda: closed.append("third"), kind="file", ttl="10m")
+        seen = sidecar.control.execution("resources")["registered"]
+        assert [(one["kind"], one["name"].split(":")[0]) for one in seen] == [
+            ("browser", "checkout page"),
+            ("other", "Browser at test_resources.py"),
+            ("file", "function at test_resources.py"),
+        ]
+        assert seen[2]["expires_in_seconds"] > 590
+        stats = execpool.ExecutionConnectionManager().get_stats()
+        assert stats["executions"]["resources"]["custom_connections"] == 3
+        pod = execpool.ExecutionConnectionManager().get_pod_stats()
+        assert pod["executions"]["resources"]["custom_connections"] == 3
+    assert closed == ["third", "second", "first"]
+    # They were closed before the end, and are no leftovers.
+    assert scope.summary is not None and scope.summary.sidecar is not None
+    assert set(scope.summary.sidecar["resources_left"].values()) == {0}
+
+
+def test_one_that_is_untracked_is_the_apps(sidecar: Sidecar) -> None:
+    closed: list[str] = []
+    with ExecutionScope("untracked") as scope:
+        browser = scope.track(Browser(closed))
+        assert scope.untrack(browser) and not scope.untrack(browser)
+        assert sidecar.control.execution("untracked")["registered"] == []
+    assert closed == []
+
+
+def test_what_must_be_awaited_is(sidecar: Sidecar) -> None:
+    closed: list[str] = []
+
+    async def main() -> None:
+        async with ExecutionScope("awaited") as scope:
+            scope.track(AsyncClient(closed), kind="http")
+            done = scope.track(AsyncClient(closed), kind="http")
+            await done.aclose()
+        assert closed == ["client", "client"]
+        with ExecutionScope("not-awaited") as scope:
+            scope.track(AsyncClient(closed), kind="http")
+        await asyncio.sleep(0.1)
+        assert closed == ["client"] * 3
+
+    asyncio.run(main())
+    with ExecutionScope("no-loop") as scope:
+        scope.track(AsyncClient(closed), kind="http")
+    assert closed == ["client"] * 4
+
+
+def test_one_that_takes_for_ever_is_left_when_the_run_is_cancelled_and_the_others_are_closed(
+    sidecar: Sidecar,
+) -> None:
+    closed: list[str] = []
+
+    async def run() -> None:
+        async with ExecutionScope("for-ever") as scope:
+            scope.track(AsyncClient(closed), kind="http")
+            scope.track(Browser(closed), kind="browser")
+            scope.track(lambda: asyncio.sleep(600), kind="other")
+
+    async def main() -> None:
+        task = asyncio.create_task(run())
+        await asyncio.sleep(0.5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.1)
+
+    asyncio.run(main())
+    assert sorted(closed) == ["browser", "client"]
+
+
+def test_one_that_fails_to_close_hinders_nobody(
+    sidecar: Sidecar, warnings: Callable[[], list[str]]
+) -> None:
+    closed: list[str] = []
+
+    def fails() -> None:
+        raise OSError("no such window")
+
+    with ExecutionScope("fails") as scope:
+        scope.track(Browser(closed))
+        scope.track(fails, kind="browser")
+    assert closed == ["browser"]
+    (warning,) = warnings()
+    assert "no such window" in warning and "test_resources.py" in warning
+
+
+def test_what_can_not_be_closed_or_is_of_no_kind_is_refused(sidecar: Sidecar) -> None:
+    with ExecutionScope("refused") as scope:
+        with pytest.raises(execpool.ConfigurationError, match="can't be tracked"):
+            scope.track(7)
+        with pytest.raises(execpool.ConfigurationError, match="none of connection, browser"):
+            scope.track(Browser([]), kind="window")  # type: ignore[arg-type]
+
+
+def test_outside_of_a_scope_nothing_is_tracked_and_without_a_sidecar_it_is(direct: Postgres) -> None:
+    closed: list[str] = []
+    execpool.track(Browser(closed))
+    with ExecutionScope("direct") as scope:
+        scope.track(Browser(closed))
+        pod = execpool.ExecutionConnectionManager().get_pod_stats()
+        assert pod["executions"] == {
+            "direct": {"sql_engines": 0, "sql_databases": 0, "custom_connections": 1}
+        }
+    assert closed == ["browser"]
+
+
+def test_close_database_connections_does_nothing_and_warns_once() -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import asyncio, execpool\n"
+        "execpool.close_database_connections()\n"
+        "async def main(): assert await execpool.close_database_connections() is None\n"
+        "asyncio.run(main())\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stderr.count("DeprecationWarning") == 1 and "ExecutionScope(id)" in run.stderr
+    assert "never awaited" not in run.stderr
