@@ -318,7 +318,9 @@ async fn refusals() -> Seen {
     assert_eq!(refused["unsaid"], 0);
     let line = eventually(SOON, "the log has it as well", async || {
         let log = sidecar.log();
-        let found = log.iter().find(|line| line.contains("\"event\":\"checkout.refused\""));
+        let found = log
+            .iter()
+            .find(|line| line.contains("\"event\":\"checkout.refused\""));
         found.cloned().ok_or(log)
     })
     .await;
@@ -789,7 +791,11 @@ async fn remedies() -> Seen {
         let mut held = sidecar.session("app", "shared").await;
         held.query("SELECT 1").await;
         let url = sidecar.url_in("app", "waiter");
-        let waiting = tokio::spawn(async move { try_client(&url).await.map(drop) });
+        // It is let in at once, and waits with its query.
+        let waiting = tokio::spawn(async move {
+            let client = try_client(&url).await?;
+            client.simple_query("SELECT 1").await.map(drop)
+        });
         let told = reader.until(expected).await;
         if expected == "reactor.restart" {
             for (field, value) in [

@@ -20,7 +20,7 @@ POINTS = 200
 async def run(name: str, tool: str) -> None:
     """An agent's run, which waits for the database and for others, and leaks."""
     async with ExecutionScope(name) as scope:
-        scope.track(asyncio.sleep, kind="other")
+        scope.track(lambda: asyncio.sleep(0.001), kind="other")
         leaked = await execpool.asyncpg.connect()
         await leaked.fetchval("SELECT pg_sleep(0.01)")
         async with ExecutionScope(f"{name}-{tool}"):

@@ -328,6 +328,9 @@ async def drive(coroutine: Coroutine[Any, Any, None], waits: int) -> None:
         waited = coroutine.send(None)
         if waited == "paused":
             return
+        if waited is None:
+            await asyncio.sleep(0)
+            continue
         waited._asyncio_future_blocking = False
         while not waited.done():
             await asyncio.sleep(0.002)
@@ -353,14 +356,17 @@ def test_a_coroutine_that_is_closed_while_it_enters_or_leaves_ends_its_scope(
 ) -> None:
     async def enters_and_leaves() -> None:
         async with ExecutionScope("closing") as scope:
-            scope.track(asyncio.sleep, kind="other")
+            scope.track(lambda: asyncio.sleep(0.01), kind="other")
 
     async def main() -> None:
-        for waits in (0, 1, 2, 3):
+        # How many waits there are differs from Python to Python.
+        for waits in range(6):
             coroutine = enters_and_leaves()
-            await drive(coroutine, waits)
-            if waits < 3:
+            try:
+                await drive(coroutine, waits)
                 coroutine.send(None)
+            except (StopIteration, RuntimeError):
+                assert waits >= 2
             coroutine.close()
 
     asyncio.run(main())

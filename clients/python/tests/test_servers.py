@@ -81,9 +81,8 @@ def test_each_request_is_a_run_and_leaves_nothing(
         with ThreadPoolExecutor(1) as pool:
             hanging = pool.submit(get, port, "/hang", 30)
             (run,) = eventually(sidecar.executions)
-            worker = next(
-                one["peer"]["pid"] for one in sidecar.control.sessions(run) if one["peer"].get("pid")
-            )
+            (session,) = eventually(lambda: sidecar.control.sessions(run))
+            worker = session["peer"]["pid"]
             assert worker in workers
             os.kill(worker, signal.SIGKILL)
             assert eventually(lambda: sidecar.executions() == [], 5)

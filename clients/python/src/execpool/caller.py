@@ -42,7 +42,8 @@ def caller() -> str | None:
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     looked = 0
     while frame is not None and looked < _DEEPEST and len(of_app) < MOST_FRAMES:
-        kind, name = _classify(frame.f_code.co_filename)
+        file = frame.f_code.co_filename
+        kind, name = _known.get(file) or _classify(file, frame.f_globals.get("__name__"))
         if kind == _APP:
             of_app.append(f"{name}:{frame.f_lineno} {frame.f_code.co_name}")
         elif kind == _LIBRARY and not of_app and len(of_libraries) < MOST_FRAMES:
@@ -62,23 +63,20 @@ def _switched_from() -> FrameType | None:
     return cast("FrameType | None", parent.gr_frame) if parent is not None else None
 
 
-def _classify(file: str) -> tuple[int, str]:
-    known = _known.get(file)
-    if known is None:
-        if len(_known) > 10_000:  # files made up at run time
-            _known.clear()
-        known = _known[file] = _look_at(file)
+def _classify(file: str, module: object) -> tuple[int, str]:
+    if len(_known) > 10_000:  # files made up at run time
+        _known.clear()
+    known = _known[file] = _look_at(file, str(module).partition(".")[0])
     return known
 
 
-def _look_at(file: str) -> tuple[int, str]:
-    if file.startswith("<frozen ") or file.startswith(_OWN):
+def _look_at(file: str, package: str) -> tuple[int, str]:
+    # By its name, too: libraries may be anywhere on the path.
+    if package in _PLUMBING or file.startswith(("<frozen ", _OWN)):
         return _PASSED_OVER, file
     for mark in _INSTALLED:
         if mark in file:
-            package = file.rpartition(mark)[2]
-            plumbing = package.split(os.sep)[0].removesuffix(".py") in _PLUMBING
-            return (_PASSED_OVER if plumbing else _LIBRARY), package
+            return _LIBRARY, file.rpartition(mark)[2]
     if file.startswith(_STANDARD):
         return _PASSED_OVER, file
     return _APP, _short(file)
