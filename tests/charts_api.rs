@@ -190,6 +190,26 @@ fn template(metadata: &Value) -> Value {
     json!({"spec": {"template": {"metadata": metadata}}})
 }
 
+fn daemon_set(name: &str) -> String {
+    let labels = json!({"app": name});
+    let security = json!({
+        "allowPrivilegeEscalation": false,
+        "runAsNonRoot": true,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    let container = json!({"name": "app", "image": "keeper", "securityContext": security});
+    json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    })
+    .to_string()
+}
+
 /// Installs both charts, waits for two pods, and makes a token for each.
 fn installed(cluster: &Cluster, values: &Value) -> [Sidecar; 2] {
     restricted(cluster, NAMESPACE);
@@ -245,7 +265,8 @@ fn rollout() -> Value {
     json!({
         "execpool": {"reactor": {"restart": "rollout"}},
         "platform": {"reactor": {
-            "restart": "rollout", "owners": [{"kind": "Deployment", "name": OWNER}],
+            "restart": "rollout",
+            "owners": [{"kind": "Deployment", "name": OWNER}, {"kind": "DaemonSet", "name": "keeper"}],
         }},
     })
 }
@@ -401,6 +422,16 @@ fn a_sidecars_token_changes_what_is_its_own_and_nothing_else() {
     let image =
         json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": "evil"}]}}}});
     refused(&owner(OWNER), STRATEGIC, &image, "annotations alone");
+
+    // Of a DaemonSet the API server itself counts the templates, in an annotation.
+    cluster.apply(&daemon_set("keeper"));
+    let keeper = format!("/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/keeper");
+    let restarted = json!({"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}});
+    allowed(&keeper, MERGE, &template(&restarted));
+    refused(&keeper, MERGE, &annotations(&json!({"x": "1"})), alone);
+    let count = annotations(&json!({"deprecated.daemonset.template.generation": "7"}));
+    refused(&owner(OWNER), MERGE, &count, alone);
+
     let eviction =
         json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": mine.name}});
     let (status, _) = ask(
