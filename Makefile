@@ -2,7 +2,7 @@
 # They find, or install, what they need: see scripts/setup.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-api test-node image check bench bench-telemetry mutants setup build clean
+.PHONY: help demo example test test-api test-node image check bench bench-telemetry mutants setup build clean
 
 # A fresh shell often lacks cargo's directory.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -14,6 +14,11 @@ help: ## This list
 demo: ## A dozen agents through execpool, live, and straight at PostgreSQL
 	@env=$$(scripts/setup --demo) && eval "$$env" && cargo build --quiet --locked && \
 		exec cargo run --quiet --locked -- demo
+
+example: ## A LangGraph agent on execpool, without an API key; FOREVER=1 to look at it with execpool top
+	@env=$$(scripts/setup --example) && eval "$$env" && cargo build --quiet --locked && \
+		EXECPOOL_BIN=$${CARGO_TARGET_DIR:-target}/debug/execpool PYTHONPATH=clients/python/src \
+		exec "$$EXECPOOL_CLIENT_PYTHON" examples/langgraph_agent/run.py $(if $(FOREVER),--forever)
 
 test: ## Every test, over real sockets against a real PostgreSQL
 	@scripts/test

@@ -19,17 +19,17 @@ const NO_KNOBS: [&str; 1] = ["control.sock"];
 /// Defaults that are told in other words: the page, the words around the value, and the knob.
 const IN_WORDS: [(&str, &str, &str); 6] = [
     (
-        "docs/app-developer.md",
+        "docs/app-developers.md",
         "{} after its last one",
         "execution.idle_timeout",
     ),
     (
-        "docs/app-developer.md",
+        "docs/app-developers.md",
         "wait for more than {}, a NOTICE",
         "pool.notice_after",
     ),
     (
-        "docs/app-developer.md",
+        "docs/app-developers.md",
         "`pool.timeout` ({})",
         "pool.timeout",
     ),

@@ -20,7 +20,7 @@ async fn checkouts_are_part_of_the_agents_own_trace_and_tell_what_it_did() {
     let mut agent = Command::new(tools::python());
     agent
         .arg(root.join("tests/drivers/agent.py"))
-        .arg(root.join("docs/app-developer.md"))
+        .arg(root.join("docs/app-developers.md"))
         .arg(sidecar.dir())
         .arg(collector.endpoint());
     tokio::task::spawn_blocking(move || guard::run(&mut agent))

@@ -44,9 +44,18 @@ def eventually(look: Callable[[], Any], within: float = 10.0) -> Any:
         time.sleep(0.02)
 
 
+_made: list[Path] = []
+
+
 def short_directory() -> Path:
-    # A socket's path has at most 107 bytes.
-    return Path(tempfile.mkdtemp(prefix="ep-py-", dir="/tmp"))
+    """A directory that goes when the tests are over; a socket's path has at most 107 bytes."""
+    _made.append(Path(tempfile.mkdtemp(prefix="ep-py-", dir="/tmp")))
+    return _made[-1]
+
+
+def pytest_sessionfinish() -> None:
+    for directory in _made:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _die_with_parent() -> None:
@@ -143,13 +152,13 @@ def free_port() -> int:
 class Sidecar:
     """The built execpool, in a directory of its own."""
 
-    def __init__(self, postgres: Postgres, more: str = "") -> None:
+    def __init__(self, postgres: Postgres, more: str = "", listen: str = "") -> None:
         self.directory = short_directory()
         self.config = self.directory / "config.yaml"
         url = f"postgresql://app@/app?host={postgres.directory}&port={postgres.port}"
         self.config.write_text(
             f"upstreams:\n- {{name: app, url: '{url}'}}\n"
-            f"listen: {{dir: '{self.directory}'}}\ntelemetry: {{listen: off}}\n{more}"
+            f"listen: {{dir: '{self.directory}'{listen}}}\ntelemetry: {{listen: off}}\n{more}"
         )
         self.log = self.directory / "log"
         self.process: subprocess.Popen[bytes] | None = None

@@ -15,6 +15,8 @@ go directly to the database, and are cleaned up within the process.
 | `sqlalchemy` | `instrument(engine)`, engines and sessions of a scope |
 | `psycopg`, `asyncpg` | `connect` and pools |
 | `sql_database` | LangChain's `SQLDatabase` |
+| `langchain`, `langgraph` | a scope for each run, tools' names, checkpointers |
+| `starlette`, `fastapi` | a scope for each request, the debug endpoints |
 | `threads` | threads that begin in the scope of who begins them |
 | `manager` | counts of what is open |
 

@@ -47,6 +47,14 @@ class Connecting:
         )
         return cls(execution, sidecar, naming, settings)
 
+    @classmethod
+    def shared(cls, label: str) -> Connecting:
+        """In the standing execution, which has no end, whichever scope is current: for what outlives
+        a run. Raises SidecarUnavailable where the sidecar is required and absent."""
+        settings = Settings.from_environment()
+        sidecar = find(settings)
+        return cls(None, sidecar, Naming("shared", caller.caller(), label, None), settings)
+
     def default_dsn(self) -> str | None:
         """`DATABASE_URL` as drivers read it, if it is set."""
         url = self.settings.database_url

@@ -84,6 +84,17 @@ class Control:
         """Ends an execution; answers its summary when nothing of it is left, after 5 s at most."""
         return self._ask("DELETE", _path(execution, reason=reason[:512]), timeout=END_TIMEOUT)
 
+    def status(self) -> Answer:
+        """The budget, the upstreams, the counts."""
+        return self._ask("GET", "/v1/status")
+
+    def executions(self, ended: bool = False) -> list[Answer]:
+        """All executions; with those that have ended lately, if they are asked for."""
+        answer = self._request("GET", f"/v1/executions?{urlencode({'ended': str(ended).lower()})}")
+        if isinstance(answer, dict):
+            answer = cast(Answer, answer).get("executions", [])
+        return cast("list[Answer]", answer)
+
     def execution(self, execution: str) -> Answer:
         """An execution that has not ended."""
         return self._ask("GET", _path(execution))
@@ -120,8 +131,15 @@ class Control:
 
     def stats(self) -> Answer:
         """The pod's counts in the shape of `ExecutionConnectionManager.get_stats()`."""
-        answer = self._ask("GET", "/api/memory/debug/connections/status")
-        return cast(Answer, answer["data"]["connection_stats"])
+        return cast(Answer, self.debug_status()["data"]["connection_stats"])
+
+    def debug_status(self) -> Answer:
+        """The same with the time, in the shape of home-made debug endpoints."""
+        return self._ask("GET", "/api/memory/debug/connections/status")
+
+    def debug_cleanup(self) -> Answer:
+        """Has leftovers of ended executions logged and removed; answers as `debug_status`."""
+        return self._ask("POST", "/api/memory/debug/connections/cleanup")
 
     def open_hold(self, execution: str) -> tuple[socket.socket, bytes]:
         """Opens a stream that holds an execution: the socket, which has no time-out, and what was

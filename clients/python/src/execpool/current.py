@@ -9,6 +9,7 @@ import functools
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
@@ -23,6 +24,33 @@ scope: contextvars.ContextVar[ExecutionScope | None] = contextvars.ContextVar(
 _label: contextvars.ContextVar[str | None] = contextvars.ContextVar("execpool_label", default=None)
 
 
+@dataclass(frozen=True)
+class Within:
+    """What a framework knows of the code that runs: in which of its runs it is."""
+
+    scope: ExecutionScope | None
+    """The scope of that run, if it has one of its own."""
+    label: str | None
+    """What the code is for, such as the name of the tool that runs."""
+    outer_scope: ExecutionScope | None
+    """What `scope` was as the run began: what has been set since then, within the run, counts more."""
+    outer_label: str | None
+    """The same of the label."""
+
+
+frameworks: list[Callable[[], Within | None]] = []
+"""Those that keep track of runs by themselves, as LangChain does: each is asked."""
+
+
+def within() -> Within | None:
+    """What the first framework says that knows of the code that runs."""
+    for ask in frameworks:
+        found = ask()
+        if found is not None:
+            return found
+    return None
+
+
 def current_scope() -> ExecutionScope | None:
     """The scope in which this code runs.
 
@@ -30,6 +58,9 @@ def current_scope() -> ExecutionScope | None:
     more. Who has entered the scope is in the outer one after its end, even where the end came in
     another context, as that of an abandoned asynchronous generator does."""
     found = scope.get()
+    run = within()
+    if run is not None and run.scope is not None and run.outer_scope is found:
+        found = run.scope
     if found is None or not found.is_left:
         return found
     here = _here()
@@ -41,6 +72,15 @@ def current_scope() -> ExecutionScope | None:
 
 def current_label() -> str | None:
     """What connections that are opened here are for."""
+    found = _label.get()
+    run = within()
+    if run is not None and run.label is not None and run.outer_label == found:
+        return run.label
+    return found
+
+
+def given_label() -> str | None:
+    """The label that `label()` has set, and no framework."""
     return _label.get()
 
 

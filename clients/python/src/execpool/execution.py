@@ -300,6 +300,7 @@ class Execution:
             except Exception as error:
                 log.warning("execpool: execution %s is not cleaned up wholly: %s", self.id, error)
         self._at_end.clear()
+        self.session_engine = None
 
     def _leave(self) -> Summary:
         """It is another process's: what was opened here is closed, and it lives on."""

@@ -33,8 +33,8 @@ def connected(
     connection_class: type[Connection[Any]], conninfo: str, kwargs: dict[str, Any]
 ) -> Connection[Any]:
     """A connection of that class, opened in the current scope."""
-    connecting, prepared = _prepared(conninfo, kwargs)
-    connection = connection_class.connect("", **prepared)
+    connecting = Connecting.begin()
+    connection = connection_class.connect("", **prepared(connecting, conninfo, kwargs))
     connecting.opened(connection)
     return connection
 
@@ -43,21 +43,21 @@ async def connected_async(
     connection_class: type[AsyncConnection[Any]], conninfo: str, kwargs: dict[str, Any]
 ) -> AsyncConnection[Any]:
     """A connection of that class, opened in the current scope."""
-    connecting, prepared = _prepared(conninfo, kwargs)
-    connection = await connection_class.connect("", **prepared)
+    connecting = Connecting.begin()
+    connection = await connection_class.connect("", **prepared(connecting, conninfo, kwargs))
     connecting.opened(connection)
     return connection
 
 
-def _prepared(conninfo: str, kwargs: dict[str, Any]) -> tuple[Connecting, dict[str, Any]]:
-    connecting = Connecting.begin()
+def prepared(connecting: Connecting, conninfo: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What psycopg is given for a connection that is about to be opened."""
     words = {name: value for name, value in kwargs.items() if name not in _OWN}
     rest = {name: value for name, value in kwargs.items() if name in _OWN}
     if not conninfo and "host" not in words and "service" not in words:
         conninfo = connecting.default_dsn() or ""
     # psycopg reads URLs and lists of key=value alike, as libpq does.
     given = psycopg.conninfo.conninfo_to_dict(conninfo, **words)
-    return connecting, connecting.libpq(given) | rest
+    return connecting.libpq(given) | rest
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,7 @@ def instrument() -> None:
 
     @functools.wraps(start)
     def start_in_scope(self: threading.Thread) -> None:
-        if current.scope.get() is not None:
+        if current.current_scope() is not None:
             self.run = _in_scope(self.run)  # type: ignore[method-assign]
         start(self)
 
@@ -32,7 +32,7 @@ def instrument() -> None:
     def submit_in_scope(
         self: ThreadPoolExecutor, fn: Callable[..., T], /, *args: Any, **kwargs: Any
     ) -> Future[T]:
-        if current.scope.get() is not None:
+        if current.current_scope() is not None:
             fn = _in_scope(fn)
         return submit(self, fn, *args, **kwargs)
 
@@ -42,7 +42,7 @@ def instrument() -> None:
 
 
 def _in_scope(function: Callable[..., T]) -> Callable[..., T]:
-    scope, label = current.scope.get(), current.current_label()
+    scope, label = current.current_scope(), current.current_label()
 
     def run(*args: Any, **kwargs: Any) -> T:
         if scope is None:
