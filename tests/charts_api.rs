@@ -383,6 +383,44 @@ fn a_sidecars_token_changes_what_is_its_own_and_nothing_else() {
         &why,
     );
 
+    // Events about its own pod, and about nothing else.
+    let events = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
+    let event = |name: &str, kind: &str, about: (&str, &str)| {
+        json!({
+            "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": name},
+            "eventTime": "2026-01-02T03:04:05.000000Z", "type": "Warning", "reason": "PoolWarning",
+            "action": "WatchingPool", "note": "x", "reportingController": "execpool.dev/execpool",
+            "reportingInstance": mine.name,
+            "regarding": {
+                "apiVersion": "v1", "kind": kind, "namespace": NAMESPACE, "name": about.0, "uid": about.1,
+            },
+        })
+    };
+    let post = |event: &Value| ask(&cluster, &mine.token, ("POST", &events, "json"), event);
+    let (code, answer) = post(&event("mine", "Pod", (&mine.name, &mine.uid)));
+    assert_eq!(code, 201, "{answer}");
+    let series = json!({"series": {"count": 2, "lastObservedTime": "2026-01-02T03:05:05.000000Z"}});
+    allowed(&format!("{events}/mine"), MERGE, &series);
+    let own_alone = "may post Events about that pod, and no other";
+    for (name, kind, about) in [
+        ("a", "Pod", (other.name.as_str(), other.uid.as_str())),
+        ("b", "Pod", (mine.name.as_str(), other.uid.as_str())),
+        ("c", "Secret", (mine.name.as_str(), mine.uid.as_str())),
+    ] {
+        let (code, answer) = post(&event(name, kind, about));
+        assert_eq!(code, 403, "{answer}");
+        assert!(
+            answer["message"].as_str().unwrap().contains(own_alone),
+            "{answer}"
+        );
+    }
+    cluster.apply(&{
+        let mut theirs = event("theirs", "Pod", (&other.name, &other.uid));
+        theirs["metadata"]["namespace"] = json!(NAMESPACE);
+        theirs.to_string()
+    });
+    refused(&format!("{events}/theirs"), MERGE, &series, own_alone);
+
     // Of the named owner, the stamps.
     allowed(
         &owner(OWNER),
@@ -441,6 +479,67 @@ fn a_sidecars_token_changes_what_is_its_own_and_nothing_else() {
         &eviction,
     );
     assert_eq!(status, 403, "eviction was not chosen");
+}
+
+#[test]
+fn a_sidecars_token_opens_nothing_else_of_the_cluster() {
+    let Some(cluster) = Cluster::api() else {
+        return;
+    };
+    let [mine, _] = installed(&cluster, &rollout());
+    wait_for_the_policy(&cluster, &mine);
+    let (core, own) = (format!("/api/v1/namespaces/{NAMESPACE}"), pods(&mine.name));
+    let apps = format!("/apis/apps/v1/namespaces/{NAMESPACE}");
+    let stranger = "/api/v1/namespaces/kube-system";
+    let none = Value::Null;
+    let new = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "new"}, "spec": {
+        "containers": [{"name": "a", "image": "a"}],
+    }});
+    let debug = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "d"}]}});
+    let token =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    for (method, path, kind, body) in [
+        ("GET", format!("{core}/secrets"), "json", &none),
+        ("GET", format!("{core}/configmaps"), "json", &none),
+        ("GET", format!("{core}/pods"), "json", &none),
+        ("GET", format!("{own}/log"), "json", &none),
+        ("GET", "/api/v1/nodes".into(), "json", &none),
+        ("GET", "/api/v1/namespaces".into(), "json", &none),
+        ("GET", format!("{stranger}/pods/any"), "json", &none),
+        ("GET", format!("{stranger}/secrets"), "json", &none),
+        ("GET", format!("{apps}/deployments"), "json", &none),
+        ("GET", format!("{apps}/deployments/other"), "json", &none),
+        ("GET", format!("{apps}/replicasets"), "json", &none),
+        ("POST", format!("{core}/pods"), "json", &new),
+        ("POST", format!("{own}/exec?command=a"), "json", &none),
+        (
+            "PATCH",
+            format!("{own}/ephemeralcontainers"),
+            STRATEGIC,
+            &debug,
+        ),
+        (
+            "POST",
+            format!("{core}/serviceaccounts/execpool-example/token"),
+            "json",
+            &token,
+        ),
+        ("DELETE", own.clone(), "json", &none),
+        ("DELETE", format!("{core}/pods"), "json", &none),
+        (
+            "PATCH",
+            format!("{}/scale", owner(OWNER)),
+            MERGE,
+            &json!({"spec": {"replicas": 9}}),
+        ),
+        ("DELETE", owner(OWNER), "json", &none),
+    ] {
+        let (status, answer) = ask(&cluster, &mine.token, (method, &path, kind), body);
+        assert_eq!(status, 403, "{method} {path}: {answer}");
+    }
+    // What it may.
+    let (status, _) = ask(&cluster, &mine.token, ("GET", &own, "json"), &none);
+    assert_eq!(status, 200);
 }
 
 #[test]

@@ -170,6 +170,15 @@ async fn of_two_pods_that_decide_at_once_one_stamps() {
             "spec": {"template": {"metadata": {"annotations": {(STAMP): null}}}},
         });
         ground.admin.merge(&path, &forget).await;
+        eventually(SOON, "nothing is rolled out any more", async || {
+            let known = ground.admin.get(&path).await;
+            let (status, wanted) = (&known["status"], &known["metadata"]["generation"]);
+            let is_over = status["observedGeneration"] == *wanted
+                && status["updatedReplicas"] == status["replicas"];
+            sleep(Duration::from_millis(50)).await;
+            if is_over { Ok(()) } else { Err(known) }
+        })
+        .await;
     }
 }
 

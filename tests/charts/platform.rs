@@ -322,6 +322,12 @@ fn the_network_policy_lets_in_who_scrapes_and_out_to_the_database_names_and_api(
         .unwrap()
         .len();
     assert_eq!(egress, 1, "who makes no call needs no way to the API");
+    // A rule of Kubernetes' that names nobody lets in everybody.
+    let nobody = platform(json!({"networkPolicy": {
+        "enabled": true, "podSelector": {"matchLabels": {"a": "b"}}, "metricsFrom": [],
+    }}));
+    let ingress = &nobody.one("NetworkPolicy")["spec"]["ingress"];
+    assert_eq!(*ingress, json!([]), "nobody may scrape");
     let ingress_only = platform(json!({"networkPolicy": {
         "enabled": true, "podSelector": {"matchLabels": {"a": "b"}},
     }}));

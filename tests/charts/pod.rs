@@ -323,6 +323,11 @@ fn the_app_finds_the_pool_in_its_environment() {
     assert_eq!(found[1].0, "PG_URL");
     assert_eq!(found[1].1, "postgresql://app@/billing?host=/run/execpool");
     assert_eq!(app(json!({"app": {"urlVariable": ""}})).len(), 1);
+    let odd = json!({"upstreams": [{"name": "my db?", "url": "postgresql://me@h/b"}]});
+    assert_eq!(
+        app(odd)[1].1,
+        "postgresql://me@/my%20db%3F?host=/run/execpool"
+    );
 }
 
 #[test]
@@ -470,6 +475,62 @@ fn a_chart_may_have_the_library_twice_or_without_an_alias() {
     charts.consumer("bare", &["execpool-sidecar"], &deployment("."));
     let bare = json!({"execpool-sidecar": values(7)});
     assert_eq!(size(&charts.chart("bare").values(bare).objects()), "7");
+}
+
+/// `helm install 1e5 --namespace 123` is a legal name and a legal namespace.
+#[test]
+fn names_that_yaml_takes_for_numbers_or_switches_are_names() {
+    let charts = Charts::new();
+    let values = json!({
+        "job": {"enabled": true}, "podDisruptionBudget": {"enabled": true},
+        "autoscaling": {"enabled": true}, "image": {"tag": "1"},
+        "execpool": {
+            "serviceAccountName": "007", "configMap": "12", "listen": {"dir": "/run/a, b: c"},
+            "upstreams": [
+                {"url": "postgresql://app@h/app", "passwordSecret": {"name": "12", "key": "1e3"}},
+                {"name": "5", "urlSecret": {"name": "12", "key": "1e3"}},
+            ],
+            "reactor": {"restart": "rollout"},
+        },
+        "platform": {
+            "serviceAccount": {"name": "007"},
+            "reactor": {"restart": "rollout", "owners": [{"kind": "StatefulSet", "name": "12"}]},
+            "podMonitor": {"enabled": true}, "prometheusRule": {"enabled": true},
+            "dashboards": {"enabled": true, "label": "12"},
+            "networkPolicy": {"enabled": true, "podSelector": {"matchLabels": {"a": "b"}}},
+        },
+    });
+    let rendered = charts.chart("example").release("1e5").namespace("123");
+    let objects = rendered.values(values).objects();
+    for object in &objects.0 {
+        let about = &object["metadata"];
+        let labels = about["labels"].as_object().unwrap().values();
+        let namespace = about.get("namespace").into_iter();
+        for text in labels.chain(namespace).chain([&about["name"]]) {
+            assert!(text.is_string(), "{text} in {object}");
+        }
+    }
+    let owner = &objects.one("Deployment")["spec"]["selector"]["matchLabels"];
+    assert_eq!(owner["app.kubernetes.io/instance"], "1e5");
+    let pod = objects.pod();
+    assert_eq!(pod["serviceAccountName"], "007");
+    assert_eq!(objects.one("RoleBinding")["subjects"][0]["name"], "007");
+    let stamped = objects.one("Role")["rules"].as_array().unwrap().last();
+    assert_eq!(stamped.unwrap()["resourceNames"], json!(["12"]));
+    let volumes = pod["volumes"].as_array().unwrap();
+    assert!(volumes.iter().any(|one| one["configMap"]["name"] == "12"));
+    for name in ["app", "execpool"] {
+        let mounts = objects.container(name)["volumeMounts"].as_array().unwrap();
+        assert_eq!(mounts[0]["mountPath"], "/run/a, b: c");
+    }
+    let env = objects.container("execpool")["env"].as_array().unwrap();
+    let secret = json!({"secretKeyRef": {"name": "12", "key": "1e3"}});
+    assert!(env.iter().any(|one| one["valueFrom"] == secret), "{env:?}");
+    let binding = objects.one("ValidatingAdmissionPolicyBinding");
+    assert_eq!(
+        binding["spec"]["matchResources"]["namespaceSelector"]["matchLabels"],
+        json!({"kubernetes.io/metadata.name": "123"})
+    );
 }
 
 #[test]

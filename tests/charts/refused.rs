@@ -161,6 +161,10 @@ fn databases_are_named_and_their_passwords_are_not() {
         json!({"upstreams": [], "configMap": "x"}),
         "app.url is empty",
     );
+    sidecar(
+        json!({"upstreams": [{"url": "postgresql://h/b"}]}),
+        "names no user",
+    );
 }
 
 /// The password is nowhere in what is said about it.
@@ -232,6 +236,12 @@ fn what_needs_the_reactor_is_refused_without_it() {
         json!({"readinessGate": gate, "reactor": {"condition": false}}),
         "reactor.condition is off",
     );
+    for dry_run in [json!(true), json!("on"), json!("true")] {
+        sidecar(
+            json!({"readinessGate": gate, "reactor": {"dry_run": dry_run}}),
+            "with reactor.dry_run nothing is written to the pod",
+        );
+    }
     sidecar(
         json!({"serviceAccountName": none, "reactor": {"kubernetes": "on"}}),
         "serviceAccountName is not set",
@@ -375,6 +385,15 @@ fn settings_that_contradict_each_other_are_told() {
         "1.37.0",
         json!({"execpool": {"reactor": {"restart": "evict"}}}),
         "the rights would not fit",
+    );
+    refuses(
+        "example",
+        "1.37.0",
+        json!({
+            "execpool": {"readinessGate": {"enabled": true}},
+            "platform": {"reactor": {"condition": false}},
+        }),
+        "no right to set the condition",
     );
 }
 

@@ -1,6 +1,6 @@
 {{/* What the app is to its Deployment and to its Job. */}}
 {{- define "example.container" -}}
-image: {{ .Values.image.repository }}:{{ .Values.image.tag }}
+image: {{ printf "%s:%s" .Values.image.repository .Values.image.tag | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- with .Values.command }}
 command:

@@ -4,7 +4,7 @@
 
 {{- define "example.selector" -}}
 app.kubernetes.io/name: execpool-example
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ quote .Release.Name }}
 {{- end -}}
 
 {{- define "example.labels" -}}
@@ -26,6 +26,9 @@ helm.sh/chart: execpool-example-{{ .Chart.Version | replace "+" "_" }}
 {{- $rights := .Values.platform.reactor.restart | include "execpool.scalar" -}}
 {{- if and (ne $sidecar $rights) (or (has $sidecar (list "evict" "rollout")) (has $rights (list "evict" "rollout"))) -}}
   {{- fail (printf "execpool.reactor.restart is %q, but platform.reactor.restart %q: the rights would not fit." $sidecar $rights) -}}
+{{- end -}}
+{{- if and .Values.execpool.readinessGate.enabled (not .Values.platform.reactor.condition) -}}
+  {{- fail "execpool.readinessGate.enabled, but platform.reactor.condition is false: the sidecars would have no right to set the condition, and no pod would become ready." -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -6,7 +6,7 @@ The socket's directory, for the app's container:
 */}}
 {{- define "execpool.volumeMount" -}}
 {{- $s := include "execpool.settings" . | fromJson -}}
-- {name: execpool-socket, mountPath: {{ $s.dir }}, readOnly: true}
+- {name: execpool-socket, mountPath: {{ quote $s.dir }}, readOnly: true}
 {{- end -}}
 
 {{/*
@@ -36,6 +36,9 @@ Where the app finds the pool:
   {{- $first := first .upstreams -}}
   {{- if eq $first.name "*" -}}
     {{- fail "app.url is empty, and upstreams[0] takes any name, so nobody here knows which database the app wants: set it, such as postgresql://app@/orders?host=/run/execpool" -}}
+  {{- end -}}
+  {{- if not $first.user -}}
+    {{- fail "app.url is empty, and upstreams[0].url names no user, so nobody here knows as whom the app connects: write postgresql://USER@host/database, or set app.url." -}}
   {{- end -}}
   {{- printf "%s://%s@/%s?host=%s" $app.scheme $first.user $first.name .dir -}}
   {{- if ne .port "5432" -}}&port={{ .port }}{{- end -}}

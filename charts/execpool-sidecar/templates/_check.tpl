@@ -72,6 +72,9 @@
 {{- if and $v.readinessGate.enabled (ne $s.condition "on") -}}
   {{- fail "readinessGate.enabled: reactor.condition is off, so nobody would ever set the condition execpool.dev/PoolAvailable, and no pod would become ready. Turn one of the two round." -}}
 {{- end -}}
+{{- if and $v.readinessGate.enabled (eq $s.dryRun "on") -}}
+  {{- fail "readinessGate.enabled: with reactor.dry_run nothing is written to the pod, so nobody would ever set the condition execpool.dev/PoolAvailable, and no pod would become ready. Leave the gate off for as long as it is a dry run." -}}
+{{- end -}}
 {{- if and (eq $s.restart "exit-code") (ne (include "execpool.hasRules" (list $version $v)) "yes") -}}
   {{- fail (printf "reactor.restart: exit-code needs restartPolicyRules with RestartAllContainers, which Kubernetes %s does not have by default (1.36 and newer do). Choose reactor.restart: liveness, or, where the feature gate is on, set restartPolicyRules: always." $version) -}}
 {{- end -}}

@@ -33,7 +33,7 @@
 {{- range $index, $upstream := .upstreams }}
 {{- with $upstream.urlSecret }}
 - name: EXECPOOL_UPSTREAMS__{{ $index }}__URL
-  valueFrom: {secretKeyRef: {name: {{ .name }}, key: {{ .key | default "url" }}}}
+  valueFrom: {secretKeyRef: {name: {{ quote .name }}, key: {{ .key | default "url" | quote }}}}
 {{- end }}
 {{- include "execpool.variables" (dict "prefix" (printf "EXECPOOL_UPSTREAMS__%d" $index) "path" (printf "upstreams[%d]" $index) "knobs" $upstream.knobs) }}
 {{- end }}

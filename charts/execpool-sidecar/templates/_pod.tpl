@@ -11,7 +11,7 @@ that all containers would get:
 {{- $v := $s.values -}}
 terminationGracePeriodSeconds: {{ int64 $v.terminationGracePeriodSeconds }}
 {{- if $v.serviceAccountName }}
-serviceAccountName: {{ $v.serviceAccountName }}
+serviceAccountName: {{ quote $v.serviceAccountName }}
 {{- end }}
 {{- if eq $s.kubernetes "on" }}
 automountServiceAccountToken: false
@@ -61,7 +61,7 @@ sidecar reads:
 {{- end }}
 {{- if $v.configMap }}
 - name: execpool-config
-  configMap: {name: {{ $v.configMap }}}
+  configMap: {name: {{ quote $v.configMap }}}
 {{- end }}
 {{- with $v.extraVolumes }}
 {{ toYaml . }}

@@ -32,7 +32,7 @@ shutdown.mode is plain. The first one is started first:
 {{- $s := last . -}}
 {{- $v := $s.values -}}
 - name: execpool
-  image: {{ include "execpool.image" $v.image }}
+  image: {{ include "execpool.image" $v.image | quote }}
   imagePullPolicy: {{ $v.image.pullPolicy }}
   args: [run]
   {{- if eq $s.mode "sidecar" }}
@@ -90,7 +90,7 @@ shutdown.mode is plain. The first one is started first:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   volumeMounts:
-    - {name: execpool-socket, mountPath: {{ $s.dir }}}
+    - {name: execpool-socket, mountPath: {{ quote $s.dir }}}
     {{- if eq $s.kubernetes "on" }}
     - {name: execpool-token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
     {{- end }}

@@ -68,7 +68,10 @@ is a dependency, for a chart that has it more than once:
   {{- $kubernetes = ternary "on" "off" (not (empty $v.serviceAccountName)) -}}
 {{- end -}}
 {{- $_ := set $s "kubernetes" $kubernetes -}}
-{{- $_ := set $s "condition" (dig "condition" true $reactor | include "execpool.scalar") -}}
+{{- $condition := dig "condition" true $reactor | include "execpool.scalar" -}}
+{{- $_ := set $s "condition" (ternary "on" "off" (has $condition (list "on" "true"))) -}}
+{{- $dry := dig "dry_run" false $reactor | include "execpool.scalar" -}}
+{{- $_ := set $s "dryRun" (ternary "on" "off" (has $dry (list "on" "true"))) -}}
 
 {{- $_ := set $s "dir" (dig "dir" "/run/execpool" $listen) -}}
 {{- $_ := set $s "port" (dig "port" 5432 $listen | include "execpool.scalar") -}}
@@ -109,7 +112,9 @@ is a dependency, for a chart that has it more than once:
   {{- end -}}
 {{- end -}}
 {{- $user := "app" -}}
+{{- /* As it stands in a URL. */ -}}
 {{- $name := $given.name | default "" -}}
+{{- if ne $name "*" -}}{{- $name = $name | urlquery | replace "+" "%20" -}}{{- end -}}
 {{- if $given.url -}}
   {{- $user = regexReplaceAll "^postgres(?:ql)?://(?:([^@/?]*)@)?.*$" $given.url "${1}" -}}
   {{- $database := regexReplaceAll "^postgres(?:ql)?://[^/?]*/?([^?]*).*$" $given.url "${1}" | default $user -}}

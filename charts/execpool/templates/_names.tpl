@@ -10,7 +10,7 @@
 
 {{- define "execpoolPlatform.labels" -}}
 app.kubernetes.io/name: execpool
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ quote .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/component: platform
 app.kubernetes.io/part-of: execpool

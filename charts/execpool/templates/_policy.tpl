@@ -1,7 +1,7 @@
 {{/* What a sidecar does at all: the right's other half, as "pods/status UPDATE". */}}
 {{- define "execpoolPlatform.changes" -}}
 {{- $restart := include "execpoolPlatform.restart" . -}}
-{{- $changes := list "pods UPDATE" -}}
+{{- $changes := list "pods UPDATE" "events CREATE" "events UPDATE" -}}
 {{- if .Values.reactor.condition -}}
   {{- $changes = append $changes "pods/status UPDATE" -}}
 {{- end -}}

@@ -85,6 +85,8 @@ pub(super) struct Memory {
     count: u64,
     /// All that are known, the last at the end.
     times: Vec<SystemTime>,
+    /// When a rollout last went on that is not over: of a new image, above all.
+    goes_on: Option<SystemTime>,
 }
 
 impl Memory {
@@ -112,10 +114,12 @@ impl Memory {
                 .and_then(|count| count.parse().ok())
                 .unwrap_or(0),
             times,
+            goes_on: goes_on(answer),
         })
     }
 
-    /// What forbids another stamp now. Somebody's own `kubectl rollout restart` counts, too.
+    /// What forbids another stamp now. Somebody's own `kubectl rollout restart` counts, too, and so does a
+    /// rollout of whatever else that is not over: for as long as it goes on, and not when it is stuck.
     pub(super) fn forbids(
         &self,
         cooldown: Duration,
@@ -124,7 +128,12 @@ impl Memory {
     ) -> Option<Guard> {
         let mut restarts = Restarts::default();
         self.times.iter().for_each(|at| restarts.add(*at));
-        let guard = restarts.forbids(cooldown, per_hour, now)?;
+        let by_stamps = restarts.forbids(cooldown, per_hour, now);
+        let guard = by_stamps.or_else(|| {
+            let mut rollout = Restarts::default();
+            rollout.add(self.goes_on?);
+            rollout.forbids(cooldown, u32::MAX, now)
+        })?;
         Some(match guard {
             Guard::Cooldown { left } => Guard::OwnerStamped { left },
             other => other,
@@ -148,13 +157,24 @@ impl Memory {
                 "resourceVersion": self.version,
                 "annotations": {
                     (LAST): now,
-                    (COUNT): (self.count + 1).to_string(),
+                    (COUNT): self.count.saturating_add(1).to_string(),
                     (RECENT): recent,
                 },
             },
             "spec": {"template": {"metadata": {"annotations": {(RESTARTED): now}}}},
         })
     }
+}
+
+/// When a Deployment last got on with replacing its pods, of which some are not replaced yet. Other owners do not
+/// tell.
+fn goes_on(answer: &Value) -> Option<SystemTime> {
+    let status = &answer["status"];
+    let many = |name: &str| status[name].as_u64().unwrap_or(0);
+    let mut all = status["conditions"].as_array()?.iter();
+    let progress = all.find(|one| one["type"] == "Progressing")?;
+    let at = progress["lastUpdateTime"].as_str().and_then(time::parsed)?;
+    (many("updatedReplicas") < many("replicas")).then_some(at)
 }
 
 /// Whether a stamp on it would replace the pod.
@@ -211,6 +231,9 @@ mod tests {
     fn memory(answer: &Value) -> Memory {
         Memory::of(answer, &deployment(), &pod(None, &[])).unwrap()
     }
+
+    /// The largest number that a count can be.
+    const MOST: &str = "18446744073709551615";
 
     const COOLDOWN: Duration = Duration::from_secs(600);
 
@@ -289,6 +312,21 @@ mod tests {
     }
 
     #[test]
+    fn a_rollout_of_something_else_that_is_not_over_counts_while_it_goes_on() {
+        let status = |replaced| {
+            json!({"status": {
+                "replicas": 3, "updatedReplicas": replaced,
+                "conditions": [{"type": "Progressing", "lastUpdateTime": time::second(at(0))}],
+            }})
+        };
+        let left = Duration::from_secs(540);
+        let forbids = |replaced, now| memory(&status(replaced)).forbids(COOLDOWN, 1, at(now));
+        assert_eq!(forbids(1, 60), Some(Guard::OwnerStamped { left }));
+        assert_eq!(forbids(3, 60), None, "it is over");
+        assert_eq!(forbids(1, 601), None, "it is stuck");
+    }
+
+    #[test]
     fn a_clock_that_is_a_little_ahead_on_another_machine_opens_nothing() {
         let ahead = json!({"metadata": {"annotations": {(LAST): time::second(at(30))}}});
         assert!(memory(&ahead).forbids(COOLDOWN, 2, at(0)).is_some());
@@ -296,12 +334,14 @@ mod tests {
 
     #[test]
     fn garbage_on_the_owner_is_no_memory() {
-        let garbage = json!({"metadata": {"annotations": {
-            (LAST): "soon", (COUNT): "-1", (RECENT): ",,x,",
-        }}});
-        let memory = memory(&garbage);
-        assert_eq!(memory.forbids(COOLDOWN, 2, at(0)), None);
-        assert_eq!(memory.stamp(at(0))["metadata"]["annotations"][COUNT], "1");
+        for (count, next) in [("-1", "1".to_owned()), (MOST, MOST.to_owned())] {
+            let garbage = json!({"metadata": {"annotations": {
+                (LAST): "soon", (COUNT): count, (RECENT): ",,x,",
+            }}});
+            let memory = memory(&garbage);
+            assert_eq!(memory.forbids(COOLDOWN, 2, at(0)), None);
+            assert_eq!(memory.stamp(at(0))["metadata"]["annotations"][COUNT], next);
+        }
     }
 
     #[test]
