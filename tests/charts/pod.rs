@@ -290,6 +290,7 @@ fn the_app_finds_the_pool_in_its_environment() {
     let pairs = |url: &str, dir: &str| {
         vec![
             ("EXECPOOL_DIR".to_owned(), dir.to_owned()),
+            ("EXECPOOL".to_owned(), "required".to_owned()),
             ("DATABASE_URL".to_owned(), url.to_owned()),
         ]
     };

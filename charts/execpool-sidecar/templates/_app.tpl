@@ -20,6 +20,8 @@ Where the app finds the pool:
 {{- $app := $s.values.app -}}
 - name: EXECPOOL_DIR
   value: {{ quote $s.dir }}
+- name: EXECPOOL
+  value: {{ quote $app.client }}
 {{- if $app.urlVariable }}
 - name: {{ $app.urlVariable }}
   value: {{ include "execpool.appUrl" $s | replace "$(" "$$(" | quote }}
