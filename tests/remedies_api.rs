@@ -1,5 +1,5 @@
-//! What is done about exhaustion where there is a Kubernetes: the built program, a real API server with real rights
-//! and tokens, a real database. What the calls are in each of their cases is in `api.rs`.
+//! What is done about exhaustion where there is a Kubernetes: the built program, a real API server with the rights and
+//! the admission policy of the chart, a real database. What the calls are in each of their cases is in `api.rs`.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use support::cluster::{Cluster, Part};
+use support::helm::{Charts, Helm};
 use support::sidecar::upstream;
 use support::{Postgres, Raw, Sidecar, eventually};
 use tempfile::TempDir;
@@ -29,26 +30,65 @@ budget: {size: 3, overflow: 0}
 pool: {size: 3, overflow: 0, timeout: 120s}
 ";
 
-const GROUND: &str = r#"
-{"apiVersion": "v1", "kind": "List", "items": [
-    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}},
-    {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "agent", "namespace": "shop"}},
-    {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-        "metadata": {"name": "agent", "namespace": "shop"}, "rules": [
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "patch"]},
-        {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]},
-        {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
-        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "patch"]}]},
-    {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-        "metadata": {"name": "agent", "namespace": "shop"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "agent"},
-        "subjects": [{"kind": "ServiceAccount", "name": "agent", "namespace": "shop"}]}
-]}"#;
+/// The namespace, with the chart's rights and its admission policy: a service account for each way to restart
+/// that has rights of its own.
+fn ground(cluster: &Cluster) {
+    cluster.apply(r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}"#);
+    let charts = Charts::new();
+    let owners = json!([{"kind": "Deployment", "name": "rolled"}]);
+    for (account, reactor) in [
+        ("usual", json!({})),
+        ("evicting", json!({"restart": "evict"})),
+        ("rolling", json!({"restart": "rollout", "owners": owners})),
+    ] {
+        let chart = charts.chart("execpool").release(account).namespace("shop");
+        let values = json!({"serviceAccount": {"name": account}, "reactor": reactor});
+        cluster.apply(&chart.values(values).text(Helm::Four).unwrap());
+    }
+    // A policy holds a moment after it was made.
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "any", "namespace": "shop"},
+        "spec": spec("usual"),
+    });
+    cluster.apply(&pod.to_string());
+    for account in ["usual", "evicting", "rolling"] {
+        let somebody = format!("--as=system:serviceaccount:shop:{account}");
+        let patch = [
+            "patch",
+            "pod",
+            "any",
+            "--namespace=shop",
+            "--dry-run=server",
+            &somebody,
+        ];
+        let patch = [
+            &patch[..],
+            &["--patch", r#"{"metadata": {"annotations": {"a": "b"}}}"#],
+        ];
+        cluster.eventually(SOON, "the policy holds", |cluster| {
+            let said = cluster.try_kubectl(&patch.concat());
+            let why = String::from_utf8_lossy(&said.stderr).into_owned();
+            if why.contains("belongs to no pod") {
+                Ok(())
+            } else {
+                Err(why)
+            }
+        });
+    }
+}
 
-fn spec() -> Value {
+/// Whose rights fit to this `reactor`.
+fn account(reactor: &str) -> &'static str {
+    match (reactor.contains("evict"), reactor.contains("rollout")) {
+        (true, _) => "evicting",
+        (_, true) => "rolling",
+        _ => "usual",
+    }
+}
+
+fn spec(account: &str) -> Value {
     json!({
-        "serviceAccountName": "agent",
+        "serviceAccountName": account,
         "terminationGracePeriodSeconds": 0,
         "initContainers": [
             {"name": "execpool", "image": "localhost/none", "restartPolicy": "Always"},
@@ -71,7 +111,7 @@ impl<'a> Pod<'a> {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": "shop", "annotations": annotations},
-            "spec": spec(),
+            "spec": spec(account(reactor)),
         });
         cluster.apply(&pod.to_string());
         Self::of(cluster, name, reactor).await
@@ -84,7 +124,7 @@ impl<'a> Pod<'a> {
         let bound = [
             "create",
             "token",
-            "agent",
+            account(reactor),
             "--namespace=shop",
             "--bound-object-kind=Pod",
             "--bound-object-name",
@@ -217,7 +257,7 @@ async fn what_is_found_is_brought_to_the_pod_and_the_pod_is_restarted_through_th
     let Some(cluster) = Cluster::api() else {
         return;
     };
-    cluster.apply(GROUND);
+    ground(&cluster);
     tokio::join!(
         evicts(&cluster),
         rolls_out(&cluster),
@@ -291,16 +331,39 @@ async fn tells_the_pod(cluster: &Cluster) {
     assert_eq!(pod.told("kubernetes.recovered").len(), 1);
 }
 
+/// The pod of a Deployment of this name and service account.
+async fn pod_of_deployment(cluster: &Cluster, owner: &str, account: &str) -> String {
+    let labels = json!({"app": owner});
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": owner, "namespace": "shop"},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec(account)},
+        },
+    });
+    cluster.apply(&deployment.to_string());
+    let selector = format!("--selector=app={owner}");
+    eventually(SOON, "the deployment has a pod", async || {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let pods = cluster.get(&["pods", "--namespace=shop", &selector]);
+        let name = pods["items"][0]["metadata"]["name"].as_str();
+        name.map(str::to_owned).ok_or(pods)
+    })
+    .await
+}
+
 async fn evicts(cluster: &Cluster) {
     let reactor = "cleanup: false, restart: evict, restart_after: 1s";
-    let pod = Pod::new(cluster, "agent-evicted", json!({}), reactor).await;
+    let name = pod_of_deployment(cluster, "evicted", "evicting").await;
+    let pod = Pod::of(cluster, &name, reactor).await;
     let _leaked = pod.leak().await;
     let line = pod.tells("reactor.restart").await;
     assert_eq!(
         (&line["mode"], &line["what"]),
         (
             &json!("evict"),
-            &json!("the pod shop/agent-evicted is evicted")
+            &json!(format!("the pod shop/{name} is evicted"))
         )
     );
     eventually(SOON, "the pod is gone", async || match pod.read() {
@@ -314,23 +377,7 @@ async fn evicts(cluster: &Cluster) {
 }
 
 async fn rolls_out(cluster: &Cluster) {
-    let labels = json!({"app": "rolled"});
-    let deployment = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": "rolled", "namespace": "shop"},
-        "spec": {
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": spec()},
-        },
-    });
-    cluster.apply(&deployment.to_string());
-    let name = eventually(SOON, "the deployment has a pod", async || {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let pods = cluster.get(&["pods", "--namespace=shop", "--selector=app=rolled"]);
-        let name = pods["items"][0]["metadata"]["name"].as_str();
-        name.map(str::to_owned).ok_or(pods)
-    })
-    .await;
+    let name = pod_of_deployment(cluster, "rolled", "rolling").await;
     let reactor = "cleanup: false, restart: rollout, restart_after: 1s";
     let pod = Pod::of(cluster, &name, reactor).await;
     let _leaked = pod.leak().await;

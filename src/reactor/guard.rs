@@ -44,7 +44,7 @@ pub enum Guard {
     },
     /// Another pod stamped the owner at this very moment.
     OwnerChanged,
-    /// The pod has no owner that can be rolled out.
+    /// The pod has no owner that can be rolled out, or would put another in its place.
     NoOwner,
     /// No container of the pod has a rule for the exit code 88.
     NoRuleFor88,
@@ -126,8 +126,8 @@ impl fmt::Display for Guard {
                 "the pod's owner was changed at the same moment, maybe by another of its pods"
             }
             Self::NoOwner => {
-                "the pod has no owner that can be rolled out, which is a Deployment, a StatefulSet or a DaemonSet: \
-                 choose another reactor.restart"
+                "the pod has no owner that would replace it: an eviction takes a controller, and a rollout a \
+                 Deployment, a StatefulSet or a DaemonSet; choose another reactor.restart"
             }
             Self::NoRuleFor88 => {
                 "no container of the pod has a restartPolicyRules entry that restarts all containers at exit code \

@@ -18,6 +18,20 @@ fn guard(result: Result<(), NotDone>) -> Option<Guard> {
     }
 }
 
+/// A pod that a ReplicaSet has made.
+async fn of_a_set(ground: &Ground) -> Pod<'_> {
+    let set = json!({
+        "metadata": {"name": "agent"},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app": "agent"}},
+            "template": pod("any"),
+        },
+    });
+    ground.admin.create(&ground.apps("replicasets"), &set).await;
+    ground.pod_by("agent").await
+}
+
 async fn budget(ground: &Ground, most_away: u64) -> String {
     let budgets = format!(
         "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
@@ -47,19 +61,7 @@ async fn an_eviction_waits_for_no_disruption_budget_and_is_done_when_it_allows_f
         return;
     };
     // A budget in percents or by maxUnavailable asks for a controller.
-    let spec = json!({
-        "metadata": {"name": "agent"},
-        "spec": {
-            "replicas": 1,
-            "selector": {"matchLabels": {"app": "agent"}},
-            "template": pod("any"),
-        },
-    });
-    ground
-        .admin
-        .create(&ground.apps("replicasets"), &spec)
-        .await;
-    let pod = ground.pod_by("agent").await;
+    let pod = of_a_set(&ground).await;
     pod.is_ready().await;
     let path = budget(&ground, 0).await;
     allows(&ground, &path, 0).await;
@@ -112,7 +114,7 @@ async fn an_eviction_is_asked_for_once_and_its_failure_is_told() {
     let Some(ground) = Ground::new("asked-once").await else {
         return;
     };
-    let pod = ground.pod("agent").await;
+    let pod = of_a_set(&ground).await;
     let (kubernetes, front) = pod.start_behind().await;
     for (fault, part) in [
         (Fault::status(429), "429"),
@@ -145,6 +147,19 @@ async fn an_eviction_is_asked_for_once_and_its_failure_is_told() {
         !kubernetes.standing().is_away,
         "who has decided on it tells of it"
     );
+}
+
+#[tokio::test]
+async fn a_pod_that_nobody_replaces_is_not_evicted() {
+    let Some(ground) = Ground::new("alone").await else {
+        return;
+    };
+    let pod = ground.pod("agent").await;
+    let refused = pod.start().restart(Restart::Evict, LIMITS).await;
+    assert_eq!(guard(refused.clone()), Some(Guard::NoOwner), "{refused:?}");
+    let why = refused.unwrap_err().to_string();
+    assert!(why.contains("would be its end"), "{why}");
+    is_there(&ground, &pod).await.unwrap_err();
 }
 
 #[tokio::test]

@@ -349,7 +349,15 @@ fn the_liveness_probe_of_the_app_is_the_sidecars_only_where_that_restarts_it() {
         "periodSeconds": 10, "timeoutSeconds": 3, "failureThreshold": 6,
     });
     assert_eq!(probe("liveness", &own).as_ref(), Some(&ours));
-    assert_eq!(probe("liveness", &json!({})), Some(ours));
+    assert_eq!(probe("liveness", &json!({})).as_ref(), Some(&ours));
+    // An app that is slow to start is not restarted before it has.
+    let mut slow = own.clone();
+    slow["initialDelaySeconds"] = json!(120);
+    slow["terminationGracePeriodSeconds"] = json!(5);
+    let mut later = ours;
+    later["initialDelaySeconds"] = json!(120);
+    later["terminationGracePeriodSeconds"] = json!(5);
+    assert_eq!(probe("liveness", &slow), Some(later));
 }
 
 #[test]

@@ -255,6 +255,11 @@ fn an_app_that_has_a_liveness_probe_keeps_it_only_if_the_sidecar_asks_it() {
     let tcp = json!({"tcpSocket": {"port": 8080}});
     let command = json!({"exec": {"command": ["true"]}});
     let named = json!({"httpGet": {"path": "/healthz", "port": "http"}});
+    let tls = json!({"httpGet": {"path": "/healthz", "port": 8080, "scheme": "HTTPS"}});
+    let headers = json!({"httpGet": {
+        "path": "/healthz", "port": 8080, "httpHeaders": [{"name": "Host", "value": "a"}],
+    }});
+    let slow = json!({"httpGet": {"path": "/healthz", "port": 8080}, "timeoutSeconds": 5});
     let with = |own: &Value, asked: Option<&str>| {
         let mut reactor = json!({"restart": "liveness"});
         if let Some(asked) = asked {
@@ -273,6 +278,10 @@ fn an_app_that_has_a_liveness_probe_keeps_it_only_if_the_sidecar_asks_it() {
             "should be the same",
         ),
         (&tcp, Some("tcp://127.0.0.1:81"), "should be the same"),
+        (&tls, None, "tcp://127.0.0.1:8080"),
+        (&tls, Some(":8080/healthz"), "without TLS"),
+        (&headers, Some(":8080/healthz"), "without headers of yours"),
+        (&slow, Some(":8080/healthz"), "restarted for nothing"),
     ];
     for (own, asked, sentence) in refused {
         for said in with(own, asked).complaints() {
@@ -287,6 +296,8 @@ fn an_app_that_has_a_liveness_probe_keeps_it_only_if_the_sidecar_asks_it() {
         (&tcp, "tcp://127.0.0.1:8080"),
         (&command, "http://127.0.0.1:8080/healthz"),
         (&named, "http://127.0.0.1:8080/healthz"),
+        (&tls, "tcp://127.0.0.1:8080"),
+        (&headers, "tcp://127.0.0.1:8080"),
     ];
     for (own, asked) in accepted {
         assert!(!with(own, Some(asked)).objects().0.is_empty());

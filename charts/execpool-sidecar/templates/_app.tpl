@@ -74,6 +74,14 @@ livenessProbe:
   {{- end -}}
 livenessProbe:
   httpGet: {path: /livez/app, port: {{ $s.http }}}
+  {{- /* An app that takes long to start is asked by the sidecar no sooner than it was by the kubelet. */}}
+  {{- with $own }}
+  {{- range $field := list "initialDelaySeconds" "terminationGracePeriodSeconds" }}
+  {{- with index $own $field }}
+  {{ $field }}: {{ int64 . }}
+  {{- end }}
+  {{- end }}
+  {{- end }}
   periodSeconds: 10
   timeoutSeconds: 3
   failureThreshold: 6
@@ -86,16 +94,26 @@ livenessProbe:
 {{- $where := index . 1 -}}
 {{- $own := last . -}}
 {{- $wanted := "" -}}
-{{- with $own.httpGet -}}{{- $wanted = printf ":%s%s" (include "execpool.scalar" .port) (.path | default "/") -}}{{- end -}}
+{{- $why := "" -}}
+{{- with $own.httpGet -}}
+  {{- $wanted = printf ":%s%s" (include "execpool.scalar" .port) (.path | default "/") -}}
+  {{- if or (eq (.scheme | default "HTTP") "HTTPS") .httpHeaders -}}
+    {{- $wanted = printf "tcp://127.0.0.1:%s" (include "execpool.scalar" .port) -}}
+    {{- $why = " The sidecar asks without TLS and without headers of yours, so that of such a probe only the connection can be tried." -}}
+  {{- end -}}
+{{- end -}}
 {{- with $own.tcpSocket -}}{{- $wanted = printf "tcp://127.0.0.1:%s" (include "execpool.scalar" .port) -}}{{- end -}}
 {{- if not $wanted -}}
   {{- if not $asked -}}
     {{- fail (printf "reactor.restart: liveness puts a liveness probe of the sidecar's port on the app, but %s has one already, which is neither httpGet nor tcpSocket. A container has one liveness probe: choose reactor.restart: exit-code, or give the app an HTTP probe and name that in reactor.app_probe." $where) -}}
   {{- end -}}
 {{- else if not $asked -}}
-  {{- fail (printf "reactor.restart: liveness puts a liveness probe of the sidecar's port on the app, but %s has one already. A container has one: let the sidecar ask the app's on its behalf, with  reactor.app_probe: %q" $where $wanted) -}}
+  {{- fail (printf "reactor.restart: liveness puts a liveness probe of the sidecar's port on the app, but %s has one already. A container has one: let the sidecar ask the app's on its behalf, with  reactor.app_probe: %q%s" $where $wanted (ternary (printf ".%s" $why) "" (ne $why ""))) -}}
 {{- else if not (or (hasSuffix $wanted $asked) (regexMatch "[a-z]" (regexFind ":[^/]+" $wanted | trimPrefix ":"))) -}}
-  {{- fail (printf "reactor.app_probe is %q, but the app's own probe in %s is %q: they should be the same." $asked $where $wanted) -}}
+  {{- fail (printf "reactor.app_probe is %q, but the app's own probe in %s is %q: they should be the same.%s" $asked $where $wanted $why) -}}
+{{- end -}}
+{{- if and $asked (gt (int64 ($own.timeoutSeconds | default 1)) 1) -}}
+  {{- fail (printf "%s.timeoutSeconds is %d, but the sidecar waits 900 ms for the app's own probe: an app that takes longer would be restarted for nothing. Set it to 1 if the app answers in time, or choose reactor.restart: exit-code, with which the app keeps its probe." $where (int64 $own.timeoutSeconds)) -}}
 {{- end -}}
 {{- end -}}
 

@@ -19,6 +19,9 @@ use super::pod::Pod;
 /// does with each step of its own.
 const TRIES: usize = 4;
 
+/// Why a pod that nobody replaces is not evicted.
+const ENDS: &str = "no controller has made the pod, so that an eviction would be its end";
+
 /// What is not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotDone {
@@ -94,10 +97,14 @@ async fn may_exit(hand: &Hand) -> Result<(), NotDone> {
     }
 }
 
-/// Evicts this very pod. It is looked at first: the server takes longer than we wait to find out
-/// that another one has the name.
+/// Evicts this very pod, where somebody puts another in its place: else that would be its end. It is
+/// looked at first also because the server takes longer than we wait to find out that another one
+/// has the name.
 async fn evict(hand: &Hand) -> Result<(), NotDone> {
-    hand.read(Deed::Read).await.map_err(NotDone::of)?;
+    let pod = hand.read(Deed::Read).await.map_err(NotDone::of)?;
+    if pod.owner.is_none() {
+        return Err(NotDone::refused(Guard::NoOwner, ENDS));
+    }
     let place = &hand.api.place;
     let body = json!({
         "apiVersion": "policy/v1",
