@@ -105,8 +105,67 @@ fn leaks(stage: &Stage, pod: &Value) -> Leak {
             None => Err(stage.kubectl(&["get", "events"])),
         }
     });
+    reads_exhausted(stage, pod);
     stage.screens("exhausted", pod);
     leak
+}
+
+/// What kubectl prints for a person has all of these words, whatever room is between them.
+#[track_caller]
+fn reads(stage: &Stage, arguments: &[&str], told: &[&str]) {
+    let printed = stage.kubectl(arguments);
+    let words = printed.split_whitespace().collect::<Vec<_>>().join(" ");
+    for one in told {
+        assert!(
+            words.contains(one),
+            "{arguments:?} lacks {one:?}:\n{printed}"
+        );
+    }
+}
+
+/// A person sees what is wrong, who holds the connections and what to type next.
+#[track_caller]
+fn reads_exhausted(stage: &Stage, pod: &Value) {
+    let name = name(pod);
+    let look = format!(
+        "Held longest by execution shared. Look with: kubectl exec -n {} {name} -c execpool -- /execpool sessions",
+        stage.name
+    );
+    let event = [
+        "Warning PoolExhausted",
+        "Server connections have run out: 4 of 4 in use, ",
+        &look,
+    ];
+    let pod = [
+        "execpool.dev/state: sustained",
+        "execpool.dev/used: 4",
+        "execpool.dev/limit: 4",
+        "execpool.dev/holder: shared",
+        "execpool.dev/PoolAvailable False",
+    ];
+    reads(stage, &["describe", "pod", name], &pod);
+    reads(stage, &["describe", "pod", name], &event);
+    let about = format!("pod/{name}");
+    let object = format!("Pod/{name} {}", event[1]);
+    let event = [event[0], &object, event[2]];
+    reads(stage, &["events", "--for", &about], &event);
+}
+
+/// A person sees that the app was restarted, and not the sidecar, when, and that it is well again.
+#[track_caller]
+fn reads_recovered(stage: &Stage, pod: &Value) {
+    let described = [
+        "execpool.dev/state: healthy",
+        "execpool.dev/restarts: 1",
+        "execpool.dev/last-restart: 20",
+        "execpool.dev/PoolAvailable True",
+        "Normal PoolRecovered",
+        "There are server connections again: ",
+        "Container app failed liveness probe, will be restarted",
+    ];
+    reads(stage, &["describe", "pod", name(pod)], &described);
+    let line = format!("{} 2/2 Running 1 (", name(pod));
+    reads(stage, &["get", "pod", "-o", "wide"], &[&line]);
 }
 
 /// After the leak has ended: the app serves, and the pod says so.
@@ -150,6 +209,7 @@ async fn a_leaking_app_is_cleaned_up_and_then_restarted_alone() {
         "{forgotten} {}",
         stage.kubectl(&["get", "events"])
     );
+    reads_recovered(&stage, &pod);
     stage.screens("recovered", &pod);
 }
 

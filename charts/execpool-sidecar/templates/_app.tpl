@@ -135,6 +135,7 @@ Its reactor has no access to Kubernetes: no annotation, no condition, no Event. 
 chart execpool, and set serviceAccountName.
 {{- end }}
 {{- if eq $s.restart "off" }}
-A pod that stays without connections is cleaned up, and not restarted: see reactor.restart.
+A pod that stays without connections is cleaned up, and not restarted: docs/platform-engineers.md of the project
+says which reactor.restart to choose.
 {{- end }}
 {{- end -}}

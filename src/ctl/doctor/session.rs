@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::config::{self, Host, Sources};
+use crate::config::{self, Host, Sources, Target};
 use crate::protocol::message::Fields;
 use crate::protocol::startup::Parameters;
 
@@ -79,17 +79,7 @@ impl Session {
     }
 
     async fn of(url: &str, is_named: bool) -> Result<Self, Trouble> {
-        let loaded = config::load(&Sources {
-            file: None,
-            env: vec![("DATABASE_URL".to_owned(), url.to_owned())],
-            flags: Vec::new(),
-        });
-        let loaded = loaded.map_err(|errors| {
-            let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            Trouble::Url(all.join("; "))
-        })?;
-        let target = loaded.config.upstreams.into_iter().next();
-        let target = target.ok_or_else(|| Trouble::Url(url.to_owned()))?.target;
+        let target = target(url)?;
         let Some(Host::Unix { dir, port }) = target.hosts.first() else {
             return Err(Trouble::Url(url.to_owned()));
         };
@@ -183,6 +173,23 @@ impl Session {
     }
 }
 
+/// What a URL says, read as an upstream's. It leads to execpool's own socket, as no upstream may, so
+/// that is told to be elsewhere.
+fn target(url: &str) -> Result<Target, Trouble> {
+    let loaded = config::load(&Sources {
+        file: None,
+        env: vec![("DATABASE_URL".to_owned(), url.to_owned())],
+        flags: vec![("listen.dir".to_owned(), "/nowhere".to_owned())],
+    });
+    let loaded = loaded.map_err(|errors| {
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Trouble::Url(all.join("; "))
+    })?;
+    let upstream = loaded.config.upstreams.into_iter().next();
+    let upstream = upstream.ok_or_else(|| Trouble::Url(url.to_owned()))?;
+    Ok(upstream.target)
+}
+
 fn refused(body: &[u8]) -> Trouble {
     let fields = Fields::parse(body);
     let text = |code: u8| {
@@ -195,5 +202,20 @@ fn refused(body: &[u8]) -> Trouble {
         sqlstate: text(b'C'),
         message: text(b'M'),
         hint: text(b'H'),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_leads_to_the_socket_where_it_is_by_default_can_be_used() {
+        let target = target("postgresql://app@/app?host=/run/execpool").unwrap();
+        let own = Host::Unix {
+            dir: PathBuf::from("/run/execpool"),
+            port: 5432,
+        };
+        assert_eq!(target.hosts, [own]);
     }
 }
