@@ -63,15 +63,17 @@ impl Look<'_> {
         (to != from).then_some(Action::Tell(Change { from, to, cause }))
     }
 
-    /// Rung 2: at the first look, at each change, and once a minute for as long as it is not well. That the
-    /// condition is another is told sooner.
+    /// Rung 2: at the first look, at each change, after each restart, and once a minute for as long as it is
+    /// not well. That the condition is another is told sooner.
     fn publish(&self, to: State) -> Option<Action> {
         let Some((at, before)) = self.history.done.published else {
             return Some(Action::Publish);
         };
         let why = Why::of(to, &self.found, self.snapshot, self.policy);
         let is_older = |than: Duration| self.now.saturating_duration_since(at) >= than;
+        let done = &self.history.done;
         let is_due = to != self.history.now.state
+            || done.restarted != done.published_restarts
             || why.status() != before.status() && is_older(BETWEEN_CONDITIONS)
             || (to != State::Healthy || why != before) && is_older(MINUTE);
         is_due.then_some(Action::Publish)

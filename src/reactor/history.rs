@@ -70,6 +70,10 @@ pub(super) struct Found {
 pub(super) struct Done {
     /// What was last published, and when; none: nothing was.
     pub(super) published: Option<(Instant, Why)>,
+    /// How many restarts were heard of in all, or were only told.
+    pub(super) restarted: u64,
+    /// How many of them there were when it was published.
+    pub(super) published_restarts: u64,
     /// The last Event.
     pub(super) announced: Option<Reason>,
     pub(super) cleanup: Step,
@@ -199,6 +203,7 @@ impl History {
         if decided.contains(&Action::Publish) {
             let why = Why::of(self.now.state, &self.found, snapshot, policy);
             self.done.published = Some((now, why));
+            self.done.published_restarts = self.done.restarted;
         }
     }
 
@@ -227,6 +232,7 @@ impl History {
     /// The next one is due when it has been sustained for as long again.
     fn is_restarted(&mut self) {
         self.done.restart = Step::Free;
+        self.done.restarted += 1;
         self.found.sustained = Duration::ZERO;
     }
 }

@@ -16,6 +16,17 @@ fn it_is_published_at_the_first_look_at_each_change_and_each_minute_while_it_is_
 }
 
 #[test]
+fn a_restart_is_published_at_once() {
+    let mut ladder = in_state(State::Sustained);
+    ladder.looks(20, &waits(6000));
+    ladder.acts.clear();
+    let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    ladder.history.heard(Heard::Restarted(time), ladder.now);
+    ladder.looks(5, &waits(6000));
+    assert_eq!(ladder.published(), [20]);
+}
+
+#[test]
 fn that_the_condition_is_another_is_published_soon_but_not_at_every_look() {
     let away = Snapshot {
         database_unreachable: true,
