@@ -321,12 +321,14 @@ fn the_app_finds_the_pool_in_its_environment() {
         "app": {"urlVariable": "PG_URL"},
     });
     let found = app(named);
-    assert_eq!(found[1].0, "PG_URL");
-    assert_eq!(found[1].1, "postgresql://app@/billing?host=/run/execpool");
-    assert_eq!(app(json!({"app": {"urlVariable": ""}})).len(), 1);
+    assert_eq!(found[2].0, "PG_URL");
+    assert_eq!(found[2].1, "postgresql://app@/billing?host=/run/execpool");
+    let past = app(json!({"app": {"urlVariable": "", "client": "optional"}}));
+    assert_eq!(past.len(), 2);
+    assert_eq!(past[1], ("EXECPOOL".to_owned(), "optional".to_owned()));
     let odd = json!({"upstreams": [{"name": "my db?", "url": "postgresql://me@h/b"}]});
     assert_eq!(
-        app(odd)[1].1,
+        app(odd)[2].1,
         "postgresql://me@/my%20db%3F?host=/run/execpool"
     );
 }
