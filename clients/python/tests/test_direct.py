@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
+import json
 import os
 import socket
 import subprocess
@@ -23,6 +25,7 @@ import pytest
 import sqlalchemy
 from conftest import Postgres, eventually, short_directory
 from execpool import ExecutionScope
+from execpool.control import Control
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import QueuePool
@@ -126,6 +129,84 @@ def test_a_global_engine_keeps_its_pool_and_what_it_lent_is_taken_back(direct: P
     engine.dispose()
 
 
+def test_a_global_engine_of_ours_lends_one_connection_to_one_scope_after_the_other(
+    direct: Postgres, warnings: Callable[[], list[str]]
+) -> None:
+    engine = execpool.create_execution_scoped_engine()
+    first, second = ExecutionScope("lent-1"), ExecutionScope("lent-2")
+    contextvars.copy_context().run(first.__enter__)
+
+    def ask() -> None:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    first.run(ask)
+    with second, engine.connect() as connection:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
+        # The scope in which it was opened is over, and this one is not.
+        first.__exit__(None, None, None)
+        assert connection.execute(text("SELECT pg_backend_pid()")).scalar() == pid
+    assert first.summary is not None and first.summary.leftovers == ()
+    with ExecutionScope("lent-3"):
+        leaked = engine.connect()
+        leaked.execute(text("SELECT 1"))
+    assert any("lent-3 has left" in warning for warning in warnings()) and len(warnings()) == 1
+    engine.dispose()
+
+
+def test_a_connection_that_is_lent_often_is_remembered_once(direct: Postgres) -> None:
+    with ExecutionScope("often") as scope:
+        engine = execpool.create_execution_scoped_engine()
+        for _ in range(20):
+            with engine.connect():
+                pass
+        assert [len(one.told) for one in scope.execution.connections.still_open()] == [1]
+
+
+def test_a_wrong_argument_is_no_database_that_can_not_be_reached(direct: Postgres) -> None:
+    with pytest.raises(TypeError, match="include_table"):
+        execpool.create_execution_scoped_sql_database(include_table=["orders"])
+
+
+def test_a_forked_child_does_not_speak_on_its_parents_connections(direct: Postgres) -> None:
+    def pid_of(engine: sqlalchemy.Engine | None = None) -> int:
+        with execpool.get_db_session(engine) as session:
+            return int(session.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+    with ExecutionScope("forked"):
+        engine = execpool.create_execution_scoped_engine()
+        before = [pid_of(), pid_of(engine)]
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.write(write, f"{pid_of()} {pid_of(engine)}".encode())
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert set(map(int, os.read(read, 100).split())).isdisjoint(before)
+        # They are the parent's as before.
+        assert [pid_of(), pid_of(engine)] == before
+
+
+def test_a_forked_child_has_a_pools_room_for_itself(direct: Postgres) -> None:
+    with execpool.psycopg.ConnectionPool(direct.url, max_size=1, timeout=1) as pool:
+        taken = pool.getconn()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                pool.getconn().execute("SELECT 1")
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert taken.execute("SELECT 1").fetchone() == (1,)
+        pool.putconn(taken)
+
+
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_a_global_asynchronous_engine_likewise(direct: Postgres, driver: str) -> None:
     url = direct.url.partition("?")[0].replace("postgresql:", f"postgresql+{driver}:")
@@ -190,7 +271,10 @@ def test_pools_keep_to_their_size_and_take_leaked_ones_back(direct: Postgres) ->
                     await pool.acquire()
                 with pytest.raises(TimeoutError):
                     await pool.acquire(timeout=0.2)
+            assert pool.get_size() == 0
             assert await pool.fetchval("SELECT 1") == 1
+            # What a scope's end has closed is not kept for ever.
+            assert len(pool._lent) == 0
 
     asyncio.run(on_asyncio())
 
@@ -211,11 +295,12 @@ class Answers(BaseHTTPRequestHandler):
     status, body = 404, b'{"code": "no_such_route", "detail": "there is no such route", "hint": ""}'
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        body = self.body.replace(b"ID", asked["id"].encode())
         self.send_response(self.status)
-        self.send_header("Content-Length", str(len(self.body)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(self.body)
+        self.wfile.write(body)
 
     def address_string(self) -> str:
         return "unix"
@@ -228,7 +313,7 @@ class Answers(BaseHTTPRequestHandler):
     ("status", "body"),
     [
         (404, b'{"code": "no_such_route", "detail": "there is no such route", "hint": "Update."}'),
-        (403, b'{"code": "user_not_allowed", "detail": "user 7 may not", "hint": "Ask."}'),
+        (403, b'{"code": "user_not_allowed", "detail": "user 7 may not begin ID", "hint": "Ask."}'),
         (500, b"<html>"),
     ],
 )
@@ -246,7 +331,10 @@ def test_one_that_is_old_or_refuses_is_an_error_or_done_without(
         with ExecutionScope("old") as scope:
             assert not scope.uses_sidecar
             assert execpool.psycopg.connect().execute("SELECT 1").fetchone() == (1,)
+        with ExecutionScope("old-too"):
+            pass
         assert f"({status} " in warnings()[0] and str(directory) in warnings()[0]
+        assert sum("no sidecar in" in warning for warning in warnings()) == 1
         monkeypatch.setenv("EXECPOOL", "required")
         with pytest.raises(execpool.SidecarRefused) as told:
             ExecutionScope("old").__enter__()
@@ -254,6 +342,28 @@ def test_one_that_is_old_or_refuses_is_an_error_or_done_without(
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_an_answer_that_is_no_http_is_an_error_of_ours() -> None:
+    directory = short_directory()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(directory / "control.sock"))
+        listening.listen()
+
+        def answer() -> None:
+            for _ in range(2):
+                asked, _ = listening.accept()
+                with asked:
+                    asked.recv(4096)
+                    asked.sendall(b"hello\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        control = Control(str(directory / "control.sock"))
+        for ask in (lambda: control.open_hold("a"), control.status):
+            with pytest.raises(execpool.SidecarError):
+                ask()
+        thread.join()
 
 
 def test_a_socket_that_nobody_listens_at_is_waited_for_and_then_done_without(

@@ -9,6 +9,7 @@ import psycopg.conninfo
 import pytest
 from execpool import dsn
 from execpool.naming import Naming, options
+from execpool.settings import Settings
 from execpool.sidecar import Sidecar
 
 
@@ -83,6 +84,16 @@ def test_a_password_is_in_no_message() -> None:
         with pytest.raises(execpool.ConfigurationError) as told:
             dsn.through(Sidecar("/d"), given)
         assert "hunter2" not in str(told.value) and "***" in str(told.value)
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun?ter2", "hun@ter2", "hun#/:ter2"])
+def test_a_password_that_is_not_encoded_is_not_told_either(password: str) -> None:
+    assert dsn.redacted(f"postgresql://u:{password}@h/d?a=b") == "postgresql://u:***@h/d?a=b"
+
+
+def test_settings_do_not_show_their_password() -> None:
+    shown = repr(Settings(database_url="postgresql://u:hunter2@h/d"))
+    assert "hunter2" not in shown and "OPTIONAL" in shown
 
 
 def test_the_driver_of_sqlalchemys_form_is_told() -> None:

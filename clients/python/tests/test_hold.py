@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ import psycopg
 import pytest
 from conftest import Postgres, Sidecar, eventually
 from execpool import ExecutionScope
-from execpool.hold import keeper
+from execpool.hold import Hold, Keeper, keeper
 
 HERE = Path(__file__).parent
 
@@ -106,6 +107,34 @@ def test_a_restart_of_the_sidecar_is_survived(
     assert any("registered again" in warning for warning in warnings())
     assert scope.summary is not None and scope.summary.complete and len(scope.summary.leftovers) == 1
     assert own_sidecar.executions() == []
+
+
+def test_a_connection_that_comes_before_the_hold_after_a_restart_does_not_cost_its_deadline(
+    own_sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Keeper._open_again
+    go = threading.Event()
+
+    def later(self: Keeper, hold: Hold) -> None:
+        if go.is_set():
+            kept(self, hold)
+        else:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(Keeper, "_open_again", later)
+    with ExecutionScope("raced", deadline="10m", labels={"agent": "a"}) as scope:
+        scope.track(lambda: None, kind="browser", name="a page")
+        own_sidecar.kill()
+        own_sidecar.start()
+        with execpool.psycopg.connect() as first:
+            first.execute("SELECT 1")
+            assert _seen(own_sidecar, "raced")["kind"] == "implicit"
+            go.set()
+            assert eventually(lambda: _seen(own_sidecar, "raced").get("registered"))
+            seen = _seen(own_sidecar, "raced")
+            assert seen["kind"] == "explicit" and seen["labels"] == {"agent": "a"}
+            assert 500 < seen["deadline_seconds"] < 600  # type: ignore[operator]
+            assert seen["holds"] == 1
 
 
 def _seen(sidecar: Sidecar, execution: str) -> dict[str, object]:

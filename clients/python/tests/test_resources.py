@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 
 import execpool
@@ -52,6 +53,18 @@ def test_they_are_closed_at_the_end_the_last_first(sidecar: Sidecar) -> None:
     # They were closed before the end, and are no leftovers.
     assert scope.summary is not None and scope.summary.sidecar is not None
     assert set(scope.summary.sidecar["resources_left"].values()) == {0}
+
+
+def test_a_browser_is_quit_and_not_only_its_window_closed(direct: Postgres) -> None:
+    closed: list[str] = []
+
+    class Driver(Browser):
+        def quit(self) -> None:
+            self.closed_list.append("quit")
+
+    with ExecutionScope("selenium") as scope:
+        scope.track(Driver(closed), kind="browser")
+    assert closed == ["quit"]
 
 
 def test_one_that_is_untracked_is_the_apps(sidecar: Sidecar) -> None:
@@ -104,6 +117,31 @@ def test_one_that_takes_for_ever_is_left_when_the_run_is_cancelled_and_the_other
 
     asyncio.run(main())
     assert sorted(closed) == ["browser", "client"]
+
+
+def test_releasing_them_does_not_block_the_loop_while_the_sidecar_stands_still(
+    own_sidecar: Sidecar,
+) -> None:
+    async def main() -> float:
+        loop, gaps = asyncio.get_running_loop(), [0.0]
+
+        async def tick() -> None:
+            while True:
+                before = loop.time()
+                await asyncio.sleep(0.01)
+                gaps.append(loop.time() - before)
+
+        ticking = asyncio.create_task(tick())
+        assert own_sidecar.process is not None
+        async with ExecutionScope("released") as scope:
+            scope.track(lambda: None, kind="other")
+            own_sidecar.process.send_signal(signal.SIGSTOP)
+            loop.call_later(1.5, own_sidecar.process.send_signal, signal.SIGCONT)
+            # Were the loop blocked, nobody would let the sidecar go on.
+        ticking.cancel()
+        return max(gaps)
+
+    assert asyncio.run(main()) < 1
 
 
 def test_one_that_fails_to_close_hinders_nobody(

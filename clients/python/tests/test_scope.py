@@ -17,6 +17,8 @@ import execpool.psycopg
 import pytest
 from conftest import Postgres, Sidecar, eventually
 from execpool import ExecutionScope, current_scope
+from execpool.hold import Keeper
+from execpool.workers import Workers
 
 WHERE = "SELECT current_setting('application_name')"
 
@@ -79,7 +81,7 @@ def test_without_an_id_one_is_made_up(sidecar: Sidecar) -> None:
         assert sidecar.executions() == [scope.id] and scope.id.startswith("run-")
 
 
-@pytest.mark.parametrize("bad", ["", ".a", "a b", "ä", "a" * 129, "shared", "session-1", "a/b"])
+@pytest.mark.parametrize("bad", ["", ".a", "a b", "ä", "a" * 129, "shared", "session-1", "a/b", "a\n"])
 def test_an_id_that_can_not_be_is_refused_at_once(bad: str) -> None:
     with pytest.raises(execpool.InvalidExecution, match="execution id"):
         ExecutionScope(bad)
@@ -90,6 +92,8 @@ def test_an_id_is_made_of_any_parts() -> None:
     ExecutionScope(made)
     assert made.startswith("ann@example.com_thread_7_") and len(made) <= 128
     assert made != execpool.make_id("ann@example.com", "thread/7", "ü" * 200)
+    for parts in (("session-7", "x"), ("..session-7",), ("session-" * 30,), (".",), ()):
+        ExecutionScope(execpool.make_id(*parts))
 
 
 def test_what_the_sidecar_does_not_take_is_said(sidecar: Sidecar) -> None:
@@ -97,6 +101,8 @@ def test_what_the_sidecar_does_not_take_is_said(sidecar: Sidecar) -> None:
         ExecutionScope("odd", deadline="soon").__enter__()
     with pytest.raises(execpool.InvalidExecution, match="above 0"):
         ExecutionScope("odd", deadline=0)
+    with pytest.raises(execpool.InvalidExecution, match="no end"):
+        ExecutionScope("odd", deadline=float("inf"))
 
 
 def test_nested_scopes_are_executions_of_their_own(sidecar: Sidecar) -> None:
@@ -118,6 +124,54 @@ def test_scopes_of_one_id_share_an_execution_that_ends_with_the_last(sidecar: Si
             assert second.execution is first.execution
         assert second.summary is None and sidecar.executions() == ["same"]
     assert first.summary is not None and sidecar.executions() == []
+
+
+def test_a_scope_that_is_left_twice_does_not_end_the_run_of_another(sidecar: Sidecar) -> None:
+    with ExecutionScope("shared-by-two") as first:
+        second = ExecutionScope("shared-by-two").__enter__()
+        second.__exit__(None, None, None)
+        second.__exit__(None, None, None)
+        asyncio.run(second.__aexit__(None, None, None))
+        assert sidecar.executions() == ["shared-by-two"]
+    summary = first.summary
+    first.__exit__(None, None, None)
+    assert summary is not None and first.summary is summary
+
+
+def test_a_thread_that_can_not_be_started_fails_the_scope_and_leaves_nothing(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    fresh = Keeper()
+    monkeypatch.setattr("execpool.execution.keeper", fresh)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="new thread"):
+            ExecutionScope("full").__enter__()
+    assert sidecar.executions() == [] and not fresh._holds
+    # The next one is held again.
+    with ExecutionScope("full"):
+        assert eventually(lambda: sidecar.control.execution("full")["holds"] == 1)
+        assert fresh._thread is not None and fresh._thread.is_alive()
+
+
+def test_work_that_no_thread_can_be_started_for_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers, ran, started = Workers(), [], threading.Thread.start
+    stay, busy = threading.Event(), threading.Event()
+    workers.run(lambda: (busy.set(), stay.wait(10)))
+    assert busy.wait(10)
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert workers.run(lambda: ran.append(1) or "done").result(5) == "done"
+    monkeypatch.setattr(threading.Thread, "start", started)
+    stay.set()
+    assert workers.run(lambda: "next").result(5) == "next"
+    assert ran == [1]
 
 
 def test_scopes_of_one_id_in_many_threads_never_meet_a_refusal(sidecar: Sidecar) -> None:
@@ -248,7 +302,12 @@ def test_threads_follow_where_they_are_told_to(sidecar: Sidecar) -> None:
             thread.join()
             with ThreadPoolExecutor(1) as pool, execpool.label("tool"):
                 seen.append(pool.submit(current_scope).result())
-        assert seen == [scope, scope]
+            # An executor's thread serves whoever comes.
+            lasting = ThreadPoolExecutor(1)
+            seen.append(lasting.submit(current_scope).result())
+        seen.append(lasting.submit(current_scope).result())
+        lasting.shutdown()
+        assert seen == [scope, scope, scope, None]
     finally:
         threading.Thread.start, ThreadPoolExecutor.submit = start, submit  # type: ignore[method-assign]
         del threading.Thread._execpool_follows  # type: ignore[attr-defined]

@@ -109,7 +109,8 @@ class Pool:
         except BaseException:
             connection.terminate()
             raise
-        self._lent.add(connection)
+        # Those that a scope's end has closed were never given back.
+        self._lent = {one for one in self._lent if not one.is_closed()} | {connection}
         return connection
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
@@ -148,7 +149,7 @@ class Pool:
 
     def get_size(self) -> int:
         """How many connections are open."""
-        return len(self._lent)
+        return sum(not connection.is_closed() for connection in self._lent)
 
     def get_idle_size(self) -> int:
         """None are kept."""

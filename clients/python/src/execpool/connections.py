@@ -62,11 +62,12 @@ class Connections:
             self._opened.pop(id(connection), None)
 
     def tell(self, connection: object, closed: Callable[[], object]) -> None:
-        """Calls something after it has closed a connection that it knows."""
+        """Calls something after it has closed a connection that it knows: the last that was given, as
+        a pool says it anew each time it lends the connection."""
         with self._lock:
             opened = self._opened.get(id(connection))
             if opened is not None:
-                opened.told.append(closed)
+                opened.told[:] = [closed]
 
     def still_open(self) -> list[Opened]:
         """Those that were not closed."""

@@ -156,7 +156,10 @@ class Control:
                 head, rest = _read_head(held)
             except OSError as error:
                 raise self._unavailable(error) from error
-            status = int(head.split(b" ", 2)[1])
+            said = head.split(b" ", 2)
+            if len(said) < 2 or not said[1].isdigit():
+                raise SidecarRefused(0, "unknown_answer", "its answer is not HTTP", "")
+            status = int(said[1])
             if status != 200:
                 raise _refused(status, rest + _read_all(held))
             held.settimeout(None)

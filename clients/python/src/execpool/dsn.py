@@ -47,8 +47,9 @@ def driver(url: str) -> str | None:
 
 
 def redacted(dsn: str) -> str:
-    """A connection string without its password, for messages."""
-    dsn = re.sub(r"(://[^:/@?]*):[^/?]*@", r"\1:***@", dsn)
+    """A connection string without its password, for messages. One that is not encoded as it should
+    be may have any character: what is before the last `@` may be of it."""
+    dsn = re.sub(r"(://[^:/@?]*):.*@", r"\1:***@", dsn, flags=re.DOTALL)
     return re.sub(r"(password\s*=\s*)('(?:\\.|[^'])*'|[^\s&]*)", r"\1***", dsn)
 
 

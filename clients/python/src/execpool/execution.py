@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import threading
@@ -25,7 +26,7 @@ from .hold import Hold, keeper
 from .resources import Resources, Tracked
 from .settings import Mode, Settings
 from .sidecar import Sidecar, find, without
-from .workers import workers
+from .workers import finish, workers
 
 log = logging.getLogger("execpool")
 
@@ -116,6 +117,7 @@ class Execution:
         self.session_engine: object = None
         """The engine of `get_db_session`, once it was asked for."""
         self._at_end: list[Callable[[], object]] = []
+        self._in_child: list[Callable[[], object]] = []
         self._hold: Hold | None = None
         self._deadline: float | None = None
         self._process = os.getpid()
@@ -132,7 +134,8 @@ class Execution:
             except (SidecarUnavailable, SidecarRefused) as error:
                 if self.settings.mode is Mode.REQUIRED:
                     raise
-                without(self.settings, str(error))
+                # Each has another text, as it tells ids: the kind is what is said once.
+                without(self.settings, str(error), type(error).__name__)
         self._began = time.monotonic()
         self.is_begun = True
 
@@ -161,13 +164,14 @@ class Execution:
         hold = Hold(control, self.id, lambda: self._register_again(control), self._on_ended)
         try:
             hold.open()
+            keeper.keep(hold)
         except BaseException:
             # Nobody would end it before its deadline.
+            hold.close()
             with contextlib.suppress(SidecarError):
                 control.end(self.id, "its hold was not opened")
             raise
         self._hold = hold
-        keeper.keep(hold)
 
     def _register(self, control: Control) -> None:
         asked = self.request
@@ -262,6 +266,11 @@ class Execution:
         """Calls something when the execution ends, such as an engine's dispose."""
         self._at_end.append(act)
 
+    def in_child(self, act: Callable[[], object]) -> None:
+        """Calls something in a forked child, such as what forgets an engine's pooled connections: the
+        parent goes on to speak on their sockets."""
+        self._in_child.append(act)
+
     # ---- ending
 
     def end(self, why: str) -> Summary:
@@ -287,7 +296,12 @@ class Execution:
         """Closes what is tracked, before the end, where that can be awaited."""
         while (last := self.resources.take_last()) is not None:
             await resources.close_async(last)
-            resources.release([last], self.control, self.id)
+            if self.control is None or last.number is None:
+                continue
+            released = functools.partial(resources.release, [last], self.control, self.id)
+            _, cancelled = await finish(workers.run(released))
+            if cancelled is not None:
+                raise cancelled
 
     def _clean_up(self) -> None:
         """Closes what is the library's to close: what is open afterwards was forgotten."""
@@ -300,6 +314,7 @@ class Execution:
             except Exception as error:
                 log.warning("execpool: execution %s is not cleaned up wholly: %s", self.id, error)
         self._at_end.clear()
+        self._in_child.clear()
         self.session_engine = None
 
     def _leave(self) -> Summary:
@@ -385,5 +400,11 @@ class Execution:
         self.begun = threading.Lock()
         self.connections.after_fork()
         self.resources.after_fork()
-        self._at_end = []
+        for act in self._in_child:
+            try:
+                act()
+            except Exception as error:
+                log.warning("execpool: execution %s is not let go by a fork: %s", self.id, error)
+        self._in_child, self._at_end = [], []
+        self.session_engine = None
         self._hold = None

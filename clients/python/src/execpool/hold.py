@@ -6,6 +6,7 @@ restarted meanwhile, and so has forgotten the execution, it is registered again 
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import os
@@ -53,7 +54,6 @@ class Hold:
         """Opens the stream; raises as the control API does."""
         self.socket, self._unread = self.control.open_hold(self.execution)
         self._left = []
-        self.pause = FIRST_PAUSE
 
     def read(self, more: bytes) -> str | None:
         """Takes what has come; answers why the execution has ended, once that is told."""
@@ -91,17 +91,25 @@ class Keeper:
         self._wake: socket.socket | None = None
 
     def keep(self, hold: Hold) -> None:
-        """Keeps an open stream from now on."""
+        """Keeps an open stream from now on. Raises RuntimeError where no thread can be started."""
         with self._lock:
-            self._holds.add(hold)
             if self._thread is None:
-                asleep, self._wake = socket.socketpair()
-                self._wake.setblocking(False)
-                self._thread = threading.Thread(
-                    target=self._run, args=(asleep,), name="execpool-hold", daemon=True
-                )
-                self._thread.start()
+                self._begin()
+            self._holds.add(hold)
         self._nudge()
+
+    def _begin(self) -> None:
+        asleep, wake = socket.socketpair()
+        wake.setblocking(False)
+        thread = threading.Thread(target=self._run, args=(asleep,), name="execpool-hold", daemon=True)
+        try:
+            # In no scope, whichever is current: it outlives them.
+            contextvars.Context().run(thread.start)
+        except BaseException:
+            asleep.close()
+            wake.close()
+            raise
+        self._thread, self._wake = thread, wake
 
     def drop(self, hold: Hold) -> None:
         """Lets a stream go. The thread closes it, as it may be reading."""
@@ -177,7 +185,7 @@ class Keeper:
         self._close(selector, hold)
         if ended is None or ended == "shutdown":
             # The sidecar went away; another one comes.
-            hold.next_attempt = time.monotonic()
+            hold.next_attempt, hold.pause = time.monotonic(), FIRST_PAUSE
         else:
             hold.end(ended)
 
@@ -189,6 +197,7 @@ class Keeper:
     def _open_again(self, hold: Hold) -> None:
         try:
             hold.open()
+            self._adopt(hold)
             return
         except SidecarRefused as refused:
             if refused.code == "no_such_execution":
@@ -198,6 +207,18 @@ class Keeper:
         hold.next_attempt = time.monotonic() + hold.pause
         hold.pause = min(hold.pause * 2, LONGEST_PAUSE)
 
+    def _adopt(self, hold: Hold) -> None:
+        """A connection may have come before, and begun an implicit execution of that id with a sidecar
+        that was restarted: it has neither deadline nor labels."""
+        try:
+            if hold.control.execution(hold.execution).get("kind") != "implicit":
+                return
+            hold.register()
+            _say_registered(hold)
+        except SidecarError:
+            hold.close()
+            raise
+
     def _register_again(self, hold: Hold) -> None:
         try:
             ended = hold.control.ended(hold.execution)
@@ -206,13 +227,17 @@ class Keeper:
                 return
             hold.register()
             hold.open()
-            log.warning(
-                "execpool: execution %s is registered again: the sidecar was restarted. Its "
-                "connections were closed; new ones join it.",
-                hold.execution,
-            )
+            _say_registered(hold)
         except SidecarError as error:
             log.debug("execpool: execution %s is not registered again yet: %s", hold.execution, error)
+
+
+def _say_registered(hold: Hold) -> None:
+    log.warning(
+        "execpool: execution %s is registered again: the sidecar was restarted. Its "
+        "connections were closed; new ones join it.",
+        hold.execution,
+    )
 
 
 keeper = Keeper()

@@ -5,6 +5,7 @@ It looks at the connections themselves, as a scope's end closes what was never g
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 
@@ -14,10 +15,14 @@ _LOOK = 0.02
 
 
 class Limit:
-    """Room for `size` connections. Thread-safe."""
+    """Room for `size` connections of this process. Thread-safe."""
 
     def __init__(self, size: int) -> None:
         self._size = max(1, size)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._opening = 0
         self._open = Connections()
@@ -46,6 +51,9 @@ class Limit:
                 self._open.add(connection, None, None)
 
     def _take(self) -> bool:
+        if self._process != os.getpid():
+            # A forked child: what is open is the parent's, and the lock may be held for ever.
+            self._begin()
         with self._lock:
             if len(self._open.still_open()) + self._opening >= self._size:
                 return False

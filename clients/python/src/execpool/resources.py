@@ -18,7 +18,8 @@ log = logging.getLogger("execpool")
 Kind = Literal["connection", "browser", "http", "file", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
-_CLOSERS = ("aclose", "close", "stop", "quit", "shutdown", "dispose")
+# A Selenium driver's `close` closes a window, and its `quit` the browser.
+_CLOSERS = ("aclose", "quit", "close", "stop", "shutdown", "dispose")
 
 
 class Tracked:

@@ -29,14 +29,17 @@ T = TypeVar("T")
 Duration = str | float | datetime.timedelta
 """`"10m"`, a number of seconds, or a timedelta."""
 
-_ID = re.compile(r"^(?!\.)[A-Za-z0-9_@.-]{1,128}$")
+_ID = re.compile(r"(?!\.)[A-Za-z0-9_@.-]{1,128}")
 
 
 def make_id(*parts: object) -> str:
     """An execution id from parts such as a user's and a conversation's: what an id must not have
     becomes `_`, and what is unique stays so by a random end."""
     joined = "_".join(re.sub(r"[^A-Za-z0-9_@.-]", "_", str(part)) for part in parts)
-    return f"{joined[:111].lstrip('.') or 'run'}_{uuid.uuid4().hex[:16]}"
+    joined = joined[:110].lstrip(".") or "run"
+    if joined.startswith("session-"):  # the sidecar's own
+        joined = "_" + joined
+    return f"{joined}_{uuid.uuid4().hex[:16]}"
 
 
 class ExecutionScope:
@@ -125,8 +128,8 @@ class ExecutionScope:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._leave()
-        self.summary = registry.leave(self.execution, _why(kind))
+        if self._leave():
+            self.summary = registry.leave(self.execution, _why(kind))
 
     async def __aenter__(self) -> ExecutionScope:
         request, settings = self._begin(), self._chosen()
@@ -152,7 +155,8 @@ class ExecutionScope:
             # A coroutine that is being closed can't wait.
             self.__exit__(kind, error, traceback)
             return
-        self._leave()
+        if not self._leave():
+            return
         execution = self.execution
         cancelled: BaseException | None = None
         try:
@@ -206,10 +210,14 @@ class ExecutionScope:
         self.entered_by = current.here()
         self._token = current.scope.set(self)
 
-    def _leave(self) -> None:
+    def _leave(self) -> bool:
+        """Goes back to the outer scope; answers whether this one was not left before: another scope of
+        that id may still be in the execution."""
+        if self.is_left:
+            return False
         self.is_left = True
         if self._token is None:
-            return
+            return True
         try:
             current.scope.reset(self._token)
         except ValueError:
@@ -217,6 +225,7 @@ class ExecutionScope:
             if current.scope.get() is self:
                 current.scope.set(self.outer)
         self._token = None
+        return True
 
     # ---- meanwhile
 
@@ -266,7 +275,7 @@ def _leave_at_once(entering: Future[Execution]) -> None:
 
 
 def _check_id(text: str) -> None:
-    if not isinstance(text, str) or not _ID.match(text):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(text, str) or not _ID.fullmatch(text):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidExecution(
             f"an execution id is 1 to 128 of A-Z a-z 0-9 _ @ . - and does not begin with a dot: {text!r} "
             "is none; execpool.make_id(…) makes one"
@@ -282,6 +291,6 @@ def _duration(given: Duration | None) -> str | None:
     if given is None or isinstance(given, str):
         return given
     seconds = given.total_seconds() if isinstance(given, datetime.timedelta) else float(given)
-    if not seconds > 0:
-        raise InvalidExecution(f"a duration of {seconds} s is not above 0")
+    if not 0 < seconds < float("inf"):
+        raise InvalidExecution(f"a duration of {seconds} s is not above 0, or has no end: leave it out")
     return f"{max(1, round(seconds * 1000))}ms"

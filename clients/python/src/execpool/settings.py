@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .errors import ConfigurationError
 
@@ -30,8 +30,8 @@ class Settings:
     mode: Mode = Mode.OPTIONAL
     directory: str = DEFAULT_DIRECTORY
     """Where the sidecar's sockets are."""
-    database_url: str | None = None
-    """The database's own URL."""
+    database_url: str | None = field(default=None, repr=False)
+    """The database's own URL, which may have a password: no repr, and so no traceback, shows it."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -65,13 +65,12 @@ class _Memory:
         with self._lock:
             return directory in self._met
 
-    def say_once(self, sentence: str, *words: object) -> None:
-        text = sentence % words
+    def say_once(self, what: str, sentence: str, *words: object) -> None:
         with self._lock:
-            if text in self._said:
+            if what in self._said:
                 return
-            self._said.add(text)
-        log.warning("%s", text)
+            self._said.add(what)
+        log.warning(sentence, *words)
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
@@ -94,18 +93,20 @@ def find(settings: Settings) -> Sidecar | None:
         return sidecar
     if memory.has_met(sidecar.directory):
         return sidecar
-    without(settings, "its sockets are not there")
+    without(settings, "its sockets are not there", "absent")
     return None
 
 
-def without(settings: Settings, why: str) -> None:
-    """Says once that connections go directly to the database; raises where they may not."""
+def without(settings: Settings, why: str, kind: str) -> None:
+    """Says once for each kind of reason that connections go directly to the database; raises where
+    they may not."""
     if settings.mode is Mode.REQUIRED:
         raise SidecarUnavailable(
             f"the execpool sidecar is required (EXECPOOL=required), and in {settings.directory} {why}. "
             "Look whether its container runs, or name its directory in EXECPOOL_DIR."
         )
     memory.say_once(
+        f"{kind} {settings.directory}",
         "execpool: no sidecar in %s (%s): connections go directly to the database, and are "
         "cleaned up within this process alone. EXECPOOL=off silences this, EXECPOOL=required "
         "makes it an error.",

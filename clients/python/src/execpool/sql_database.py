@@ -42,6 +42,8 @@ def _create(url: str | None, kwargs: dict[str, Any]) -> object | None:
     except Exception as error:
         if engine is not None:
             engine.dispose()
+        if isinstance(error, (TypeError, ImportError)):
+            raise  # a wrong argument or a missing package, and no database
         where = url or Settings.from_environment().database_url or "no DATABASE_URL"
         log.error(
             "execpool: no SQLDatabase for execution %s: %s can't be reached: %s",

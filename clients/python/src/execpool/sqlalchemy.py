@@ -194,10 +194,15 @@ def create_execution_scoped_engine(url: str | None = None, **kwargs: Any) -> Eng
             usual = _ON_RETURN | kwargs
         url = dsn.scheme(url, f"postgresql+{_sync_driver(dsn.driver(url))}")
         engine = sqlalchemy.create_engine(url, **usual)
-        _connect_in_scope(engine, settings, execution)
+        if execution is None and find(settings) is None and not isinstance(engine.pool, NullPool):
+            # What it pools is lent to one scope after the other.
+            _lend_in_scope(engine)
+        else:
+            _connect_in_scope(engine, settings, execution)
     if execution is not None:
         execution.engines += 1
         execution.at_end(engine.dispose)
+        execution.in_child(lambda: engine.dispose(close=False))
     return engine
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import threading
 from collections.abc import Callable
@@ -14,6 +15,9 @@ T = TypeVar("T")
 
 _MARK = "_execpool_follows"
 
+_submits: contextvars.ContextVar[bool] = contextvars.ContextVar("execpool_submits", default=False)
+"""Whether an executor may be starting a thread: that serves whoever comes, and stays in no scope."""
+
 
 def instrument() -> None:
     """From now on a `threading.Thread`, and what is submitted to a `ThreadPoolExecutor`, runs in the
@@ -24,7 +28,7 @@ def instrument() -> None:
 
     @functools.wraps(start)
     def start_in_scope(self: threading.Thread) -> None:
-        if current.current_scope() is not None:
+        if not _submits.get() and current.current_scope() is not None:
             self.run = _in_scope(self.run)  # type: ignore[method-assign]
         start(self)
 
@@ -34,7 +38,11 @@ def instrument() -> None:
     ) -> Future[T]:
         if current.current_scope() is not None:
             fn = _in_scope(fn)
-        return submit(self, fn, *args, **kwargs)
+        token = _submits.set(True)
+        try:
+            return submit(self, fn, *args, **kwargs)
+        finally:
+            _submits.reset(token)
 
     setattr(threading.Thread, _MARK, True)
     threading.Thread.start = start_in_scope  # type: ignore[method-assign]

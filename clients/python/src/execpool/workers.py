@@ -27,20 +27,29 @@ class Workers:
         self._pool: ThreadPoolExecutor | None = None
 
     def run(self, act: Callable[[], T]) -> Future[T]:
-        """Runs it in a thread; in this one where the interpreter is about to end."""
+        """Runs it in a thread; in this one where none can be started, as the interpreter is about to
+        end or the container has as many as it may."""
+        done: Future[T] = Future()
+        claim = threading.Lock()
+
+        def once() -> None:
+            # A pool that could not start a thread has queued it all the same.
+            if not claim.acquire(blocking=False) or not done.set_running_or_notify_cancel():
+                return
+            try:
+                done.set_result(act())
+            except BaseException as error:
+                done.set_exception(error)
+
         try:
             with self._lock:
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="execpool")
                 pool = self._pool
-            return pool.submit(act)
+            pool.submit(once)
         except RuntimeError:
-            done: Future[T] = Future()
-            try:
-                done.set_result(act())
-            except BaseException as error:
-                done.set_exception(error)
-            return done
+            once()
+        return done
 
 
 workers = Workers()
