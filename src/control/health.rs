@@ -288,6 +288,13 @@ impl Control {
         silent.map(|watched| watched.number).collect()
     }
 
+    /// Whether there is no database that has answered when it was last asked.
+    #[must_use]
+    pub fn none_answers(&self) -> bool {
+        let all = self.outlook().watched.len();
+        all > 0 && self.silent().len() == all
+    }
+
     /// What was last seen of each database.
     pub(super) fn last_seen(&self, now: Instant) -> Vec<UpstreamStatus> {
         let outlook = self.outlook();
