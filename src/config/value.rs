@@ -68,6 +68,10 @@ impl Kind {
                 Some([program, ..]) => format!("{program} …"),
                 _ => String::new(),
             },
+            // Its port is no password; what a query says may be one.
+            Self::Probe if AppProbe::parse(text).is_some() && !text.contains(['?', '@']) => {
+                text.to_owned()
+            }
             _ => redact(text),
         }
     }
