@@ -170,6 +170,16 @@ async fn restarts_are_remembered_by_the_pod_and_not_forgotten_by_the_next_proces
     assert!(age < Duration::from_secs(120), "{age:?}");
 }
 
+async fn is_known_to_be_gone(kubernetes: &execpool::reactor::Kubernetes, ground: &Ground) {
+    eventually(SOON, "it is known to be gone", async || {
+        match kubernetes.is_gone() {
+            true => Ok(()),
+            false => Err(ground.log.lines()),
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_deleted_pod_is_not_made_again() {
     let Some(ground) = Ground::new("deleted").await else {
@@ -183,13 +193,7 @@ async fn a_deleted_pod_is_not_made_again() {
     pod.comes_to("state", "warning").await;
     ground.admin.delete(&pod.path()).await;
     kubernetes.publish(report(State::Exhausted, 30), true);
-    eventually(SOON, "it is known to be gone", async || {
-        match kubernetes.is_gone() {
-            true => Ok(()),
-            false => Err(ground.log.lines()),
-        }
-    })
-    .await;
+    is_known_to_be_gone(&kubernetes, &ground).await;
     let seen = front.seen_of("PATCH").len();
     kubernetes.publish(report(State::Sustained, 30), true);
     sleep(WHILE * 2).await;
@@ -222,13 +226,7 @@ async fn a_deleted_pod_is_not_made_again_whatever_the_rights() {
     pod.comes_to("state", "warning").await;
     ground.admin.delete(&pod.path()).await;
     kubernetes.publish(report(State::Exhausted, 30), true);
-    eventually(SOON, "it is known to be gone", async || {
-        match kubernetes.is_gone() {
-            true => Ok(()),
-            false => Err(ground.log.lines()),
-        }
-    })
-    .await;
+    is_known_to_be_gone(&kubernetes, &ground).await;
     assert!(ground.pods().await.is_empty());
 }
 
@@ -248,13 +246,7 @@ async fn another_pod_of_the_same_name_is_not_touched() {
         .create(&ground.core("pods"), &pod("agent"))
         .await;
     kubernetes.publish(report(State::Sustained, 30), true);
-    eventually(SOON, "it is known to be gone", async || {
-        match kubernetes.is_gone() {
-            true => Ok(()),
-            false => Err(ground.log.lines()),
-        }
-    })
-    .await;
+    is_known_to_be_gone(&kubernetes, &ground).await;
     let evicted = kubernetes
         .restart(execpool::config::Restart::Evict, crate::ground::LIMITS)
         .await;
