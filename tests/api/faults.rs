@@ -260,6 +260,17 @@ async fn a_token_that_was_replaced_is_read_at_once() {
     );
 }
 
+/// Waits until this cause was told, and no other.
+async fn is_told(ground: &Ground, wanted: &str) {
+    eventually(SOON, "it is told", async || {
+        match ground.log.causes().as_slice() {
+            [cause] if cause == wanted => Ok(()),
+            _ => Err(ground.log.lines()),
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_token_that_is_void_is_told_and_a_new_one_is_taken() {
     let Some(ground) = Ground::new("void").await else {
@@ -269,13 +280,7 @@ async fn a_token_that_is_void_is_told_and_a_new_one_is_taken() {
     pod.renew("no-token");
     let kubernetes = pod.start();
     kubernetes.publish(report(State::Warning, 28), true);
-    eventually(SOON, "it is told", async || {
-        match ground.log.causes().as_slice() {
-            [cause] if cause == "unauthorized" => Ok(()),
-            _ => Err(ground.log.lines()),
-        }
-    })
-    .await;
+    is_told(&ground, "unauthorized").await;
     let line = &ground.log.of("kubernetes.failing")[0];
     assert!(line["reason"].as_str().unwrap().contains("401"), "{line}");
     pod.renew(&ground.token(Some((&pod.name, &pod.uid))).await);
@@ -301,13 +306,7 @@ async fn a_token_and_an_authority_that_go_away_are_no_end() {
     std::fs::remove_file(pod.mount().join("token")).unwrap();
     let kubernetes = execpool::reactor::Kubernetes::start(place, pod.counters.clone());
     kubernetes.publish(report(State::Warning, 28), true);
-    eventually(SOON, "it is told", async || {
-        match ground.log.causes().as_slice() {
-            [cause] if cause == "unauthorized" => Ok(()),
-            _ => Err(ground.log.lines()),
-        }
-    })
-    .await;
+    is_told(&ground, "unauthorized").await;
     pod.renew(&token);
     pod.comes_to("state", "warning").await;
 }
@@ -325,13 +324,7 @@ async fn a_server_of_another_authority_gets_no_token() {
     let place = pod.place_at(("127.0.0.1", front.port()));
     let kubernetes = execpool::reactor::Kubernetes::start(place, pod.counters.clone());
     kubernetes.publish(report(State::Warning, 28), true);
-    eventually(SOON, "it is told", async || {
-        match ground.log.causes().as_slice() {
-            [cause] if cause == "away" => Ok(()),
-            _ => Err(ground.log.lines()),
-        }
-    })
-    .await;
+    is_told(&ground, "away").await;
     let line = ground.log.of("kubernetes.failing")[0]["reason"].to_string();
     assert!(
         line.contains("certificate") && line.contains("ca.crt"),
