@@ -57,8 +57,8 @@ async fn ended(sidecar: &Sidecar, id: &str, reason: &str) {
 #[tokio::test]
 async fn a_deadline_reaches_sessions_that_query_wait_idle_and_have_not_begun() {
     let sidecar = place("deadline", "pool: {size: 1, overflow: 1, timeout: 30s}\n").await;
-    create(&sidecar, json!({"id": "a", "deadline": "1500ms"})).await;
     let started = Instant::now();
+    create(&sidecar, json!({"id": "a", "deadline": "1500ms"})).await;
     let mut unbound = sidecar.session("app", "a").await;
     let mut querying = sidecar.session("app", "a").await;
     send_query(&mut querying, "SELECT pg_sleep(60)").await;
@@ -72,7 +72,7 @@ async fn a_deadline_reaches_sessions_that_query_wait_idle_and_have_not_begun() {
     }
     let took = started.elapsed();
     assert!(
-        took > Duration::from_millis(1400) && took < Duration::from_secs(5),
+        took >= Duration::from_millis(1500) && took < Duration::from_secs(5),
         "{took:?}"
     );
     ended(&sidecar, "a", "deadline").await;
