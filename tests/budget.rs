@@ -81,6 +81,12 @@ fn is_ended(execution: usize) -> bool {
     execution % 5 == 4
 }
 
+/// Whether an execution is known and has a session now.
+async fn has_session(sidecar: &Sidecar, path: &str) -> bool {
+    let (status, told) = sidecar.control("GET", path, None).await;
+    status == 200 && told["sessions"].as_u64() > Some(0)
+}
+
 /// Fifty executions with eight sessions each, some of which are ended half-way.
 async fn rough(sidecar: &Arc<Sidecar>, upstream: &str) -> Arc<Met> {
     let met = Arc::new(Met::default());
@@ -97,8 +103,14 @@ async fn rough(sidecar: &Arc<Sidecar>, upstream: &str) -> Arc<Met> {
         if is_ended(execution) {
             let sidecar = Arc::clone(sidecar);
             running.spawn(async move {
-                tokio::time::sleep(Duration::from_millis(10 * execution as u64)).await;
                 let path = format!("/v1/executions/e{execution}");
+                let begins = async {
+                    while !has_session(&sidecar, &path).await {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                };
+                let in_time = tokio::time::timeout(SOON, begins).await;
+                in_time.expect("it has a session");
                 let (status, body) = sidecar.control("DELETE", &path, None).await;
                 assert!(matches!(status, 200 | 202 | 404), "{status} {body}");
             });

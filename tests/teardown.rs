@@ -465,7 +465,7 @@ async fn a_grace_that_is_over_ends_what_runs() {
     assert_eq!(place.left().await, 0, "{ended}");
     let took = started.elapsed();
     assert!(
-        took > Duration::from_millis(650) && took < Duration::from_millis(1600),
+        took >= Duration::from_millis(700) && took < Duration::from_secs(5),
         "{took:?}"
     );
     assert_eq!((status, &ended["complete"]), (200, &json!(true)), "{ended}");

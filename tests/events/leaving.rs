@@ -11,7 +11,9 @@ use crate::reader::{Reader, assert_gapless};
 use crate::support::session::place;
 use crate::support::{Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
+/// How long execpool waits for a reader that reads nothing.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until the sidecar has no more descriptors than before.
 pub(crate) async fn descriptors_are(sidecar: &Sidecar, before: usize) {
@@ -126,6 +128,7 @@ async fn who_does_not_read_harms_nobody_and_is_cut_off_and_comes_back() {
     let slow: Vec<UnixStream> = (0..20).map(|_| by_hand(&sidecar, "")).collect();
     let mut fast = Reader::open(&sidecar, "").await;
     fast.is_in().await;
+    let start = Instant::now();
     // More than a socket, and all that execpool makes in advance, hold.
     let provoking = provoke(&sidecar, 4000);
     let reading = fast.reaches(begun + 4000);
@@ -133,14 +136,8 @@ async fn who_does_not_read_harms_nobody_and_is_cut_off_and_comes_back() {
     assert_gapless(&told, begun);
     let grown = sidecar.rss().saturating_sub(memory);
     assert!(grown < 20 << 20, "{grown} bytes for 20 that do not read");
-    let stalled = Instant::now();
-    assert!(
-        sidecar.descriptors() > before + 20,
-        "they are patiently kept"
-    );
-    // Its patience is 30 s.
     eventually(
-        Duration::from_secs(45),
+        PATIENCE + SOON,
         "they are cut off",
         async || match sidecar.descriptors() {
             now if now <= before + 1 => Ok(()),
@@ -148,11 +145,8 @@ async fn who_does_not_read_harms_nobody_and_is_cut_off_and_comes_back() {
         },
     )
     .await;
-    assert!(
-        stalled.elapsed() > Duration::from_secs(10),
-        "{:?}",
-        stalled.elapsed()
-    );
+    let took = start.elapsed();
+    assert!(took >= PATIENCE, "not patiently: {took:?}");
     let mut text = String::new();
     let mut one = slow.into_iter().next().unwrap();
     // It ends amid a piece.

@@ -119,5 +119,5 @@ async fn a_connection_that_was_not_idle_for_long_is_not_asked() {
     let (pools, _database) = pools("not_asked", upkeep).await;
     let (stopped, lent, took) = lent_after_a_stop(&pools).await;
     assert_eq!(lent, stopped);
-    assert!(took < SECOND / 2, "{took:?}");
+    assert!(took < 3 * SECOND, "{took:?}");
 }
