@@ -1,10 +1,13 @@
-//! What the pages say of knobs is what the code has: names, values, defaults, examples.
+//! What the pages say of knobs is what the code has: names, values, defaults, examples. Their links lead somewhere.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "what fails here fails the test"
 )]
+
+#[path = "documentation/links.rs"]
+mod links;
 
 use std::fs;
 use std::path::{Path, PathBuf};
