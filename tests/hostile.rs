@@ -406,6 +406,35 @@ async fn a_second_sidecar_on_a_directory_is_refused_and_the_first_is_named() {
 }
 
 #[tokio::test]
+async fn a_second_sidecar_that_wants_the_same_port_as_well_is_told_of_the_directory() {
+    let database = Postgres::shared().database("same").await;
+    let sidecar = Sidecar::options()
+        .config(upstream("app", &database.url()))
+        .env("EXECPOOL_TELEMETRY__LISTEN", "127.0.0.1:0")
+        .start()
+        .await;
+    let status = sidecar.get("/v1/status").await;
+    let port = status["telemetry"].as_str().unwrap();
+    let flag = format!("--set=telemetry.listen={port}");
+    let Refused { log, .. } = Sidecar::options()
+        .config(upstream("app", &database.url()))
+        .env("EXECPOOL_LISTEN__DIR", sidecar.dir().to_str().unwrap())
+        .flag(&flag)
+        .try_start()
+        .await
+        .err()
+        .expect("it does not start");
+    let first = format!("another execpool (process {}) uses", sidecar.pid());
+    assert!(log.contains(&first), "{log}");
+    // In a directory of its own it is told of the port.
+    let elsewhere = Sidecar::options()
+        .config(upstream("app", &database.url()))
+        .flag(&flag);
+    let Refused { log, .. } = elsewhere.try_start().await.err().expect("nor there");
+    assert!(log.contains("set telemetry.listen to a free"), "{log}");
+}
+
+#[tokio::test]
 async fn a_directory_that_cannot_be_used_is_refused_with_what_to_do() {
     let directory = tempfile::Builder::new()
         .prefix("ep-")

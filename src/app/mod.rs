@@ -107,8 +107,9 @@ pub fn run(loaded: Loaded, source: Source, look: Look) -> Result<Ended, StartErr
         runtime.handle(),
     )?;
     let at = Whereabouts::find(config.reactor.kubernetes, &source.env)?;
-    let probes = config.telemetry.listen.map(probes::bind).transpose()?;
+    // The directory first: a second execpool on it is told so, and not that the first one's port is in use.
     let directory = Directory::claim(&config.listen.dir)?;
+    let probes = config.telemetry.listen.map(probes::bind).transpose()?;
     let access = stage::access(config);
     let (control_socket, control_place) = directory.bind("control.sock", &access)?;
     let name = format!(".s.PGSQL.{}", config.listen.port);
