@@ -130,7 +130,7 @@ impl Hands {
                 )
             }
             Restart::ExitCode => format!(
-                "would end with exit code 88, for all containers of the pod to be restarted, and cut off {}",
+                "would end with exit code 88, upon which the app is restarted as well, and cut off {}",
                 named(&open)
             ),
             Restart::Evict => format!("would evict the pod {}", self.cluster.pod()?),
@@ -163,7 +163,7 @@ impl Hands {
         }
         self.remembers(wanted)?;
         let what = format!(
-            "it ends with exit code 88, for all containers of the pod to be restarted, and cuts off {}",
+            "it ends with exit code 88, upon which the app is restarted as well, and cuts off {}",
             named(&open)
         );
         self.tell(wanted, what, open.len());

@@ -1,0 +1,157 @@
+//! The health check of `deploy/compose`, by which Docker restarts the app's container. A container's processes are in a
+//! namespace of their own, where the first one is Docker's and ends with its child; here a shell plays it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use nix::unistd::Uid;
+use serde_json::{Value, json};
+
+use crate::place::{Place, SOON};
+use crate::support::cluster::skipped;
+use crate::support::tools::python;
+use crate::support::{Sidecar, eventually, http};
+
+/// The first process of a container: hands SIGTERM on to its child, and ends with it.
+const INIT: &str = r#"
+"$3" "$1" "$2" & check=$!
+sh -c "$4" & app=$!
+trap 'kill "$app"' TERM
+wait "$app"
+wait "$app"
+"#;
+
+/// Runs the health check beside an app, to the app's end.
+fn check(url: &str, app: &str) -> Output {
+    let check = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/compose/livez.py");
+    let mut container = Command::new("unshare");
+    container
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["sh", "-c", INIT, "init", check, url])
+        .arg(python())
+        .arg(app);
+    container.output().unwrap()
+}
+
+/// What it says and with which status it ends, where it ends nothing. In a namespace of its own all the same.
+fn quiet(url: &str) -> (bool, String) {
+    let check = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/compose/livez.py");
+    let output = Command::new("unshare")
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args([
+            "sh",
+            "-c",
+            "\"$@\"; status=$?; echo still here; exit $status",
+            "init",
+        ])
+        .arg(python())
+        .args([check, url])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("still here"), "{said}");
+    (output.status.success(), said)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_health_check_ends_the_apps_container_at_a_503_and_at_nothing_else() {
+    if !Uid::effective().is_root() {
+        return skipped("namespaces take root");
+    }
+    let place = Place::new("in_a_container", "liveness").await;
+    let url = format!("http://127.0.0.1:{}/livez/app", place.port);
+    // Nobody is there yet.
+    let (is_healthy, said) = quiet(&url);
+    assert!(!is_healthy && said.contains("does not answer"), "{said}");
+
+    let yaml = place.text("config.yaml");
+    let memory = place.text("execpool/restarts.json");
+    let sidecar = Sidecar::options()
+        .config(yaml.replace(&place.path("execpool").display().to_string(), "\"{dir}\""))
+        .file("restarts.json", memory)
+        .start()
+        .await;
+    let (is_healthy, said) = quiet(&url);
+    assert!(is_healthy, "{said}");
+
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let client = sidecar.client("app", "a").await.unwrap();
+        client.simple_query("SELECT 1").await.unwrap();
+        held.push(client);
+    }
+    let waits = sidecar.client("app", "b").await.unwrap();
+    let waiting = tokio::spawn(async move { waits.simple_query("SELECT 1").await.map(drop) });
+    let address = format!("127.0.0.1:{}", place.port);
+    eventually(
+        SOON,
+        "the reactor has decided",
+        async || match http::get_tcp(&address, "/livez/app").await {
+            Ok((503, _)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    )
+    .await;
+
+    let begun = Instant::now();
+    let ended = check(&url, "sleep 600");
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(
+        said.contains("answers 503: the app is to be restarted"),
+        "{said}"
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(9),
+        "it is asked to go, and goes"
+    );
+    // One that does not hear is killed.
+    check(&url, "trap '' TERM; while :; do sleep 1; done");
+    assert!(begun.elapsed() < SOON, "it took {:?}", begun.elapsed());
+    waiting.abort();
+}
+
+#[test]
+fn the_compose_example_has_the_app_restarted_by_that_health_check() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/compose");
+    let text = fs::read_to_string(folder.join("compose.yaml")).unwrap();
+    let compose: Value = serde_saphyr::from_str(&text).unwrap();
+    let (app, execpool) = (
+        &compose["services"]["app"],
+        &compose["services"]["execpool"],
+    );
+    assert_eq!(
+        execpool["environment"]["EXECPOOL_REACTOR__RESTART"],
+        "liveness"
+    );
+    assert_eq!(app["restart"], "always");
+    // Without, its first process would not hear.
+    assert_eq!(app["init"], true);
+    let check = &app["healthcheck"]["test"];
+    assert_eq!(
+        *check,
+        json!([
+            "CMD",
+            "python",
+            "/livez.py",
+            "http://execpool:9464/livez/app"
+        ])
+    );
+    let mounts = app["volumes"].as_array().unwrap();
+    assert!(
+        mounts.contains(&json!("./livez.py:/livez.py:ro")),
+        "{mounts:?}"
+    );
+    // It is not cut off before it has killed who does not go.
+    let script = fs::read_to_string(folder.join("livez.py")).unwrap();
+    let after = |text: &str, words: &str| -> f64 {
+        let rest = text.split(words).nth(1).unwrap();
+        let number = rest.split(|one: char| one != '.' && !one.is_ascii_digit());
+        number.into_iter().next().unwrap().parse().unwrap()
+    };
+    let (asked, grace) = (after(&script, "timeout="), after(&script, "GRACE = "));
+    let limit = app["healthcheck"]["timeout"].as_str().unwrap();
+    let limit: f64 = limit.trim_end_matches('s').parse().unwrap();
+    assert!(limit > asked + grace, "{limit} {asked} {grace}");
+}
