@@ -26,8 +26,8 @@ test: ## Every test, over real sockets against a real PostgreSQL
 test-api: ## What speaks to a real Kubernetes API, without a node
 	@scripts/test --test api --test charts_api --test remedies_api
 
-test-node: ## Pods on a real node: kubelet, containerd, Helm; takes root
-	@scripts/test --test cluster --test image --test node
+test-node: ## Pods on a real node: kubelet, containerd, Helm; what supervisors go by; takes root
+	@scripts/test --test cluster --test image --test node --test supervised
 
 image: ## The container image, as an archive, without a container engine
 	@scripts/image

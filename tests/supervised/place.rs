@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -31,11 +32,24 @@ pub(crate) struct Place {
     _database: Database,
 }
 
+/// A directory in memory, as `/run` is, where there is one that programs run from: what is on a disk systemd does not
+/// remove.
+fn in_memory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    match statvfs(memory) {
+        Ok(about) if !about.flags().contains(FsFlags::ST_NOEXEC) => tempfile::Builder::new()
+            .prefix("ep-")
+            .tempdir_in(memory)
+            .unwrap(),
+        _ => guard::short_directory(),
+    }
+}
+
 impl Place {
     /// One whose reactor restarts by `restart`.
     pub(crate) async fn new(name: &str, restart: &str) -> Self {
         let database = Postgres::shared().database(name).await;
-        let directory = guard::short_directory();
+        let directory = in_memory();
         let place = Self {
             directory,
             port: free_port(),
