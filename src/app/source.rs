@@ -42,7 +42,11 @@ impl Source {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_required => {
                 Look::Nothing
             }
-            Err(error) => Look::Unreadable(format!("cannot read {}: {error}", self.file.display())),
+            Err(error) => Look::Unreadable(format!(
+                "cannot read {}: {error}{}",
+                self.file.display(),
+                advice(&error)
+            )),
         }
     }
 
@@ -91,6 +95,44 @@ impl Source {
     }
 }
 
+/// What to do about a file that can't be read.
+fn advice(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; create it, or name another one with --config".to_owned(),
+        io::ErrorKind::PermissionDenied => format!(
+            "; the file, and the directories above it, must be readable for user {}",
+            nix::unistd::Uid::effective()
+        ),
+        _ => String::new(),
+    }
+}
+
 fn sentences(errors: Vec<ConfigError>) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(file: &str) -> Look {
+        let source = Source {
+            file: file.into(),
+            is_required: true,
+            env: Vec::new(),
+            flags: Vec::new(),
+        };
+        source.look()
+    }
+
+    #[test]
+    fn a_file_that_can_t_be_read_is_told_with_what_to_do() {
+        let missing = "cannot read /nowhere/it.yaml: No such file or directory (os error 2); create it, or name another \
+                       one with --config";
+        assert_eq!(of("/nowhere/it.yaml"), Look::Unreadable(missing.into()));
+        let folder = "cannot read /: it is not a file";
+        assert_eq!(of("/"), Look::Unreadable(folder.into()));
+        let denied = advice(&io::ErrorKind::PermissionDenied.into());
+        assert!(denied.contains("must be readable for user "), "{denied}");
+    }
 }
