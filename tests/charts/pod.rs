@@ -233,7 +233,8 @@ fn without_access_to_kubernetes_there_is_no_token_and_no_call() {
             variable(sidecar, "EXECPOOL_REACTOR__KUBERNETES").unwrap(),
             "off"
         );
-        assert!(objects.pod().get("automountServiceAccountToken").is_none());
+        // Nor is the account's own mounted, whoever made the account, and whatever it says.
+        assert_eq!(objects.pod()["automountServiceAccountToken"], false);
     }
     assert!(example_of("off").pod().get("serviceAccountName").is_none());
 }

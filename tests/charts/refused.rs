@@ -23,23 +23,92 @@ fn platform(values: Value, sentence: &str) {
     refuses("execpool", "1.37.0", values, sentence);
 }
 
+/// Where it is, what was meant, and what else there is.
 #[test]
-fn a_slip_in_a_name_is_told_with_the_names_that_there_are() {
-    sidecar(json!({"bugdet": {"size": 5}}), "'budget'");
-    sidecar(json!({"budget": {"sise": 5}}), "'size'");
-    sidecar(json!({"socket": {"acess": "mode"}}), "'access'");
-    sidecar(json!({"upstreams": [{"ulr": "x"}]}), "'url'");
-    sidecar(
-        json!({"upstreams": [{"url": "postgresql://a@b/c", "pool": {"sise": 1}}]}),
-        "'size'",
+fn a_slip_in_a_name_is_told_with_its_place_and_the_name_that_was_meant() {
+    let slips = [
+        (json!({"bugdet": {"size": 5}}), "bugdet", "execpool.budget"),
+        (json!({"budget": {"sise": 5}}), "budget.sise", "execpool.budget.size"),
+        (json!({"socket": {"acess": "mode"}}), "socket.acess", "execpool.socket.access"),
+        (
+            json!({"session": {"transaction": {"ned": "3m"}}}),
+            "session.transaction.ned",
+            "execpool.session.transaction.end",
+        ),
+        (json!({"upstreams": [{"ulr": "x"}]}), "upstreams[0].ulr", "execpool.upstreams[0].url"),
+        (
+            json!({"upstreams": [{"url": "postgresql://a@b/c"}, {"pool": {"sise": 1}}]}),
+            "upstreams[1].pool.sise",
+            "execpool.upstreams[1].pool.size",
+        ),
+        // Written as others write it, or at the wrong place.
+        (json!({"reactor": {"appProbe": ":80/"}}), "reactor.appProbe", "execpool.reactor.app_probe"),
+        (
+            json!({"size": 3}),
+            "size",
+            "execpool.budget.size or execpool.pool.size or execpool.upstreams[].pool.size",
+        ),
+        (
+            json!({"image": {"maxConnections": 3}}),
+            "image.maxConnections",
+            "execpool.capacity.maxConnections",
+        ),
+    ];
+    for (values, slip, meant) in slips {
+        let said = format!("execpool.{slip}: there is no such value. Did you mean {meant}? The names in execpool");
+        sidecar(values, &said);
+    }
+    platform(
+        json!({"podMonitr": {}}),
+        "\npodMonitr: there is no such value. Did you mean podMonitor? The names here are: accept",
     );
-    platform(json!({"podMonitr": {}}), "'podMonitor'");
-    refuses(
-        "example",
-        "1.37.0",
-        json!({"replicas": 2}),
-        "'replicaCount'",
+    platform(
+        json!({"networkPolicy": {"egress": {"database": []}}}),
+        "\nnetworkPolicy.egress.database: there is no such value. Did you mean networkPolicy.egress.databases?",
     );
+    let values = json!({"platform": {"reactor": {"owners": [{"knid": "Deployment"}]}}});
+    // The schema would say that kind is missing.
+    refuses("example", "1.37.0", values, "'/reactor/owners/0'");
+    let values = json!({"platform": {"podMonitor": {"enabeld": true}}});
+    refuses("example", "1.37.0", values, "platform.podMonitor.enabeld: there is no such value. Did you mean platform.podMonitor.enabled?");
+    refuses("example", "1.37.0", json!({"replicas": 2}), "Did you mean replicaCount?");
+    refuses("example", "1.37.0", json!({"job": {"enable": true}}), "Did you mean job.enabled?");
+}
+
+/// Nothing is guessed where nothing is near, and all slips are told at once.
+#[test]
+fn names_that_are_like_no_other_are_told_with_those_that_there_are() {
+    let charts = Charts::new();
+    let values = json!({"execpool": {"budget": {"elephant": 1, "owerflow": 2}, "xyz": 1}});
+    for said in charts.chart("example").values(values).complaints() {
+        for line in [
+            "\nexecpool.budget.elephant: there is no such value. The names in execpool.budget are: overflow, size, warm.",
+            "\nexecpool.budget.owerflow: there is no such value. Did you mean execpool.budget.overflow?",
+            "\nexecpool.xyz: there is no such value. The names in execpool are: app, budget,",
+        ] {
+            assert!(said.contains(line), "{line:?} is not in:\n{said}");
+        }
+    }
+}
+
+/// What has names of its own, such as labels, a probe or a volume, is not looked into.
+#[test]
+fn names_that_are_the_users_own_are_taken_as_they_are() {
+    let charts = Charts::new();
+    let values = json!({
+        "global": {"any": 1}, "podLabels": {"tier": "a"}, "readinessProbe": {"tcpSocket": {"port": 1}},
+        "execpool": {
+            "otel": {"resourceAttributes": {"service.name": "a"}}, "resources": {"requests": {"cpu": 1}},
+            "podSecurityContext": {"runAsNonRoot": true}, "extraVolumes": [{"name": "a", "emptyDir": {}}],
+        },
+    });
+    assert!(!charts.chart("example").values(values).objects().0.is_empty());
+}
+
+#[test]
+fn a_library_that_was_switched_off_with_its_lines_left_in_is_told() {
+    sidecar(json!({"enabled": true, "xyz": 1}), "execpool.xyz: there is no such value");
+    sidecar(json!({"enabled": false}), "condition: execpool.enabled");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What is written from something else, and must not be old: schemas, READMEs, copies, manifests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -165,20 +165,8 @@ fn each_readme_has_all_values_as_they_are() {
 
 // ---- schemas -------------------------------------------------------------------
 
-/// Names every property that there may be, so that a slip is told together with them.
-fn close(schema: &mut Value) {
-    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
-        let names: Vec<&String> = properties.keys().collect();
-        schema["propertyNames"] = json!({"enum": names});
-    }
-    match schema {
-        Value::Object(below) => below.values_mut().for_each(close),
-        Value::Array(below) => below.iter_mut().for_each(close),
-        _ => {}
-    }
-}
-
-/// The file's own schema, with the knobs of the day, closed, and with what the values' comments say.
+/// The file's own schema, with the knobs of the day, and with what the values' comments say. It takes
+/// names that it does not know: the templates tell of these, with the one that was meant.
 fn schema_of(chart: &str, own: &str) -> Value {
     let mut schema: Value = serde_json::from_str(own).unwrap();
     if chart == "execpool-sidecar" {
@@ -201,7 +189,6 @@ fn schema_of(chart: &str, own: &str) -> Value {
             place.insert("description".into(), one.about.into());
         }
     }
-    close(&mut schema);
     schema
 }
 
@@ -245,6 +232,55 @@ fn the_library_knows_the_sections_and_shapes_of_the_knobs() {
     hold(
         &source().join("execpool-sidecar/templates/_knobs.tpl"),
         &knobs::template(),
+    );
+}
+
+/// The names of values by path, of everything that has names of its own, as `upstreams[].pool`.
+fn names(schema: &Value, path: &str, found: &mut BTreeMap<String, Vec<String>>) {
+    if let Some(items) = schema.get("items") {
+        names(items, &format!("{path}[]"), found);
+    }
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+        return;
+    };
+    // What Helm hands down to a chart that another depends on is nobody's choice.
+    let is_own = |name: &str| !path.is_empty() || !["global", "enabled"].contains(&name);
+    let mut own: Vec<String> = properties.keys().filter(|name| is_own(name)).cloned().collect();
+    own.sort();
+    found.insert(path.to_owned(), own);
+    for (name, below) in properties {
+        names(below, format!("{path}.{name}").trim_start_matches('.'), found);
+    }
+}
+
+/// The template of a chart with its names.
+fn known(chart: &str, prefix: &str) -> String {
+    let schema = text(&format!("charts/{chart}/values.schema.json"));
+    let mut found = BTreeMap::new();
+    names(&serde_json::from_str(&schema).unwrap(), "", &mut found);
+    let lines: Vec<String> = found
+        .iter()
+        .map(|(path, names)| format!("  {}: {}", json!(path), json!(names)))
+        .collect();
+    format!(
+        "{{{{/* Written by tests/charts, from the schema: the names of values by path. */}}}}\n\
+         {{{{- define \"{prefix}.known\" -}}}}\n{{\n{}\n}}\n{{{{- end -}}}}\n",
+        lines.join(",\n")
+    )
+}
+
+#[test]
+fn each_chart_knows_the_names_of_its_values() {
+    let prefixes = ["execpool", "execpoolPlatform", "example"];
+    for (chart, prefix) in CHARTS.into_iter().zip(prefixes) {
+        let file = source().join(chart).join("templates/_known.tpl");
+        hold(&file, &known(chart, prefix));
+    }
+    // The chart that does not have the library has the search for what was meant under its own name.
+    let search = text("charts/execpool-sidecar/templates/_unknown.tpl");
+    hold(
+        &source().join("execpool/templates/_unknown.tpl"),
+        &search.replace("execpool.unknown", "execpoolPlatform.unknown"),
     );
 }
 
@@ -293,6 +329,14 @@ fn manifest(chart: &str, values: &str) -> String {
         .values_text(values)
         .text(Helm::Four)
         .unwrap();
+    // Helm puts kinds that it does not know last. A right is not to be there before its limits are.
+    let (limits, others): (Vec<&str>, Vec<&str>) = rendered
+        .split_inclusive("---\n")
+        .map(|part| part.trim_end_matches("---\n"))
+        .filter(|part| !part.trim().is_empty())
+        .partition(|part| part.contains("\nkind: ValidatingAdmissionPolicy"));
+    let rendered = limits.into_iter().chain(others);
+    let rendered: String = rendered.map(|part| format!("---\n{part}")).collect();
     let lines = rendered.lines().map(str::trim_end);
     // Neither Helm's remarks nor empty lines, in which Helm 3 and Helm 4 differ.
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("# Source: "));
@@ -314,6 +358,19 @@ fn the_manifests_are_what_the_charts_come_to() {
         let file: PathBuf = root().join("deploy/manifests").join(name);
         hold(&file, &manifest(chart, values));
     }
+}
+
+/// `kubectl apply` goes by the order in the file.
+#[test]
+fn the_manifests_limit_a_right_before_they_give_it() {
+    let text = text("deploy/manifests/rights.yaml");
+    let place = |kind: &str| {
+        let line = format!("\nkind: {kind}\n");
+        text.find(&line).unwrap_or_else(|| panic!("there is no {kind}"))
+    };
+    assert!(place("ValidatingAdmissionPolicy") < place("ValidatingAdmissionPolicyBinding"));
+    assert!(place("ValidatingAdmissionPolicyBinding") < place("Role"));
+    assert!(place("Role") < place("RoleBinding"));
 }
 
 // ---- versions ------------------------------------------------------------------

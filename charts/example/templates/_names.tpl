@@ -17,6 +17,9 @@ helm.sh/chart: execpool-example-{{ .Chart.Version | replace "+" "_" }}
 
 {{/* What two charts say of one thing must be the same. */}}
 {{- define "example.check" -}}
+{{- with include "execpool.unknown" (dict "known" (include "example.known" . | fromJson) "root" "" "path" "" "shown" "" "values" .Values) -}}
+  {{- fail . -}}
+{{- end -}}
 {{- if .Values.platform.enabled -}}
 {{- $account := .Values.execpool.serviceAccountName -}}
 {{- if and $account (ne $account .Values.platform.serviceAccount.name) -}}

@@ -1,7 +1,7 @@
 {{/*
-What the sidecar needs of the pod, for the pod's spec: its grace period and, for the socket, its
-groups; where the reactor has access to Kubernetes, also the service account, without the token
-that all containers would get:
+What the sidecar needs of the pod, for the pod's spec: its grace period, for the socket its groups,
+and its service account, of which no container gets a token but the sidecar, where that has access
+to Kubernetes:
 
     spec:
       {{- include "execpool.podSpec" . | nindent 6 }}
@@ -13,9 +13,7 @@ terminationGracePeriodSeconds: {{ int64 $v.terminationGracePeriodSeconds }}
 {{- if $v.serviceAccountName }}
 serviceAccountName: {{ quote $v.serviceAccountName }}
 {{- end }}
-{{- if eq $s.kubernetes "on" }}
 automountServiceAccountToken: false
-{{- end }}
 {{- $context := dict -}}
 {{- if eq $v.socket.access "fsGroup" -}}
   {{- $context = dict "fsGroup" (int64 $v.socket.group) "fsGroupChangePolicy" "OnRootMismatch" -}}

@@ -8,24 +8,34 @@ is a dependency, for a chart that has it more than once:
     {{ include "execpool.sidecar" (list . "execpoolWorker") }}
 */}}
 
-{{/* The values under the alias, as JSON. */}}
+{{/* The alias. */}}
+{{- define "execpool.alias" -}}
+{{- if kindIs "slice" . -}}
+  {{- last . -}}
+{{- else if hasKey .Values "execpool" -}}
+  execpool
+{{- else -}}
+  execpool-sidecar
+{{- end -}}
+{{- end -}}
+
+{{/* The values under it, as JSON. */}}
 {{- define "execpool.values" -}}
 {{- $root := . -}}
-{{- $alias := "" -}}
-{{- if kindIs "slice" . -}}
-  {{- $root = first . -}}
-  {{- $alias = last . -}}
-{{- else if hasKey .Values "execpool" -}}
-  {{- $alias = "execpool" -}}
-{{- else -}}
-  {{- $alias = "execpool-sidecar" -}}
-{{- end -}}
+{{- if kindIs "slice" . -}}{{- $root = first . -}}{{- end -}}
+{{- $alias := include "execpool.alias" . -}}
 {{- $values := index $root.Values $alias -}}
 {{- if not (kindIs "map" $values) -}}
   {{- fail (printf "There are no values under %q. Name the library in Chart.yaml with this alias:  dependencies: [{name: execpool-sidecar, alias: %s, …}]" $alias $alias) -}}
 {{- end -}}
 {{- if not (hasKey $values "image") -}}
   {{- fail (printf "The values under %q lack the library's defaults: is it in Chart.yaml with  alias: %s,  and did you run  helm dependency build?" $alias $alias) -}}
+{{- end -}}
+{{- with include "execpool.unknown" (dict "known" (include "execpool.known" . | fromJson) "root" $alias "path" "" "shown" $alias "values" $values) -}}
+  {{- fail . -}}
+{{- end -}}
+{{- if not (dig "enabled" true $values) -}}
+  {{- fail (printf "%s.enabled is false, but the library's templates are included all the same. Say so at the dependency in Chart.yaml, with  condition: %s.enabled,  and put  {{ if .Values.%s.enabled }}  around the lines that include them." $alias $alias $alias) -}}
 {{- end -}}
 {{- toJson $values -}}
 {{- end -}}

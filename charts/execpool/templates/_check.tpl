@@ -1,4 +1,8 @@
 {{- define "execpoolPlatform.check" -}}
+{{- $at := ternary "" .Chart.Name .Chart.IsRoot -}}
+{{- with include "execpoolPlatform.unknown" (dict "known" (include "execpoolPlatform.known" . | fromJson) "root" $at "path" "" "shown" $at "values" .Values) -}}
+  {{- fail . -}}
+{{- end -}}
 {{- $restart := include "execpoolPlatform.restart" . -}}
 {{- if include "execpoolPlatform.isOn" . -}}
   {{- if not .Values.serviceAccount.name -}}
