@@ -9,6 +9,9 @@
 
 mod support;
 
+#[path = "charts_api/releases.rs"]
+mod releases;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

@@ -16,6 +16,8 @@ fn shape(kind: &Kind) -> Option<&'static str> {
         Kind::Probe => Some("^(http://|tcp://|:[0-9])"),
         Kind::Share => Some("^(0[.][0-9]{1,3}|1([.]0{1,3})?)$"),
         Kind::Url => Some("^postgres(ql)?://"),
+        // Any word is a filter, of what is called so: it would leave nothing of the log.
+        Kind::Filter => Some("(?i)(off|error|warn|info|debug|trace)"),
         _ => None,
     }
 }

@@ -464,6 +464,33 @@ fn a_job_has_the_sidecar_as_its_deployment_has() {
     assert_eq!(job["volumes"], objects.pod()["volumes"]);
 }
 
+/// Helm takes names of 53 letters, and labels, such as a Job's name on its pods, have 63 at most.
+#[test]
+fn the_longest_release_has_names_that_kubernetes_takes() {
+    let charts = Charts::new();
+    let release = "a".repeat(53);
+    let values = json!({
+        "job": {"enabled": true}, "podDisruptionBudget": {"enabled": true},
+        "autoscaling": {"enabled": true}, "platform": {"podMonitor": {"enabled": true}},
+    });
+    let render = charts.chart("example").release(&release).values(values);
+    let objects = render.objects();
+    for one in &objects.0 {
+        let kind = one["kind"].as_str().unwrap();
+        let name = one["metadata"]["name"].as_str().unwrap();
+        let most = if kind.starts_with("Validating") {
+            253
+        } else {
+            63
+        };
+        assert!(name.len() <= most, "{kind} {name}");
+        assert!(!name.ends_with(['-', '.']), "{kind} {name}");
+    }
+    let dotted = json!({"fullnameOverride": format!("{}.{}", "a".repeat(62), "b".repeat(9))});
+    let objects = charts.chart("execpool").values(dotted).objects();
+    assert_eq!(objects.one("Role")["metadata"]["name"], "a".repeat(62));
+}
+
 #[test]
 fn a_chart_may_have_the_library_twice_or_without_an_alias() {
     let charts = Charts::new();

@@ -28,21 +28,37 @@ fn platform(values: Value, sentence: &str) {
 fn a_slip_in_a_name_is_told_with_its_place_and_the_name_that_was_meant() {
     let slips = [
         (json!({"bugdet": {"size": 5}}), "bugdet", "execpool.budget"),
-        (json!({"budget": {"sise": 5}}), "budget.sise", "execpool.budget.size"),
-        (json!({"socket": {"acess": "mode"}}), "socket.acess", "execpool.socket.access"),
+        (
+            json!({"budget": {"sise": 5}}),
+            "budget.sise",
+            "execpool.budget.size",
+        ),
+        (
+            json!({"socket": {"acess": "mode"}}),
+            "socket.acess",
+            "execpool.socket.access",
+        ),
         (
             json!({"session": {"transaction": {"ned": "3m"}}}),
             "session.transaction.ned",
             "execpool.session.transaction.end",
         ),
-        (json!({"upstreams": [{"ulr": "x"}]}), "upstreams[0].ulr", "execpool.upstreams[0].url"),
+        (
+            json!({"upstreams": [{"ulr": "x"}]}),
+            "upstreams[0].ulr",
+            "execpool.upstreams[0].url",
+        ),
         (
             json!({"upstreams": [{"url": "postgresql://a@b/c"}, {"pool": {"sise": 1}}]}),
             "upstreams[1].pool.sise",
             "execpool.upstreams[1].pool.size",
         ),
         // Written as others write it, or at the wrong place.
-        (json!({"reactor": {"appProbe": ":80/"}}), "reactor.appProbe", "execpool.reactor.app_probe"),
+        (
+            json!({"reactor": {"appProbe": ":80/"}}),
+            "reactor.appProbe",
+            "execpool.reactor.app_probe",
+        ),
         (
             json!({"size": 3}),
             "size",
@@ -55,7 +71,9 @@ fn a_slip_in_a_name_is_told_with_its_place_and_the_name_that_was_meant() {
         ),
     ];
     for (values, slip, meant) in slips {
-        let said = format!("execpool.{slip}: there is no such value. Did you mean {meant}? The names in execpool");
+        let said = format!(
+            "execpool.{slip}: there is no such value. Did you mean {meant}? The names in execpool"
+        );
         sidecar(values, &said);
     }
     platform(
@@ -70,9 +88,24 @@ fn a_slip_in_a_name_is_told_with_its_place_and_the_name_that_was_meant() {
     // The schema would say that kind is missing.
     refuses("example", "1.37.0", values, "'/reactor/owners/0'");
     let values = json!({"platform": {"podMonitor": {"enabeld": true}}});
-    refuses("example", "1.37.0", values, "platform.podMonitor.enabeld: there is no such value. Did you mean platform.podMonitor.enabled?");
-    refuses("example", "1.37.0", json!({"replicas": 2}), "Did you mean replicaCount?");
-    refuses("example", "1.37.0", json!({"job": {"enable": true}}), "Did you mean job.enabled?");
+    refuses(
+        "example",
+        "1.37.0",
+        values,
+        "platform.podMonitor.enabeld: there is no such value. Did you mean platform.podMonitor.enabled?",
+    );
+    refuses(
+        "example",
+        "1.37.0",
+        json!({"replicas": 2}),
+        "Did you mean replicaCount?",
+    );
+    refuses(
+        "example",
+        "1.37.0",
+        json!({"job": {"enable": true}}),
+        "Did you mean job.enabled?",
+    );
 }
 
 /// Nothing is guessed where nothing is near, and all slips are told at once.
@@ -102,12 +135,22 @@ fn names_that_are_the_users_own_are_taken_as_they_are() {
             "podSecurityContext": {"runAsNonRoot": true}, "extraVolumes": [{"name": "a", "emptyDir": {}}],
         },
     });
-    assert!(!charts.chart("example").values(values).objects().0.is_empty());
+    assert!(
+        !charts
+            .chart("example")
+            .values(values)
+            .objects()
+            .0
+            .is_empty()
+    );
 }
 
 #[test]
 fn a_library_that_was_switched_off_with_its_lines_left_in_is_told() {
-    sidecar(json!({"enabled": true, "xyz": 1}), "execpool.xyz: there is no such value");
+    sidecar(
+        json!({"enabled": true, "xyz": 1}),
+        "execpool.xyz: there is no such value",
+    );
     sidecar(json!({"enabled": false}), "condition: execpool.enabled");
 }
 
@@ -431,6 +474,66 @@ fn a_budget_that_the_pods_together_can_not_have_is_told_with_one_that_they_can()
     );
 }
 
+#[test]
+fn numbers_for_the_database_that_leave_nothing_are_told() {
+    sidecar(
+        json!({"capacity": {"maxConnections": 100, "reserved": 100}}),
+        "capacity.reserved 100 leaves nothing of capacity.maxConnections 100",
+    );
+    sidecar(
+        json!({"capacity": {"maxConnections": 100, "maxSurge": "some"}}),
+        "at '/capacity/maxSurge': 'some' does not match",
+    );
+}
+
+/// What execpool would say in the pod's log, while the pod fails again and again.
+#[test]
+fn what_would_end_the_sidecar_at_its_start_is_told_before_there_is_a_pod() {
+    sidecar(
+        json!({"image": {"tag": ""}}),
+        "image.tag is empty, and so is image.digest",
+    );
+    sidecar(
+        json!({"budget": {"warm": 21}}),
+        "budget.warm 21 is more than budget.size 20",
+    );
+    let url = |host: &str| json!({"url": format!("postgresql://app@{host}/orders")});
+    sidecar(
+        json!({"upstreams": [url("a"), url("b")]}),
+        "upstreams[0] and upstreams[1] are both called \"orders\"",
+    );
+    for probe in ["http://127.0.0.1:9464/x", ":9464/x", "tcp://127.0.0.1:9464"] {
+        sidecar(
+            json!({"reactor": {"app_probe": probe}}),
+            "port 9464 is the sidecar's own",
+        );
+    }
+    for address in ["127.0.0.1:9464", "[::1]:9464"] {
+        sidecar(
+            json!({"telemetry": {"listen": address}}),
+            "only the pod's own containers reach it",
+        );
+    }
+    sidecar(
+        json!({"otel": {"endpoint": "collector:4317"}}),
+        "such as http://collector.monitoring.svc:4317",
+    );
+    for name in ["POD_IP", "EXECPOOL_REACTOR__KUBERNETES"] {
+        sidecar(
+            json!({"extraEnv": [{"name": name, "value": "x"}]}),
+            &format!("extraEnv has {name}, which the sidecar has by the values already"),
+        );
+    }
+    refuses(
+        "example",
+        "1.37.0",
+        json!({"execpool": {
+            "listen": {"mode": 660}, "socket": {"access": "mode"},
+        }}),
+        "listen.mode \"660\" does not",
+    );
+}
+
 /// A plain container stays as long as its pod, and the pod as long as it.
 #[test]
 fn a_job_that_would_never_complete_is_refused() {
@@ -498,7 +601,7 @@ fn rights_for_every_pod_of_the_namespace_are_given_only_to_who_says_so() {
     let owners = json!([{"kind": "Deployment", "name": "a"}]);
     platform(
         json!({"reactor": {"owners": owners}}),
-        "a right that is not needed is not given",
+        "a right that is not needed is not given. Take them out (where values are reused, with  --set-json 'reactor.owners=[]')",
     );
     platform(
         json!({"reactor": {"kubernetes": "off", "restart": "evict"}}),

@@ -245,11 +245,19 @@ fn names(schema: &Value, path: &str, found: &mut BTreeMap<String, Vec<String>>) 
     };
     // What Helm hands down to a chart that another depends on is nobody's choice.
     let is_own = |name: &str| !path.is_empty() || !["global", "enabled"].contains(&name);
-    let mut own: Vec<String> = properties.keys().filter(|name| is_own(name)).cloned().collect();
+    let mut own: Vec<String> = properties
+        .keys()
+        .filter(|name| is_own(name))
+        .cloned()
+        .collect();
     own.sort();
     found.insert(path.to_owned(), own);
     for (name, below) in properties {
-        names(below, format!("{path}.{name}").trim_start_matches('.'), found);
+        names(
+            below,
+            format!("{path}.{name}").trim_start_matches('.'),
+            found,
+        );
     }
 }
 
@@ -366,7 +374,8 @@ fn the_manifests_limit_a_right_before_they_give_it() {
     let text = text("deploy/manifests/rights.yaml");
     let place = |kind: &str| {
         let line = format!("\nkind: {kind}\n");
-        text.find(&line).unwrap_or_else(|| panic!("there is no {kind}"))
+        text.find(&line)
+            .unwrap_or_else(|| panic!("there is no {kind}"))
     };
     assert!(place("ValidatingAdmissionPolicy") < place("ValidatingAdmissionPolicyBinding"));
     assert!(place("ValidatingAdmissionPolicyBinding") < place("Role"));

@@ -151,7 +151,7 @@ const METRICS: [Metric; 46] = [
         Counter,
         &[
             ("action", &["annotate", "cleanup", "restart"]),
-            ("outcome", &["ok", "refused"]),
+            ("outcome", &["ok", "error", "refused"]),
         ],
     ),
     (

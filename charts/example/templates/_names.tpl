@@ -2,6 +2,11 @@
 {{- if contains "example" .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-example{{ end -}}
 {{- end -}}
 
+{{/* The name of a Job is a label of its pods, which takes 63 letters. */}}
+{{- define "example.jobName" -}}
+{{ include "example.name" . | trunc 59 | trimSuffix "-" }}-job
+{{- end -}}
+
 {{- define "example.selector" -}}
 app.kubernetes.io/name: execpool-example
 app.kubernetes.io/instance: {{ quote .Release.Name }}

@@ -11,7 +11,18 @@
 {{- if eq $s.http "off" -}}
   {{- fail "telemetry.listen is off, but the sidecar's probes need that port. It is read-only; give it another address instead, such as \"[::]:9465\"." -}}
 {{- end -}}
+{{- if regexMatch "^(127[.]|\\[::1\\]|localhost)" (dig "listen" "" ($v.telemetry | default dict) | include "execpool.scalar") -}}
+  {{- fail (printf "telemetry.listen is %q, where only the pod's own containers reach it: the kubelet asks the sidecar's probes at the pod's address, and would restart it for ever. Leave it out, or choose another port, such as \"[::]:9465\"." $v.telemetry.listen) -}}
+{{- end -}}
+{{- if not (or $v.image.tag $v.image.digest) -}}
+  {{- fail "image.tag is empty, and so is image.digest: which image is it? Name one of them, such as  image: {tag: \"0.1.0\"}" -}}
+{{- end -}}
+{{- if and $v.otel.endpoint (not (regexMatch "^https?://[^/]" $v.otel.endpoint)) -}}
+  {{- fail (printf "otel.endpoint is %q, but takes a URL with its scheme, such as http://collector.monitoring.svc:4317 (without one, https would be meant)." $v.otel.endpoint) -}}
+{{- end -}}
+{{- include "execpool.check.budget" $s -}}
 {{- include "execpool.check.upstreams" $s -}}
+{{- include "execpool.check.names" $s -}}
 {{- include "execpool.check.reactor" (list $version $s) -}}
 {{- include "execpool.check.socket" $s -}}
 {{- include "execpool.check.capacity" (list $root $s) -}}
@@ -20,6 +31,26 @@
   {{- if ge (include "execpool.seconds" . | int64) (int64 $v.terminationGracePeriodSeconds) -}}
     {{- fail (printf "shutdown.grace %s is not shorter than terminationGracePeriodSeconds %d: Kubernetes would kill execpool first. Leave it out: it then follows the pod's grace period (here %s)." . (int64 $v.terminationGracePeriodSeconds) $s.shutdownGrace) -}}
   {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "execpool.check.budget" -}}
+{{- $budget := .values.budget | default dict -}}
+{{- $size := dig "size" 20 $budget | int64 -}}
+{{- $warm := dig "warm" 0 $budget | int64 -}}
+{{- if gt $warm $size -}}
+  {{- fail (printf "budget.warm %d is more than budget.size %d: no more connections can wait than may be open. Lower the one or raise the other." $warm $size) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The app names a database, and each may be one upstream's only. */}}
+{{- define "execpool.check.names" -}}
+{{- $seen := dict -}}
+{{- range $index, $one := .upstreams -}}
+  {{- if hasKey $seen $one.name -}}
+    {{- fail (printf "upstreams[%d] and upstreams[%d] are both called %q, which is what an app names as its database: give one of them another name. It may differ from the database's name in the url." (int (get $seen $one.name)) $index $one.name) -}}
+  {{- end -}}
+  {{- $_ := set $seen $one.name $index -}}
 {{- end -}}
 {{- end -}}
 
@@ -66,6 +97,10 @@
 {{- if and (has $s.restart (list "evict" "rollout")) (ne $s.kubernetes "on") -}}
   {{- fail (printf "reactor.restart: %s asks the Kubernetes API, but the reactor has no access to it: set serviceAccountName (and leave reactor.kubernetes at auto), or choose liveness or exit-code." $s.restart) -}}
 {{- end -}}
+{{- $asked := dig "app_probe" "" ($v.reactor | default dict) -}}
+{{- if eq (regexFind ":[0-9]+(/|$)" $asked | trimSuffix "/") (printf ":%s" $s.http) -}}
+  {{- fail (printf "reactor.app_probe is %q, but port %s is the sidecar's own (telemetry.listen): name the app's." $asked $s.http) -}}
+{{- end -}}
 {{- if and $v.readinessGate.enabled (ne $s.kubernetes "on") -}}
   {{- fail "readinessGate.enabled: without the reactor nobody would ever set the condition execpool.dev/PoolAvailable, and no pod would become ready. Set serviceAccountName, or leave the gate off." -}}
 {{- end -}}
@@ -77,6 +112,17 @@
 {{- end -}}
 {{- if and (eq $s.restart "exit-code") (ne (include "execpool.hasRules" (list $version $v)) "yes") -}}
   {{- fail (printf "reactor.restart: exit-code needs restartPolicyRules with RestartAllContainers, which Kubernetes %s does not have by default (1.36 and newer do). Choose reactor.restart: liveness, or, where the feature gate is on, set restartPolicyRules: always." $version) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What is set twice is whose? Some API servers take the last, and server-side apply takes neither. */}}
+{{- define "execpool.check.extraEnv" -}}
+{{- $own := list -}}
+{{- range include "execpool.environment" . | fromYamlArray -}}{{- $own = append $own .name -}}{{- end -}}
+{{- range .values.extraEnv -}}
+  {{- if has .name $own -}}
+    {{- fail (printf "extraEnv has %s, which the sidecar has by the values already: change the value instead, EXECPOOL_BUDGET__SIZE being budget.size." .name) -}}
+  {{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -94,8 +140,8 @@ yes
 {{- if hasKey $listen "group" -}}
   {{- fail "listen.group: say socket.access: group and socket.group instead, so that the pod's security context fits to it." -}}
 {{- end -}}
-{{- if and (hasKey $listen "mode") (eq .values.socket.access "mode") (not (regexMatch "[67]$" $listen.mode)) -}}
-  {{- fail (printf "socket.access: mode lets every user in the pod connect, but listen.mode %q does not: leave listen.mode out, or choose socket.access: fsGroup." $listen.mode) -}}
+{{- if and (hasKey $listen "mode") (eq .values.socket.access "mode") (not (regexMatch "[67]$" (include "execpool.scalar" $listen.mode))) -}}
+  {{- fail (printf "socket.access: mode lets every user in the pod connect, but listen.mode %q does not: leave listen.mode out, or choose socket.access: fsGroup." (include "execpool.scalar" $listen.mode)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -124,6 +170,9 @@ yes
   {{- $monitors := len ($v.upstreams | default list) -}}
   {{- $needed := mul (add $replicas $surge) (add $size $overflow $monitors) -}}
   {{- $free := sub (int64 $capacity.maxConnections) (int64 $capacity.reserved) -}}
+  {{- if le $free 0 -}}
+    {{- fail (printf "capacity.reserved %d leaves nothing of capacity.maxConnections %d: it is what superusers and others need, 3 by default." (int64 $capacity.reserved) (int64 $capacity.maxConnections)) -}}
+  {{- end -}}
   {{- if gt $needed $free -}}
     {{- $fitting := sub (div $free (add $replicas $surge)) (add $overflow $monitors) -}}
     {{- $advice := ternary (printf "Lower budget.size to %d" $fitting) "Lower budget.size and budget.overflow" (gt $fitting 0) -}}

@@ -38,6 +38,7 @@ budget cleanup control errors execution exhaustion hold listen log maintenance p
   "telemetry.listen": {"pattern":"^(off|([0-9.]+|\\[[0-9a-fA-F:.]+\\]):[0-9]+)$","takes":"off or an IP address with a port, such as [::]:9464 or 127.0.0.1:9464"},
   "telemetry.status_log": {"pattern":"^(off|([0-9]+(ms|s|m|h|d))+)$","takes":"off or a duration with its unit, such as 20s or 1m30s, of at least 1s"},
   "shutdown.grace": {"pattern":"^([0-9]+(ms|s|m|h|d))+$","takes":"a duration with its unit, such as 250ms, 20s or 1m30s"},
+  "log.level": {"pattern":"(?i)(off|error|warn|info|debug|trace)","takes":"a level (error, warn, info, debug, trace, off) or a filter such as info,execpool=debug"},
   "upstreams[].url": {"pattern":"^postgres(ql)?://","takes":"a URL such as postgresql://user@host:5432/database"},
   "upstreams[].password_file": {"pattern":"^/","takes":"an absolute path"},
   "upstreams[].connect_timeout": {"pattern":"^([0-9]+(ms|s|m|h|d))+$","takes":"a duration with its unit, such as 250ms, 20s or 1m30s, of at least 1ms"},

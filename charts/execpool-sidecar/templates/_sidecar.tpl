@@ -31,6 +31,7 @@ shutdown.mode is plain. The first one is started first:
 {{- if kindIs "slice" $root -}}{{- $root = first $root -}}{{- end -}}
 {{- $s := last . -}}
 {{- $v := $s.values -}}
+{{- include "execpool.check.extraEnv" $s -}}
 - name: execpool
   image: {{ include "execpool.image" $v.image | quote }}
   imagePullPolicy: {{ $v.image.pullPolicy }}

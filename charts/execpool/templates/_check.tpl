@@ -23,7 +23,7 @@
   {{- fail (printf "reactor.restart: %s asks the Kubernetes API, but reactor.kubernetes is off: turn that on, or choose liveness or exit-code." $restart) -}}
 {{- end -}}
 {{- if and .Values.reactor.owners (ne $restart "rollout") -}}
-  {{- fail (printf "reactor.owners are for reactor.restart: rollout, but that is %s: a right that is not needed is not given." $restart) -}}
+  {{- fail (printf "reactor.owners are for reactor.restart: rollout, but that is %s: a right that is not needed is not given. Take them out (where values are reused, with  --set-json 'reactor.owners=[]')." $restart) -}}
 {{- end -}}
 {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.podSelector) -}}
   {{- fail "networkPolicy.podSelector is empty, which would cut off every pod of the namespace: name the pods with a sidecar, such as  {matchLabels: {app.kubernetes.io/name: agents}}" -}}

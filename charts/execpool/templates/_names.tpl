@@ -1,10 +1,10 @@
 {{- define "execpoolPlatform.name" -}}
 {{- if .Values.fullnameOverride -}}
-{{ .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{ .Values.fullnameOverride | trunc 63 | trimAll "-." }}
 {{- else if contains "execpool" .Release.Name -}}
-{{ .Release.Name | trunc 63 | trimSuffix "-" }}
+{{ .Release.Name | trunc 63 | trimAll "-." }}
 {{- else -}}
-{{ printf "%s-execpool" .Release.Name | trunc 63 | trimSuffix "-" }}
+{{ printf "%s-execpool" .Release.Name | trunc 63 | trimAll "-." }}
 {{- end -}}
 {{- end -}}
 
