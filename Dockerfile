@@ -5,8 +5,11 @@
 # Where no container engine runs, `make image` assembles the same image of the same list;
 # tests/image.rs fails when the two differ.
 ARG RUST_VERSION=1.89
+# The builder, which a registry could exchange below its tag. Where that matters, name it by its digest:
+#   --build-arg BUILDER=docker.io/library/rust@sha256:…   (docker buildx imagetools inspect rust:1.89-bookworm)
+ARG BUILDER=docker.io/library/rust:${RUST_VERSION}-bookworm
 
-FROM docker.io/library/rust:${RUST_VERSION}-bookworm AS build
+FROM ${BUILDER} AS build
 ARG SOURCE_DATE_EPOCH=0
 WORKDIR /src
 COPY . .
