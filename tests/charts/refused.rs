@@ -124,6 +124,25 @@ fn names_that_are_like_no_other_are_told_with_those_that_there_are() {
     }
 }
 
+/// Helm's linter lets a `fail` pass, as values may be missing; a name that there is none of is no such case.
+#[test]
+fn the_linter_finds_a_slip_in_a_name_too() {
+    let charts = Charts::new();
+    for (chart, slip) in [
+        ("example", "execpool.budget.sise=3"),
+        ("example", "platform.podMonitr.enabled=true"),
+        ("example", "replicas=3"),
+        ("execpool", "podMonitr.enabled=true"),
+    ] {
+        for helm in Helm::BOTH {
+            let words = ["lint", chart, "--kube-version", "1.37.0", "--set", slip];
+            let said = helm.run(&charts.path(""), &words).unwrap_err();
+            assert!(said.contains("1 chart(s) failed"), "{said}");
+            assert!(said.contains("Did you mean"), "{said}");
+        }
+    }
+}
+
 /// What has names of its own, such as labels, a probe or a volume, is not looked into.
 #[test]
 fn names_that_are_the_users_own_are_taken_as_they_are() {
@@ -298,6 +317,22 @@ fn a_cluster_that_lacks_what_was_chosen_is_told_of() {
         json!({"platform": off, "execpool": {"serviceAccountName": ""}}),
         "Kubernetes v1.28.9 has no native sidecars (1.29 and newer do). Set shutdown.mode: plain",
     );
+    for (chart, kubernetes, restart) in [
+        ("example", "1.28.9", "off"),
+        ("example", "1.35.2", "exit-code"),
+        ("execpool", "1.29.0", "off"),
+    ] {
+        let values = match chart {
+            "example" => json!({"platform": off, "execpool": {"reactor": {"restart": restart}}}),
+            _ => json!({}),
+        };
+        refuses(
+            chart,
+            kubernetes,
+            values,
+            "helm template asks none, and is told by  --kube-version 1.36",
+        );
+    }
     for chosen in [json!("auto"), json!("never")] {
         let values = json!({"execpool": {
             "reactor": {"restart": "exit-code"}, "restartPolicyRules": chosen,
@@ -367,6 +402,7 @@ fn an_app_that_has_a_liveness_probe_keeps_it_only_if_the_sidecar_asks_it() {
     let tcp = json!({"tcpSocket": {"port": 8080}});
     let command = json!({"exec": {"command": ["true"]}});
     let named = json!({"httpGet": {"path": "/healthz", "port": "http"}});
+    let named_tcp = json!({"tcpSocket": {"port": "http"}});
     let tls = json!({"httpGet": {"path": "/healthz", "port": 8080, "scheme": "HTTPS"}});
     let headers = json!({"httpGet": {
         "path": "/healthz", "port": 8080, "httpHeaders": [{"name": "Host", "value": "a"}],
@@ -391,6 +427,12 @@ fn an_app_that_has_a_liveness_probe_keeps_it_only_if_the_sidecar_asks_it() {
         ),
         (&tcp, Some("tcp://127.0.0.1:81"), "should be the same"),
         (&tls, None, "tcp://127.0.0.1:8080"),
+        (
+            &named,
+            None,
+            "reactor.app_probe: \\\":PORT/healthz\\\". PORT is the number of the port that is called \\\"http\\\".",
+        ),
+        (&named_tcp, None, "tcp://127.0.0.1:PORT"),
         (&tls, Some(":8080/healthz"), "without TLS"),
         (&headers, Some(":8080/healthz"), "without headers of yours"),
         (&slow, Some(":8080/healthz"), "restarted for nothing"),
@@ -408,6 +450,7 @@ fn an_app_that_has_a_liveness_probe_keeps_it_only_if_the_sidecar_asks_it() {
         (&tcp, "tcp://127.0.0.1:8080"),
         (&command, "http://127.0.0.1:8080/healthz"),
         (&named, "http://127.0.0.1:8080/healthz"),
+        (&named_tcp, "tcp://127.0.0.1:8080"),
         (&tls, "tcp://127.0.0.1:8080"),
         (&headers, "tcp://127.0.0.1:8080"),
     ];

@@ -23,7 +23,7 @@ helm.sh/chart: execpool-example-{{ .Chart.Version | replace "+" "_" }}
 {{/* What two charts say of one thing must be the same. */}}
 {{- define "example.check" -}}
 {{- with include "execpool.unknown" (dict "known" (include "example.known" . | fromJson) "root" "" "path" "" "shown" "" "values" .Values) -}}
-  {{- fail . -}}
+  {{- include "execpool.unknown.fail" . -}}
 {{- end -}}
 {{- if .Values.platform.enabled -}}
 {{- $account := .Values.execpool.serviceAccountName -}}

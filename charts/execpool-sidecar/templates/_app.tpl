@@ -103,13 +103,19 @@ livenessProbe:
   {{- end -}}
 {{- end -}}
 {{- with $own.tcpSocket -}}{{- $wanted = printf "tcp://127.0.0.1:%s" (include "execpool.scalar" .port) -}}{{- end -}}
+{{- /* The kubelet looks up a port by its name, and the sidecar can't. */ -}}
+{{- $called := regexFind ":[^:/]*[a-z][^:/]*(/|$)" (trimPrefix "tcp:" $wanted) | trimAll ":/" -}}
+{{- if $called -}}
+  {{- $wanted = replace (printf ":%s" $called) ":PORT" $wanted -}}
+  {{- $why = printf " PORT is the number of the port that is called %q.%s" $called $why -}}
+{{- end -}}
 {{- if not $wanted -}}
   {{- if not $asked -}}
     {{- fail (printf "reactor.restart: liveness puts a liveness probe of the sidecar's port on the app, but %s has one already, which is neither httpGet nor tcpSocket. A container has one liveness probe: choose reactor.restart: exit-code, or give the app an HTTP probe and name that in reactor.app_probe." $where) -}}
   {{- end -}}
 {{- else if not $asked -}}
   {{- fail (printf "reactor.restart: liveness puts a liveness probe of the sidecar's port on the app, but %s has one already. A container has one: let the sidecar ask the app's on its behalf, with  reactor.app_probe: %q%s" $where $wanted (ternary (printf ".%s" $why) "" (ne $why ""))) -}}
-{{- else if not (or (hasSuffix $wanted $asked) (regexMatch "[a-z]" (regexFind ":[^/]+" $wanted | trimPrefix ":"))) -}}
+{{- else if not (or (hasSuffix $wanted $asked) $called) -}}
   {{- fail (printf "reactor.app_probe is %q, but the app's own probe in %s is %q: they should be the same.%s" $asked $where $wanted $why) -}}
 {{- end -}}
 {{- if and $asked (gt (int64 ($own.timeoutSeconds | default 1)) 1) -}}

@@ -6,7 +6,7 @@
 {{- $version := $root.Capabilities.KubeVersion.Version -}}
 
 {{- if and (eq $s.mode "sidecar") (semverCompare "<1.29.0-0" $version) -}}
-  {{- fail (printf "Kubernetes %s has no native sidecars (1.29 and newer do). Set shutdown.mode: plain, and include \"execpool.container\" among the pod's containers." $version) -}}
+  {{- fail (printf "Kubernetes %s has no native sidecars (1.29 and newer do). Set shutdown.mode: plain, and include \"execpool.container\" among the pod's containers.%s" $version (include "execpool.check.version" .)) -}}
 {{- end -}}
 {{- if eq $s.http "off" -}}
   {{- fail "telemetry.listen is off, but the sidecar's probes need that port. It is read-only; give it another address instead, such as \"[::]:9465\"." -}}
@@ -52,6 +52,11 @@
   {{- end -}}
   {{- $_ := set $seen $one.name $index -}}
 {{- end -}}
+{{- end -}}
+
+{{/* helm template asks no cluster, and takes a version that its makers chose. */}}
+{{- define "execpool.check.version" -}}
+{{- printf " If the cluster is newer: helm template asks none, and is told by  --kube-version 1.36" -}}
 {{- end -}}
 
 {{- define "execpool.check.upstreams" -}}
@@ -111,7 +116,7 @@
   {{- fail "readinessGate.enabled: with reactor.dry_run nothing is written to the pod, so nobody would ever set the condition execpool.dev/PoolAvailable, and no pod would become ready. Leave the gate off for as long as it is a dry run." -}}
 {{- end -}}
 {{- if and (eq $s.restart "exit-code") (ne (include "execpool.hasRules" (list $version $v)) "yes") -}}
-  {{- fail (printf "reactor.restart: exit-code needs restartPolicyRules with RestartAllContainers, which Kubernetes %s does not have by default (1.36 and newer do). Choose reactor.restart: liveness, or, where the feature gate is on, set restartPolicyRules: always." $version) -}}
+  {{- fail (printf "reactor.restart: exit-code needs restartPolicyRules with RestartAllContainers, which Kubernetes %s does not have by default (1.36 and newer do). Choose reactor.restart: liveness, or, where the feature gate is on, set restartPolicyRules: always.%s" $version (include "execpool.check.version" .)) -}}
 {{- end -}}
 {{- end -}}
 

@@ -32,7 +32,7 @@ is a dependency, for a chart that has it more than once:
   {{- fail (printf "The values under %q lack the library's defaults: is it in Chart.yaml with  alias: %s,  and did you run  helm dependency build?" $alias $alias) -}}
 {{- end -}}
 {{- with include "execpool.unknown" (dict "known" (include "execpool.known" . | fromJson) "root" $alias "path" "" "shown" $alias "values" $values) -}}
-  {{- fail . -}}
+  {{- include "execpool.unknown.fail" . -}}
 {{- end -}}
 {{- if not (dig "enabled" true $values) -}}
   {{- fail (printf "%s.enabled is false, but the library's templates are included all the same. Say so at the dependency in Chart.yaml, with  condition: %s.enabled,  and put  {{ if .Values.%s.enabled }}  around the lines that include them." $alias $alias $alias) -}}

@@ -1,7 +1,7 @@
 {{- define "execpoolPlatform.check" -}}
 {{- $at := ternary "" .Chart.Name .Chart.IsRoot -}}
 {{- with include "execpoolPlatform.unknown" (dict "known" (include "execpoolPlatform.known" . | fromJson) "root" $at "path" "" "shown" $at "values" .Values) -}}
-  {{- fail . -}}
+  {{- include "execpoolPlatform.unknown.fail" . -}}
 {{- end -}}
 {{- $restart := include "execpoolPlatform.restart" . -}}
 {{- if include "execpoolPlatform.isOn" . -}}
@@ -14,7 +14,7 @@
     {{- fail "admissionPolicy.enabled is false: a sidecar's token could then patch every pod of the namespace, and through a pod's image run anything there. Leave the policy on, or say acceptNamespaceWidePatch: true." -}}
   {{- end -}}
   {{- if and .Values.admissionPolicy.enabled (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) -}}
-    {{- fail (printf "Kubernetes %s has no ValidatingAdmissionPolicy (1.30 and newer do), so a sidecar's token could patch every pod of the namespace. Say admissionPolicy.enabled: false and acceptNamespaceWidePatch: true to have it so, or reactor.kubernetes: off for no rights at all." .Capabilities.KubeVersion.Version) -}}
+    {{- fail (printf "Kubernetes %s has no ValidatingAdmissionPolicy (1.30 and newer do), so a sidecar's token could patch every pod of the namespace. Say admissionPolicy.enabled: false and acceptNamespaceWidePatch: true to have it so, or reactor.kubernetes: off for no rights at all. If the cluster is newer: helm template asks none, and is told by  --kube-version 1.36" .Capabilities.KubeVersion.Version) -}}
   {{- end -}}
   {{- if and (eq $restart "rollout") (not .Values.reactor.owners) -}}
     {{- fail "reactor.restart: rollout needs reactor.owners: which owners may be stamped? Such as  reactor.owners: [{kind: Deployment, name: agents}]" -}}

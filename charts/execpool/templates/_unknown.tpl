@@ -30,6 +30,15 @@ where the chart's values have these; where in these the values are, and where in
 {{- end -}}
 {{- end -}}
 
+{{/*
+What `helm lint` takes for a value that somebody has yet to set, it lets pass: `fail` only writes a line
+there. A name that there is none of is a mistake all the same, so that it is also no template's.
+*/}}
+{{- define "execpoolPlatform.unknown.fail" -}}
+{{- fail . -}}
+{{- include . dict -}}
+{{- end -}}
+
 {{- define "execpoolPlatform.unknown.told" -}}
 {{- $here := index .known .path -}}
 {{- $in := ternary "" (printf "%s." .shown) (eq .shown "") -}}
