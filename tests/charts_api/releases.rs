@@ -186,7 +186,7 @@ fn has_no_token_where_the_reactor_is_off(cluster: &Cluster, charts: &Charts) {
         "upstreams": [{"url": "postgresql://app@db/app"}],
         "serviceAccountName": "own", "reactor": {"kubernetes": "off"},
     }});
-    let objects = charts.chart("own").release("off").values(values).objects();
+    let objects = charts.chart("own").release("silent").values(values).objects();
     let mut pod = objects.one("Pod").clone();
     let tokens = |name: &str| {
         let pod = cluster.get(&["--namespace", NAMESPACE, "pod", name]);
@@ -194,7 +194,7 @@ fn has_no_token_where_the_reactor_is_off(cluster: &Cluster, charts: &Charts) {
         text.matches("/var/run/secrets/kubernetes.io").count()
     };
     cluster.apply(&pod.to_string());
-    assert_eq!(tokens("off"), 0);
+    assert_eq!(tokens("silent"), 0);
     pod["metadata"]["name"] = json!("on");
     pod["spec"]["automountServiceAccountToken"] = Value::Null;
     cluster.apply(&pod.to_string());
