@@ -195,6 +195,28 @@ fn an_app_of_another_user_reaches_the_socket_in_each_of_three_ways() {
     assert_eq!(variable(sidecar, "EXECPOOL_LISTEN__MODE").unwrap(), "0666");
 }
 
+/// A chart's own settings of its pods are kept beside what the socket needs.
+#[test]
+fn what_else_a_chart_wants_of_the_pods_security_context_is_kept() {
+    let context = |values: Value| example(values).pod()["securityContext"].clone();
+    let own = json!({"fsGroup": 7, "fsGroupChangePolicy": "Always", "runAsNonRoot": true});
+    assert_eq!(
+        context(json!({"socket": {"group": 7}, "podSecurityContext": own})),
+        own
+    );
+    let groups = |own: Value| {
+        let values = json!({"socket": {"access": "group"}, "podSecurityContext": own});
+        context(values)
+    };
+    assert_eq!(
+        groups(json!({"supplementalGroups": [5, 6], "fsGroup": 7})),
+        json!({"supplementalGroups": [5, 6, 65532], "fsGroup": 7})
+    );
+    assert_eq!(groups(json!({})), json!({"supplementalGroups": [65532]}));
+    let values = json!({"socket": {"access": "mode"}, "podSecurityContext": {"fsGroup": 7}});
+    assert_eq!(context(values), json!({"fsGroup": 7}));
+}
+
 #[test]
 fn the_token_is_mounted_into_the_sidecar_alone() {
     let objects = example(json!({}));

@@ -529,6 +529,68 @@ fn numbers_for_the_database_that_leave_nothing_are_told() {
     );
 }
 
+/// As execpool reads it, which would say so in the log of a pod that fails again and again.
+#[test]
+fn a_url_that_leads_nowhere_is_told() {
+    let told = |url: &str, sentence: &str| {
+        sidecar(json!({"upstreams": [{"url": url}]}), sentence);
+    };
+    for mine in [
+        "/c?host=/run/execpool",
+        "/c?host=%2Frun%2Fexecpool/",
+        "%2Frun%2Fexecpool/c",
+    ] {
+        told(
+            &format!("postgresql://a@{mine}"),
+            "upstreams[0].url leads to execpool's own socket",
+        );
+    }
+    for nowhere in ["postgresql:///c", "postgresql://a@/c?port=5433"] {
+        told(nowhere, "upstreams[0].url names no host");
+    }
+    told(
+        "postgresql://a@b:port/c",
+        "a port that is no number: \"b:port\"",
+    );
+    told("postgresql://a@b:1,c:x2/d", "a port that is no number");
+    told(
+        "postgresql://a@b/c?application_name=x&sslmode=verify",
+        "sslmode=verify, but there are: disable, allow, prefer, require, verify-ca, verify-full",
+    );
+    let charts = Charts::new();
+    for url in [
+        "postgresql://a@b",
+        "postgresql://a@b:1,c,d:3/e?sslmode=verify-full",
+        "postgres://a@[fe80::a]:5432/c",
+        "postgresql://a@[::1]/c",
+        "postgresql://u%40x@db.internal:6432/c?host_x=1",
+        "postgresql://a@/c?host=db.internal",
+        "postgresql://a@/c?host=/run/cloudsql/it",
+    ] {
+        let upstreams = json!([{"url": url, "name": "c"}]);
+        let values = json!({"execpool": {"upstreams": upstreams}});
+        let said = charts.chart("example").values(values).text(Helm::Four);
+        assert!(said.is_ok(), "{url}: {said:?}");
+    }
+    for from in [
+        json!({"extraEnv": [{"name": "PGHOST", "value": "h"}]}),
+        json!({"extraEnvFrom": [{"secretRef": {"name": "h"}}]}),
+    ] {
+        let render = charts.chart("example").values(json!({"execpool": from}));
+        let nowhere = json!({"execpool": {"upstreams": [{"url": "postgresql://a@/c"}]}});
+        let said = render.values(nowhere).text(Helm::Three);
+        assert!(said.is_ok(), "{said:?}");
+    }
+}
+
+#[test]
+fn a_group_of_the_pods_own_and_the_sockets_group_are_one() {
+    sidecar(
+        json!({"podSecurityContext": {"fsGroup": 5}}),
+        "set socket.group to yours, or choose socket.access: group",
+    );
+}
+
 /// What execpool would say in the pod's log, while the pod fails again and again.
 #[test]
 fn what_would_end_the_sidecar_at_its_start_is_told_before_there_is_a_pod() {

@@ -186,7 +186,11 @@ fn has_no_token_where_the_reactor_is_off(cluster: &Cluster, charts: &Charts) {
         "upstreams": [{"url": "postgresql://app@db/app"}],
         "serviceAccountName": "own", "reactor": {"kubernetes": "off"},
     }});
-    let objects = charts.chart("own").release("silent").values(values).objects();
+    let objects = charts
+        .chart("own")
+        .release("silent")
+        .values(values)
+        .objects();
     let mut pod = objects.one("Pod").clone();
     let tokens = |name: &str| {
         let pod = cluster.get(&["--namespace", NAMESPACE, "pod", name]);

@@ -64,6 +64,9 @@
 {{- if and (not $v.upstreams) (not $v.configMap) -}}
   {{- fail "upstreams is empty: which database is the pool for? Such as  upstreams: [{url: \"postgresql://app@db.internal:5432/app\", passwordSecret: {name: db, key: password}}]" -}}
 {{- end -}}
+{{- /* PGHOST is where a url says nothing, and may come from anywhere. */ -}}
+{{- $elsewhere := not (empty $v.extraEnvFrom) -}}
+{{- range $v.extraEnv -}}{{- if eq .name "PGHOST" -}}{{- $elsewhere = true -}}{{- end -}}{{- end -}}
 {{- range $index, $one := $v.upstreams -}}
   {{- $where := printf "upstreams[%d]" $index -}}
   {{- if and $one.url $one.urlSecret -}}
@@ -73,6 +76,9 @@
   {{- end -}}
   {{- if or (regexMatch "^[a-z]+://[^@/?]*:[^@/?]*@" ($one.url | default "")) (regexMatch "[?&]password=" ($one.url | default "")) -}}
     {{- fail (printf "%s.url has a password in it, and values are no place for one. Put it into a Secret and name that:  passwordSecret: {name: db, key: password}" $where) -}}
+  {{- end -}}
+  {{- with $one.url -}}
+    {{- include "execpool.check.url" (list (printf "%s.url" $where) . $elsewhere $.dir) -}}
   {{- end -}}
   {{- if and $one.passwordSecret (or $one.password_file $one.password_command) -}}
     {{- fail (printf "%s has a passwordSecret and a password_file or password_command: keep one." $where) -}}
@@ -88,6 +94,31 @@
     {{- else if eq (empty .secret) (empty .configMap) -}}
       {{- fail (printf "%s.ca needs either secret or configMap: the name of what holds the certificate." $where) -}}
     {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "execpool.check.url" -}}
+{{- $where := first . -}}
+{{- $url := index . 1 -}}
+{{- $hosts := regexReplaceAll "^[a-z]+://(?:[^@/?]*@)?([^/?]*).*$" $url "${1}" -}}
+{{- $parameters := dict -}}
+{{- range regexFindAll "[?&][a-z_]+=[^&]*" $url -1 -}}
+  {{- $_ := set $parameters (regexReplaceAll "^.(.*?)=.*$" . "${1}") (regexReplaceAll "^.*?=" . "" | replace "%2F" "/" | replace "%2f" "/") -}}
+{{- end -}}
+{{- if has (last .) (list ($parameters.host | default "" | trimSuffix "/") ($hosts | replace "%2F" "/" | replace "%2f" "/")) -}}
+  {{- fail (printf "%s leads to execpool's own socket: it is for the database itself, such as postgresql://app@db.internal:5432/app. What the app connects with is made of it." $where) -}}
+{{- end -}}
+{{- if not (or $hosts $parameters.host $parameters.hostaddr (index . 2)) -}}
+  {{- fail (printf "%s names no host, and there is no database in the pod: write it behind the user, as in postgresql://app@db.internal:5432/app" $where) -}}
+{{- end -}}
+{{- if regexMatch "(^|,)([^,:\\[\\]]*|\\[[^\\]]*\\]):[^,]*[^0-9,]" $hosts -}}
+  {{- fail (printf "%s has a port that is no number: %q. Such as db.internal:5432, and an address of IPv6 in brackets." $where $hosts) -}}
+{{- end -}}
+{{- $modes := list "disable" "allow" "prefer" "require" "verify-ca" "verify-full" -}}
+{{- with $parameters.sslmode -}}
+  {{- if not (has . $modes) -}}
+    {{- fail (printf "%s has sslmode=%s, but there are: %s." $where . (join ", " $modes)) -}}
   {{- end -}}
 {{- end -}}
 {{- end -}}

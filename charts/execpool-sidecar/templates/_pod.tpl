@@ -14,16 +14,27 @@ terminationGracePeriodSeconds: {{ int64 $v.terminationGracePeriodSeconds }}
 serviceAccountName: {{ quote $v.serviceAccountName }}
 {{- end }}
 automountServiceAccountToken: false
-{{- $context := dict -}}
-{{- if eq $v.socket.access "fsGroup" -}}
-  {{- $context = dict "fsGroup" (int64 $v.socket.group) "fsGroupChangePolicy" "OnRootMismatch" -}}
-{{- else if eq $v.socket.access "group" -}}
-  {{- $context = dict "supplementalGroups" (list (int64 $v.socket.group)) -}}
-{{- end -}}
-{{- with merge $context ($v.podSecurityContext | default dict) }}
+{{- with include "execpool.podSecurity" $v | fromJson }}
 securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* The chart's own security context for the pod, with the group by which the app reaches the socket, as JSON. */}}
+{{- define "execpool.podSecurity" -}}
+{{- $context := .podSecurityContext | default dict -}}
+{{- $group := int64 .socket.group -}}
+{{- if eq .socket.access "fsGroup" -}}
+  {{- if ne (dig "fsGroup" $group $context | int64) $group -}}
+    {{- fail (printf "podSecurityContext.fsGroup is %d, but socket.access: fsGroup gives the pod's volumes to socket.group %d, and a pod has one such group: set socket.group to yours, or choose socket.access: group." (int64 $context.fsGroup) $group) -}}
+  {{- end -}}
+  {{- $context = merge (dict "fsGroup" $group) $context (dict "fsGroupChangePolicy" "OnRootMismatch") -}}
+{{- else if eq .socket.access "group" -}}
+  {{- $groups := list -}}
+  {{- range $context.supplementalGroups -}}{{- $groups = append $groups (int64 .) -}}{{- end -}}
+  {{- $context = merge (dict "supplementalGroups" (append $groups $group | uniq)) $context -}}
+{{- end -}}
+{{- toJson $context -}}
 {{- end -}}
 
 {{/*
