@@ -674,6 +674,12 @@ fn settings_that_contradict_each_other_are_told() {
         json!({"execpool": {"reactor": {"restart": "evict"}}}),
         "the rights would not fit",
     );
+    let off = json!({"platform": {"reactor": {"kubernetes": "off"}}});
+    refuses("example", "1.37.0", off, "nobody makes that account");
+    let theirs = json!({"platform": {
+        "reactor": {"kubernetes": false}, "serviceAccount": {"create": false},
+    }});
+    refuses("example", "1.37.0", theirs, "sidecars have no rights");
     refuses(
         "example",
         "1.37.0",

@@ -76,7 +76,7 @@ fn a_release_changes_from_mode_to_mode_beside_another_one_and_leaves_nothing_beh
         assert_eq!(upgrade("execpool.shutdown.mode=plain", none), beside);
         assert_eq!(upgrade("execpool.shutdown.mode=sidecar", none), first);
         // The rights of the other release stay, and those of this one go.
-        let off = "execpool.reactor.kubernetes=off,platform.reactor.kubernetes=off";
+        let off = "execpool.serviceAccountName=,platform.reactor.kubernetes=off";
         assert_eq!(upgrade(off, none), first);
         let left = made(&cluster);
         let of = |name: &str| left.iter().filter(|one| one.contains(name)).count();

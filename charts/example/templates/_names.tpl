@@ -30,6 +30,13 @@ helm.sh/chart: execpool-example-{{ .Chart.Version | replace "+" "_" }}
 {{- if and $account (ne $account .Values.platform.serviceAccount.name) -}}
   {{- fail (printf "execpool.serviceAccountName is %q, but platform.serviceAccount.name %q: the rights would be another's." $account .Values.platform.serviceAccount.name) -}}
 {{- end -}}
+{{- if and $account (eq (include "execpool.scalar" .Values.platform.reactor.kubernetes) "off") -}}
+  {{- if .Values.platform.serviceAccount.create -}}
+    {{- fail (printf "execpool.serviceAccountName is %q, but with platform.reactor.kubernetes: off nobody makes that account, and no pod could start: set execpool.serviceAccountName to nothing, too." $account) -}}
+  {{- else if ne (dig "kubernetes" "auto" (.Values.execpool.reactor | default dict) | include "execpool.scalar") "off" -}}
+    {{- fail "platform.reactor.kubernetes is off, so that sidecars have no rights, but execpool.reactor.kubernetes is not: each call would be refused. Turn it off, too." -}}
+  {{- end -}}
+{{- end -}}
 {{- $sidecar := dig "restart" "off" (.Values.execpool.reactor | default dict) | include "execpool.scalar" -}}
 {{- $rights := .Values.platform.reactor.restart | include "execpool.scalar" -}}
 {{- if and (ne $sidecar $rights) (or (has $sidecar (list "evict" "rollout")) (has $rights (list "evict" "rollout"))) -}}
