@@ -343,6 +343,10 @@ fn manifest(chart: &str, values: &str) -> String {
         .map(|part| part.trim_end_matches("---\n"))
         .filter(|part| !part.trim().is_empty())
         .partition(|part| part.contains("\nkind: ValidatingAdmissionPolicy"));
+    let order = match limits.is_empty() {
+        true => "",
+        false => ", with the policy before the rights that it limits",
+    };
     let rendered = limits.into_iter().chain(others);
     let rendered: String = rendered.map(|part| format!("---\n{part}")).collect();
     let lines = rendered.lines().map(str::trim_end);
@@ -350,7 +354,7 @@ fn manifest(chart: &str, values: &str) -> String {
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("# Source: "));
     let lines = lines.map(|line| line.replace("managed-by: Helm", "managed-by: kubectl"));
     let mut text = format!(
-        "# Rendered from charts/{chart}, and not to be edited: {RENEW}\n#\n\
+        "# Rendered from charts/{chart}{order}, and not to be edited: {RENEW}\n#\n\
          #   helm template example charts/{chart} --namespace agents --values - <<< \"{values}\"\n"
     );
     for line in lines {
