@@ -20,6 +20,7 @@ use crate::metrics::catalogue::{METRICS, OF_EXECUTIONS};
 use crate::metrics::{Histograms, Last, Measured, Meter, Timings};
 use crate::server::Address;
 
+use super::common::Common;
 use look::Look;
 
 /// How often the data plane is looked at.
@@ -83,20 +84,19 @@ pub(super) struct Measures {
 }
 
 impl Measures {
-    /// These instruments tell of the data plane that `remote` asks.
+    /// These instruments tell of the data plane.
     pub(super) fn new(
         measuring: Arc<Measuring>,
-        remote: Remote,
-        control: Arc<Control>,
-        running: watch::Receiver<Arc<Running>>,
-        exhaustion: watch::Receiver<Exhaustion>,
+        common: &Common,
+        control: &Arc<Control>,
+        exhaustion: &watch::Receiver<Exhaustion>,
     ) -> Self {
         Self {
             measuring,
-            remote,
-            control,
-            running,
-            exhaustion,
+            remote: common.remote.clone(),
+            control: Arc::clone(control),
+            running: common.running.clone(),
+            exhaustion: exhaustion.clone(),
         }
     }
 

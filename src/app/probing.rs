@@ -6,21 +6,17 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::execution::Remote;
-use crate::shutdown::Life;
 use crate::telemetry::probes::{OfApp, Probes, Pulse};
 use crate::telemetry::scrape::Scrape;
 
+use super::common::Common;
+
 /// Answers probes until the runtime ends.
-pub(super) fn begin(
-    listener: StdListener,
-    remote: Remote,
-    life: Arc<Life>,
-    app: OfApp,
-    scrape: Arc<Scrape>,
-) {
+pub(super) fn begin(listener: StdListener, common: &Common, app: OfApp, scrape: Arc<Scrape>) {
     match TcpListener::from_std(listener) {
         Ok(listener) => {
-            let probes = Probes::new(life, pulse(remote), app, scrape);
+            let (life, pulse) = (Arc::clone(&common.life), pulse(common.remote.clone()));
+            let probes = Probes::new(life, pulse, app, scrape);
             tokio::spawn(probes.serve(listener));
         }
         Err(error) => {

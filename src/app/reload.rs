@@ -47,8 +47,7 @@ enum Trigger {
 impl Reloader {
     /// Where what `look` said is applied already.
     pub(super) fn new(
-        source: Source,
-        look: Look,
+        (source, look): (Source, Look),
         stage: Stage,
         running: watch::Sender<Arc<Running>>,
     ) -> Self {
@@ -123,7 +122,7 @@ impl Reloader {
                         problems,
                         "the configuration is refused; what runs stays as it is"
                     );
-                    self.stage.remote.events().tell(event);
+                    self.stage.common.remote.events().tell(event);
                 }
                 self.publish(Running {
                     refused: errors.clone(),
@@ -145,7 +144,7 @@ impl Reloader {
         }
         let event = event(&plan);
         if tell(&plan, before, &self.wanted, &wanted, event.name()) {
-            self.stage.remote.events().tell(event);
+            self.stage.common.remote.events().tell(event);
         }
         self.publish(Running {
             loaded: next,

@@ -39,6 +39,7 @@ use crate::reactor::{
 };
 use crate::shutdown::Life;
 
+use super::common::Common;
 use super::exit::Leave;
 use act::{Hands, Told, Wanted, counted};
 use chance::Chance;
@@ -83,10 +84,8 @@ pub(super) struct Remedies {
 
 /// What [`Remedies`] are made of.
 pub(super) struct Parts {
-    pub(super) remote: Remote,
+    pub(super) common: Common,
     pub(super) control: Arc<Control>,
-    pub(super) running: watch::Receiver<Arc<Running>>,
-    pub(super) life: Arc<Life>,
     pub(super) vigil: Arc<Vigil>,
     pub(super) leave: Leave,
     /// Where Kubernetes' API is.
@@ -100,26 +99,32 @@ impl Remedies {
     pub(super) fn new(parts: Parts) -> Self {
         let (say, told) = mpsc::channel(RESULTS);
         let now = Instant::now();
-        let directory = parts.running.borrow().loaded.config.listen.dir.clone();
+        let Common {
+            remote,
+            running,
+            life,
+            ..
+        } = parts.common;
+        let directory = running.borrow().loaded.config.listen.dir.clone();
         let (memory, restarts) = remembered(&directory, SystemTime::now());
         let mut history = History::new(now);
         history.remember(&restarts, now, SystemTime::now());
         let hands = Hands {
-            remote: parts.remote.clone(),
+            remote: remote.clone(),
             vigil: parts.vigil,
             memory,
-            cluster: Cluster::start(parts.at, parts.remote.counters()),
+            cluster: Cluster::start(parts.at, remote.counters()),
             leave: parts.leave,
-            life: Arc::clone(&parts.life),
+            life: Arc::clone(&life),
             told: say,
         };
         let hands = Arc::new(hands);
-        hands.remember(parts.running.clone());
+        hands.remember(running.clone());
         Self {
-            remote: parts.remote,
+            remote,
             control: parts.control,
-            running: parts.running,
-            life: parts.life,
+            running,
+            life,
             shows: parts.shows,
             hands,
             told,

@@ -15,6 +15,7 @@ use crate::shutdown::Life;
 use crate::telemetry::probes::{App, OfApp};
 
 use super::liveness::{Liveness, Over, Sight};
+use crate::app::common::Common;
 
 /// How long a probe waits for a look at the data plane; without one it is told what was last known.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -58,16 +59,12 @@ pub(super) struct Waits {
 }
 
 impl Vigil {
-    /// Over these executions; nothing is pending.
-    pub(in crate::app) fn new(
-        remote: Remote,
-        running: watch::Receiver<Arc<Running>>,
-        life: Arc<Life>,
-    ) -> Arc<Self> {
+    /// Nothing is pending.
+    pub(in crate::app) fn new(common: &Common) -> Arc<Self> {
         Arc::new(Self {
-            remote,
-            running,
-            life,
+            remote: common.remote.clone(),
+            running: common.running.clone(),
+            life: Arc::clone(&common.life),
             known: Mutex::default(),
         })
     }
