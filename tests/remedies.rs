@@ -644,6 +644,28 @@ async fn its_knobs_are_reloaded_and_a_restart_that_is_switched_off_is_taken_back
     assert_eq!(over["outcome"], "withdrawn", "{over}");
 }
 
+#[tokio::test]
+async fn a_restart_is_taken_back_where_only_the_monitor_knows_that_the_database_is_away() {
+    let database = Postgres::shared().database("silent").await;
+    let proxy = Proxy::tcp(Postgres::shared()).await;
+    let url = format!(
+        "postgresql://app@127.0.0.1:{}/{}?sslmode=disable",
+        proxy.port(),
+        database.name
+    );
+    let sidecar = over(&url, LIVENESS).start().await;
+    let address = port(&sidecar).await;
+    let _leaked = leak(&sidecar, "shared").await;
+    let _waiting = needs(&sidecar);
+    tells(&sidecar, "reactor.restart", SOON).await;
+    assert_eq!(livez(&address).await.0, 503);
+    // Nobody dials, as the budget is full.
+    proxy.set(Fault::Freeze);
+    let over = tells(&sidecar, "reactor.restart_over", SOON).await;
+    assert_eq!(over["outcome"], "withdrawn", "{over}");
+    assert_eq!(livez(&address).await, (200, "ok".to_owned()));
+}
+
 /// An app that answers its own probe like this, each time.
 async fn probed(answer: &'static str) -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -159,14 +159,10 @@ impl Remedies {
         let config = &running.loaded.config;
         let put_off = self.chance.puts_off(config.reactor.restart_after);
         let policy = Policy::of(&config.exhaustion, &config.reactor, put_off);
-        let silent = self.control.silent();
-        // Then it is known also where nobody has, or waits for, a connection just now.
-        let none_answers = self.control.none_answers();
+        let silence = self.control.silence();
         let look = self.remote.ask(move |executions| {
             let now = Instant::now();
-            let mut snapshot = Snapshot::of(executions, &silent, now);
-            snapshot.database_unreachable |= none_answers;
-            (snapshot, now)
+            (Snapshot::of(executions, &silence, now), now)
         });
         let (snapshot, now) = look.await.ok()?;
         self.hands.vigil.look().await;

@@ -75,12 +75,12 @@ impl Watch {
             common.now().loaded.config.budget.total(),
             &common,
         );
-        let vigil = Vigil::new(&common);
+        let desk = Desk::set(&common, &house.data, monitors, &house.addresses);
+        let (control, leave) = (desk.control, Leave::default());
+        let vigil = Vigil::new(&common, &control);
         if let Some(listener) = house.probes {
             probing::begin(listener, &common, vigil.probed(), house.exports.scrape());
         }
-        let desk = Desk::set(&common, &house.data, monitors, &house.addresses);
-        let (control, leave) = (desk.control, Leave::default());
         let remedies = Remedies::new(Parts {
             common: common.clone(),
             control: Arc::clone(&control),

@@ -1,5 +1,6 @@
 //! How the databases are: as last seen, and `GET /v1/database/health`, which asks them now.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -277,22 +278,16 @@ impl Control {
         self.sooner.notify_waiters();
     }
 
-    /// The databases that did not answer when they were last asked.
+    /// Of each database, whether it did not answer when it was last asked; one that was not asked yet is not silent.
     #[must_use]
-    pub fn silent(&self) -> Vec<UpstreamNumber> {
+    pub fn silence(&self) -> BTreeMap<UpstreamNumber, bool> {
         let outlook = self.outlook();
-        let silent = outlook.watched.iter().filter(|watched| {
+        let all = outlook.watched.iter().map(|watched| {
             let seen = watched.seen.lock();
-            seen.as_ref().is_some_and(|seen| seen.told.is_err())
+            let is_silent = seen.as_ref().is_some_and(|seen| seen.told.is_err());
+            (watched.number, is_silent)
         });
-        silent.map(|watched| watched.number).collect()
-    }
-
-    /// Whether there is no database that has answered when it was last asked.
-    #[must_use]
-    pub fn none_answers(&self) -> bool {
-        let all = self.outlook().watched.len();
-        all > 0 && self.silent().len() == all
+        all.collect()
     }
 
     /// What was last seen of each database.

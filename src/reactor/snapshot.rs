@@ -1,5 +1,6 @@
 //! How it stands, at one look.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::Cause;
@@ -74,12 +75,15 @@ pub struct Holder {
 }
 
 impl Snapshot {
-    /// How it stands now, seen from the data plane's thread; these upstreams did not answer their
-    /// monitors when they were last asked.
+    /// How it stands now, seen from the data plane's thread; `silence` says of each upstream that is looked
+    /// after whether it did not answer its monitor when it was last asked.
     #[must_use]
-    pub fn of(executions: &Executions, silent: &[UpstreamNumber], now: Instant) -> Self {
+    pub fn of(
+        executions: &Executions,
+        silence: &BTreeMap<UpstreamNumber, bool>,
+        now: Instant,
+    ) -> Self {
         let pressure = executions.lender().pressure();
-        let is_silent = silent.iter().any(|one| pressure.in_demand.contains(one));
         let sessions = executions.sessions().counts();
         let (used, limit) = (sessions.bound(), pressure.budget.limit());
         let mut snapshot = Self {
@@ -90,7 +94,7 @@ impl Snapshot {
             oldest_wait: pressure.starving.oldest,
             oldest_of_all: pressure.oldest,
             timed_out: pressure.timed_out,
-            database_unreachable: pressure.is_away || is_silent,
+            database_unreachable: pressure.is_away || is_missed(silence, &pressure.in_demand),
             limited_by_database: pressure.budget.limited_by_database(),
             holder: None,
             circumstances: Circumstances::default(),
@@ -126,6 +130,19 @@ impl Snapshot {
     }
 }
 
+/// Whether a silent database is missed: one that somebody has a connection of, or wants one; or all that there are,
+/// which is known also where nobody does just now.
+fn is_missed(
+    silence: &BTreeMap<UpstreamNumber, bool>,
+    in_demand: &BTreeSet<UpstreamNumber>,
+) -> bool {
+    let is_any = silence
+        .iter()
+        .any(|(upstream, is_silent)| *is_silent && in_demand.contains(upstream));
+    let are_all = !silence.is_empty() && silence.values().all(|is_silent| *is_silent);
+    is_any || are_all
+}
+
 fn holder(executions: &Executions, now: Instant) -> Option<Holder> {
     let longest = executions.sessions().holders(None, 1, now);
     let longest = longest.into_iter().next()?;
@@ -134,4 +151,34 @@ fn holder(executions: &Executions, now: Instant) -> Option<Holder> {
         caller: longest.identity.caller.clone(),
         held: longest.bound_age?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_database_is_missed_where_it_is_wanted_or_none_answers() {
+        type Case = (&'static [(u32, bool)], &'static [u32], bool);
+        let cases: [Case; 7] = [
+            (&[], &[], false),
+            (&[], &[0], false),
+            (&[(0, false)], &[0], false),
+            (&[(0, true)], &[], true),
+            (&[(0, true), (1, false)], &[], false),
+            (&[(0, true), (1, false)], &[1], false),
+            (&[(0, true), (1, false)], &[0, 1], true),
+        ];
+        for (silence, in_demand, missed) in cases {
+            let numbered = silence.iter();
+            let silence = numbered.map(|(number, is_silent)| (UpstreamNumber(*number), *is_silent));
+            let in_demand = in_demand.iter().map(|number| UpstreamNumber(*number));
+            let (silence, in_demand) = (silence.collect(), in_demand.collect());
+            assert_eq!(
+                is_missed(&silence, &in_demand),
+                missed,
+                "{silence:?} {in_demand:?}"
+            );
+        }
+    }
 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::config::{Restart, Running};
+use crate::control::Control;
 use crate::execution::{Executions, Gone, Remote};
 use crate::reactor::Snapshot;
 use crate::session::{SessionId, State};
@@ -29,6 +30,8 @@ pub(in crate::app) struct Vigil {
     remote: Remote,
     running: watch::Receiver<Arc<Running>>,
     life: Arc<Life>,
+    /// Who knows how the databases are.
+    control: Arc<Control>,
     /// Locked for as long as values are exchanged.
     known: Mutex<Known>,
 }
@@ -60,11 +63,12 @@ pub(super) struct Waits {
 
 impl Vigil {
     /// Nothing is pending.
-    pub(in crate::app) fn new(common: &Common) -> Arc<Self> {
+    pub(in crate::app) fn new(common: &Common, control: &Arc<Control>) -> Arc<Self> {
         Arc::new(Self {
             remote: common.remote.clone(),
             running: common.running.clone(),
             life: Arc::clone(&common.life),
+            control: Arc::clone(control),
             known: Mutex::default(),
         })
     }
@@ -105,8 +109,9 @@ impl Vigil {
         let warning = config.exhaustion.warning.thousandths;
         let is_wanted =
             config.reactor.restart == Some(Restart::Liveness) && !config.reactor.dry_run;
+        let silence = self.control.silence();
         let look = self.remote.ask(move |executions| {
-            let snapshot = Snapshot::of(executions, &[], Instant::now());
+            let snapshot = Snapshot::of(executions, &silence, Instant::now());
             (
                 open(executions),
                 is_calm(&snapshot, warning),
