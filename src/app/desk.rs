@@ -39,7 +39,7 @@ impl Desk {
     ) -> Self {
         let (ask, asked) = mpsc::channel(ASKING);
         let (show_exhaustion, exhaustion) = watch::channel(Exhaustion::healthy(common.started));
-        let (show_remedies, remedies) = watch::channel(Arc::default());
+        let (show_reactor, reactor) = watch::channel(Arc::default());
         let service = Arc::clone(data.service());
         let control = Control::over(
             common.remote.clone(),
@@ -49,7 +49,7 @@ impl Desk {
             Within::new(move |connection, peer| service.welcome(connection, peer)),
             Shown {
                 exhaustion: exhaustion.clone(),
-                remedies,
+                reactor,
             },
         );
         Self {
@@ -57,7 +57,7 @@ impl Desk {
             asked,
             shows: Shows {
                 exhaustion: show_exhaustion,
-                remedies: show_remedies,
+                reactor: show_reactor,
             },
             exhaustion,
         }

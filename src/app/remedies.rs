@@ -61,7 +61,7 @@ const RESULTS: usize = 16;
 /// What is shown to others.
 pub(super) struct Shows {
     pub(super) exhaustion: watch::Sender<Exhaustion>,
-    pub(super) remedies: watch::Sender<Arc<control::Remedies>>,
+    pub(super) reactor: watch::Sender<Arc<control::Reactor>>,
 }
 
 /// Who looks, decides and has it carried out.
@@ -279,7 +279,7 @@ impl Remedies {
                 let why = self.standing.why(&guard);
                 tell::refused(rung, &guard, &why, self.remote.events());
                 self.hands.counts(counted(rung), Outcome::Refused);
-                self.standing.refused(rung, &guard, why, now);
+                self.standing.refused(rung, &guard, &why, now);
             }
         }
     }
@@ -329,8 +329,8 @@ impl Remedies {
             waits: self.hands.vigil.waits(),
             kubernetes: self.hands.cluster.shown(now),
         };
-        let remedies = self.standing.shown(seen, now, SystemTime::now());
-        self.shows.remedies.send_replace(Arc::new(remedies));
+        let reactor = self.standing.shown(seen, now, SystemTime::now());
+        self.shows.reactor.send_replace(Arc::new(reactor));
     }
 
     /// Whether a database is the cause is worth knowing while somebody waits long.

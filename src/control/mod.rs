@@ -63,7 +63,7 @@ use crate::shutdown::Life;
 pub use configuration::Configuration;
 pub use health::Room;
 use health::Watched;
-pub use remedies::Remedies;
+pub use remedies::Reactor;
 pub use within::Within;
 
 /// How many `hold` streams may be open at once.
@@ -140,7 +140,7 @@ pub struct Shown {
     /// Whether connections run out.
     pub exhaustion: watch::Receiver<Exhaustion>,
     /// What is done about it.
-    pub remedies: watch::Receiver<Arc<Remedies>>,
+    pub reactor: watch::Receiver<Arc<Reactor>>,
 }
 
 impl Shown {
@@ -149,7 +149,7 @@ impl Shown {
     pub fn healthy(now: Instant) -> Self {
         Self {
             exhaustion: watch::channel(Exhaustion::healthy(now)).1,
-            remedies: watch::channel(Arc::default()).1,
+            reactor: watch::channel(Arc::default()).1,
         }
     }
 }

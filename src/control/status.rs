@@ -78,7 +78,7 @@ pub(super) async fn get(control: &Control, asked: &Asked) -> Answer {
         tcp: outlook.facts.tcp.clone(),
         budget: budget(&look),
         exhaustion: (*control.shown.exhaustion.borrow()).into(),
-        reactor: (&**control.shown.remedies.borrow()).into(),
+        reactor: (**control.shown.reactor.borrow()).clone(),
         upstreams: control.last_seen(Instant::now()),
         executions: execution_counts(&look.executions),
         sessions: session_counts(&look.sessions, look.refused, look.oldest),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{KubernetesUse, Restart};
-use crate::control::remedies::Kubernetes as Shown;
+use crate::control::remedies::KubernetesStatus;
 use crate::metrics::Counters;
 use crate::reactor::{
     Guard, Kubernetes, Limits, Missing, NotDone, Place, Reason, Report, Restarts,
@@ -134,22 +134,19 @@ impl Cluster {
     }
 
     /// How it stands.
-    pub(super) fn shown(&self, now: Instant) -> Shown {
+    pub(super) fn shown(&self, now: Instant) -> KubernetesStatus {
         let api = match self {
             Self::On(api) => api,
-            Self::Off(why) => return Shown::Off(why.clone()),
+            Self::Off(why) => return KubernetesStatus::off(why),
         };
         if api.is_gone() {
-            return Shown::Off("the pod is no more".to_owned());
+            return KubernetesStatus::off("the pod is no more");
         }
         let standing = api.standing();
         let since = now.checked_sub(standing.age.unwrap_or(Duration::ZERO));
         match standing.failure.filter(|_| standing.is_away) {
-            Some(failure) => Shown::Away {
-                since: since.unwrap_or(now),
-                why: failure.to_string(),
-            },
-            None => Shown::On,
+            Some(failure) => KubernetesStatus::away(since.unwrap_or(now), &failure.to_string()),
+            None => KubernetesStatus::on(),
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::State;
-use crate::config::{Reactor, Restart};
-use crate::control::Remedies;
-use crate::control::remedies::{Kubernetes, Pending, Refused};
+use crate::config::{self, Restart};
+use crate::control::Reactor;
+use crate::control::remedies::{KubernetesStatus, PendingRestart, RefusedAction};
+use crate::events::Text;
 use crate::reactor::{Guard, Heard, Report, Restarts, Rung};
 
 use super::vigil::Waits;
@@ -16,7 +17,7 @@ pub(super) struct Standing {
     /// The restart that is under way, and since when.
     under_way: Option<(Restart, Instant)>,
     /// What was last due and not done.
-    refused: Option<Refused>,
+    refused: Option<RefusedAction>,
     /// What the last cleanup of this spell has ended, or would have; none: there was none.
     cleaned: Option<String>,
     /// Why the last restart of this spell came to nothing.
@@ -31,11 +32,11 @@ pub(super) struct Standing {
 
 /// What is known besides.
 pub(super) struct Seen<'a> {
-    pub(super) reactor: &'a Reactor,
+    pub(super) reactor: &'a config::Reactor,
     pub(super) restarts: &'a Restarts,
     /// The restart by `liveness` that is pending.
     pub(super) waits: Option<Waits>,
-    pub(super) kubernetes: Kubernetes,
+    pub(super) kubernetes: KubernetesStatus,
 }
 
 impl Standing {
@@ -62,11 +63,11 @@ impl Standing {
     }
 
     /// Something is due and must not be.
-    pub(super) fn refused(&mut self, rung: Rung, guard: &Guard, why: String, now: Instant) {
-        self.refused = Some(Refused {
+    pub(super) fn refused(&mut self, rung: Rung, guard: &Guard, why: &str, now: Instant) {
+        self.refused = Some(RefusedAction {
             action: rung.as_str(),
             guard: guard.as_str(),
-            why,
+            why: Text::sentence(why),
             at: now,
         });
     }
@@ -91,7 +92,7 @@ impl Standing {
     }
 
     /// Whether what is published, or that it is, is another thing than at the last look.
-    pub(super) fn follows(&mut self, config: &Reactor) -> bool {
+    pub(super) fn follows(&mut self, config: &config::Reactor) -> bool {
         let now = (config.dry_run, config.condition);
         self.published
             .replace(now)
@@ -120,26 +121,26 @@ impl Standing {
     }
 
     /// All of it.
-    pub(super) fn shown(&self, seen: Seen<'_>, now: Instant, time: SystemTime) -> Remedies {
+    pub(super) fn shown(&self, seen: Seen<'_>, now: Instant, time: SystemTime) -> Reactor {
         let Seen {
             reactor,
             restarts,
             waits,
             kubernetes,
         } = seen;
-        let waits = waits.map(|waits| Pending {
+        let waits = waits.map(|waits| PendingRestart {
             mode: Restart::Liveness.as_str(),
             since: waits.since,
             sessions: Some(waits.sessions),
         });
-        let under_way = self.under_way.map(|(mode, since)| Pending {
+        let under_way = self.under_way.map(|(mode, since)| PendingRestart {
             mode: mode.as_str(),
             since,
             sessions: None,
         });
         let last = restarts.ages(time).last().copied();
         let left = last.map(|age| reactor.cooldown.saturating_sub(age));
-        Remedies {
+        Reactor {
             restart: reactor.restart.map_or("off", Restart::as_str),
             cleanup: reactor.cleanup,
             dry_run: reactor.dry_run,
