@@ -26,6 +26,7 @@ const LONG: Duration = Duration::from_secs(90);
 
 const SHORT: &str = "
 exhaustion: {wait: 300ms, after: 1s, sustained_after: 1s}
+cleanup: {idle_in_transaction: 1s}
 budget: {size: 3, overflow: 0}
 pool: {size: 3, overflow: 0, timeout: 120s}
 ";
@@ -206,6 +207,28 @@ impl<'a> Pod<'a> {
         .await;
     }
 
+    /// The notes of its Events of this reason, as soon as there is one.
+    async fn notes(&self, reason: &str) -> Vec<String> {
+        let claim = format!("{} has the Event {reason}", self.name);
+        eventually(SOON, &claim, async || {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let events = self
+                .cluster
+                .get(&["events.events.k8s.io", "--namespace=shop"]);
+            let all = events["items"].as_array().cloned().unwrap_or_default();
+            let ours =
+                |one: &Value| one["regarding"]["name"] == *self.name && one["reason"] == *reason;
+            let notes = all.into_iter().filter(ours);
+            let notes = notes.map(|one| one["note"].as_str().unwrap().to_owned());
+            let notes: Vec<String> = notes.collect();
+            match notes.is_empty() {
+                true => Err(events),
+                false => Ok(notes),
+            }
+        })
+        .await
+    }
+
     async fn status(&self) -> Value {
         self.sidecar.get("/v1/status").await
     }
@@ -262,6 +285,8 @@ async fn what_is_found_is_brought_to_the_pod_and_the_pod_is_restarted_through_th
         evicts(&cluster),
         rolls_out(&cluster),
         has_no_rule(&cluster),
+        cleans_up(&cluster),
+        ends_with_88(&cluster),
         only_tells(&cluster),
         remembers(&cluster),
     );
@@ -393,6 +418,10 @@ async fn rolls_out(cluster: &Cluster) {
     let _leaked = pod.leak().await;
     let line = pod.tells("reactor.restart").await;
     assert_eq!(line["mode"], "rollout", "{line}");
+    let notes = pod.notes("PoolRestart").await;
+    let what =
+        format!("Restart by rollout, as nothing else has helped: the owner of the pod shop/{name}");
+    assert!(notes[0].starts_with(&what), "{notes:?}");
     let deployment = cluster.get(&["deployment", "rolled", "--namespace=shop"]);
     let stamps = &deployment["spec"]["template"]["metadata"]["annotations"];
     assert!(
@@ -415,6 +444,58 @@ async fn has_no_rule(cluster: &Cluster) {
     assert_eq!(refused["guard"], "no_rule_for_88", "it lives on");
     let memory = std::fs::read_to_string(pod.sidecar.dir().join("restarts.json")).unwrap();
     assert!(memory.contains("\"total\":0"), "{memory}");
+    let notes = pod.notes("PoolRestartRefused").await;
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    let why = line["why"].as_str().unwrap();
+    assert!(notes[0].contains(why), "{notes:?} lacks {why}");
+}
+
+/// Sessions that are idle in a transaction are ended for who waits, and the pod tells how many.
+async fn cleans_up(cluster: &Cluster) {
+    let pod = Pod::new(cluster, "agent-cleans", json!({}), "cleanup: true").await;
+    let (mut leaked, waits) = pod.leak().await;
+    for raw in &mut leaked {
+        raw.query("BEGIN").await;
+    }
+    let line = pod.tells("reactor.cleanup").await;
+    waits.await.unwrap();
+    let notes = pod.notes("PoolCleanup").await;
+    let what = line["what"].as_str().unwrap();
+    let closed = line["closed"].as_u64().unwrap();
+    assert_eq!(closed, 1, "only as many as waited: {line}");
+    assert!(notes[0].contains("1 session was ended"), "{notes:?}");
+    assert!(notes[0].contains(what), "{notes:?} lacks {what}");
+}
+
+/// Who ends says so before: nobody else would.
+async fn ends_with_88(cluster: &Cluster) {
+    let spec = spec("usual");
+    let rule = json!({
+        "action": "RestartAllContainers",
+        "exitCodes": {"operator": "In", "values": [88]},
+    });
+    let mut with_rule = spec.clone();
+    with_rule["initContainers"][0]["restartPolicyRules"] = json!([rule]);
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "agent-ends", "namespace": "shop"},
+        "spec": with_rule,
+    });
+    cluster.apply(&pod.to_string());
+    let reactor = "cleanup: false, restart: exit-code, restart_after: 1s";
+    let pod = Pod::of(cluster, "agent-ends", reactor).await;
+    let _leaked = pod.leak().await;
+    let notes = pod.notes("PoolRestart").await;
+    let expected = [
+        "Restart by exit-code",
+        "it ends with exit code 88",
+        "3 of 3 server connections are in use",
+        "(shared), most of them opened at agent.py:7 run.",
+        "with this one: 1 of at most 2.",
+    ];
+    for part in expected {
+        assert!(notes[0].contains(part), "{part}: {notes:?}");
+    }
 }
 
 async fn only_tells(cluster: &Cluster) {
@@ -431,7 +512,9 @@ async fn only_tells(cluster: &Cluster) {
     for part in [
         "execpool.dev/state=sustained",
         "PoolAvailable=False",
-        "PoolExhausted",
+        "Server connections have run out, and it does not pass",
+        "would evict the pod shop/agent-dry",
+        "PoolRestart",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
@@ -462,4 +545,6 @@ async fn remembers(cluster: &Cluster) {
         "{reactor}"
     );
     pod.is_annotated("restarts", "1", SOON).await;
+    let notes = pod.notes("PoolRestartRefused").await;
+    assert!(notes[0].contains("(reactor.cooldown)"), "{notes:?}");
 }

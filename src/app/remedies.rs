@@ -35,7 +35,8 @@ use crate::execution::Remote;
 use crate::execution::tidying::Cleaned;
 use crate::metrics::words::{Action as Counted, Outcome};
 use crate::reactor::{
-    Action, Circumstances, History, Limits, Policy, Reason, Report, Restarts, Snapshot, decide,
+    Action, Circumstances, History, Limits, Notice, Policy, Report, Restarts, Rung, Snapshot,
+    decide,
 };
 use crate::shutdown::Life;
 
@@ -232,9 +233,14 @@ impl Remedies {
     /// A cleanup that ended something, or would, is told; of others there is one every few seconds.
     fn cleaned(&mut self, cleaned: &Cleaned, dry_run: bool) {
         let is_nothing = cleaned.closed.is_empty();
-        let is_news = self.standing.cleaned(tell::closed(cleaned));
+        let what = tell::closed(cleaned);
+        let is_news = self.standing.cleaned(what.clone());
         if is_news || !is_nothing && !dry_run {
             tell::cleaned(cleaned, dry_run, self.remote.events());
+            if !is_nothing {
+                let notice = Notice::of_cleanup(cleaned.sessions(), cleaned.waiting, &what);
+                self.hands.announce(&notice, dry_run);
+            }
         }
         match (is_nothing, dry_run) {
             (true, _) => {}
@@ -255,10 +261,8 @@ impl Remedies {
             Action::Publish => self.publish(snapshot, policy),
             Action::Announce(reason) => {
                 let report = Report::of(&self.history, snapshot, policy);
-                match policy.dry_run {
-                    true => self.tell_of_event(reason, &report),
-                    false => self.hands.cluster.announce(reason, &report),
-                }
+                let notice = Notice::of_state(reason, &report);
+                self.hands.announce(&notice, policy.dry_run);
             }
             Action::CleanUp => self.hands.clean_up(policy.dry_run),
             Action::Restart(mode) => {
@@ -267,6 +271,7 @@ impl Remedies {
                     mode,
                     dry_run: policy.dry_run,
                     snapshot: snapshot.clone(),
+                    report: Report::of(&self.history, snapshot, policy),
                     restarts: self.history.restarts().clone(),
                     time: snapshot.circumstances.time,
                     limits: Limits {
@@ -280,6 +285,11 @@ impl Remedies {
                 tell::refused(rung, &guard, &why, self.remote.events());
                 self.hands.counts(counted(rung), Outcome::Refused);
                 self.standing.refused(rung, &guard, &why, now);
+                if rung == Rung::Restart {
+                    let report = Report::of(&self.history, snapshot, policy);
+                    let notice = Notice::of_refusal(&guard, &why, &report);
+                    self.hands.announce(&notice, policy.dry_run);
+                }
             }
         }
     }
@@ -296,13 +306,6 @@ impl Remedies {
             if with_condition {
                 self.hands.counts(Counted::Condition, Outcome::DryRun);
             }
-        }
-    }
-
-    fn tell_of_event(&self, reason: Reason, report: &Report) {
-        if self.hands.cluster.is_on() {
-            tell::would_announce(reason, report);
-            self.hands.counts(Counted::Event, Outcome::DryRun);
         }
     }
 

@@ -65,6 +65,15 @@ pub struct Cleaned {
     pub remaining: Vec<SessionId>,
 }
 
+impl Cleaned {
+    /// How many of what was closed are sessions.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        let is_session = |closed: &&Closed| matches!(closed, Closed::Session(..));
+        self.closed.iter().filter(is_session).count()
+    }
+}
+
 impl Executions {
     /// What a cleanup may end from now on.
     pub fn set_cleanup(&self, policy: Policy) {

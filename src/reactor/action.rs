@@ -14,7 +14,7 @@ pub enum Action {
     /// Rung 2: bring the newest [`Report`](super::Report) to the pod's annotations and its condition. Comes at
     /// the first look and as often as they are to be written: not to be spared again.
     Publish,
-    /// Rung 2: post an Event.
+    /// Rung 2: post an Event of the state. What is done on the rungs above has Events of its own.
     Announce(Reason),
     /// Rung 3: an emergency cleanup. [`Heard::CleanedUp`](super::Heard) when it is over; until then there is
     /// no other, and no restart.
@@ -42,7 +42,7 @@ pub struct Change {
     pub cause: Cause,
 }
 
-/// What an Event of Kubernetes says.
+/// The reason of an Event of Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Connections run short.
@@ -51,11 +51,24 @@ pub enum Reason {
     PoolExhausted,
     /// Who waited is served, or they are not short any more.
     PoolRecovered,
+    /// An emergency cleanup has ended something.
+    PoolCleanup,
+    /// The app, or the pod, is restarted.
+    PoolRestart,
+    /// A restart is due, and must not be.
+    PoolRestartRefused,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::PoolWarning, Self::PoolExhausted, Self::PoolRecovered];
+    pub const ALL: [Self; 6] = [
+        Self::PoolWarning,
+        Self::PoolExhausted,
+        Self::PoolRecovered,
+        Self::PoolCleanup,
+        Self::PoolRestart,
+        Self::PoolRestartRefused,
+    ];
 
     /// The Event's reason.
     #[must_use]
@@ -64,6 +77,20 @@ impl Reason {
             Self::PoolWarning => "PoolWarning",
             Self::PoolExhausted => "PoolExhausted",
             Self::PoolRecovered => "PoolRecovered",
+            Self::PoolCleanup => "PoolCleanup",
+            Self::PoolRestart => "PoolRestart",
+            Self::PoolRestartRefused => "PoolRestartRefused",
+        }
+    }
+
+    /// Whether nothing is wrong, or done to anybody: the Event's type is Normal, and else Warning.
+    #[must_use]
+    pub fn is_normal(self) -> bool {
+        match self {
+            Self::PoolRecovered | Self::PoolRestartRefused => true,
+            Self::PoolWarning | Self::PoolExhausted | Self::PoolCleanup | Self::PoolRestart => {
+                false
+            }
         }
     }
 }

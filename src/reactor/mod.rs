@@ -11,12 +11,14 @@
 //! | [`guard`] | what forbids it |
 //! | [`kube`] | the hand on the Kubernetes API, by which rungs 2 and 4 act |
 //! | [`report`] | what the pod tells of it |
+//! | [`notice`] | what its Events say |
 
 mod action;
 mod decide;
 mod guard;
 mod history;
 mod kube;
+mod notice;
 mod policy;
 mod report;
 mod restarts;
@@ -29,6 +31,7 @@ pub use decide::decide;
 pub use guard::Guard;
 pub use history::{Heard, History};
 pub use kube::{Failure, Kubernetes, Limits, Missing, NotDone, Place, Standing};
+pub use notice::Notice;
 pub use policy::Policy;
 pub use report::{Condition, Report};
 pub use restarts::{Restarts, Unreadable};

@@ -31,7 +31,7 @@ pub struct Report {
     pub waiting: usize,
     /// The execution that has held a connection for longest; none while it is healthy, or nobody has.
     pub holder: Option<String>,
-    /// Where that opened it in the app, where it is known.
+    /// Where that opened it in the app, where it is known; of `shared`, where most were opened.
     pub holder_caller: Option<String>,
     /// How many restarts there were in all.
     pub restarts: u64,
@@ -80,10 +80,10 @@ impl Report {
             used: snapshot.used,
             limit: snapshot.limit,
             waiting: snapshot.waiting,
-            holder: holder.map(|holder| cut(&holder.execution).to_owned()),
+            holder: holder.map(|holder| cut(&holder.execution, LONGEST).to_owned()),
             holder_caller: holder
                 .and_then(|holder| holder.caller.as_deref())
-                .map(|caller| cut(caller).to_owned()),
+                .map(|caller| cut(caller, LONGEST).to_owned()),
             restarts: history.restarts().total(),
             last_restart: history.restarts().last(),
             why: Why::of(exhaustion.state, &history.found, snapshot, policy),
@@ -93,7 +93,6 @@ impl Report {
     /// The annotations, by their whole names. What is not among them is not there.
     #[must_use]
     pub fn annotations(&self) -> Vec<(String, String)> {
-        let moment = |at: SystemTime| format!("{}Z", date_and_time(at));
         let said = [
             ("state", Some(self.state.as_str().to_owned())),
             ("since", Some(moment(self.since))),
@@ -179,9 +178,14 @@ impl Why {
     }
 }
 
-/// The text, without what would be too long.
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(LONGEST);
+/// A moment, to the second.
+pub(super) fn moment(at: SystemTime) -> String {
+    format!("{}Z", date_and_time(at))
+}
+
+/// The beginning of a text, of so many bytes at most.
+pub(super) fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
     // A text begins with a character, so that this ends.
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -68,7 +68,8 @@ impl Default for Circumstances {
 pub struct Holder {
     /// Its execution.
     pub execution: String,
-    /// Where the connection was opened in the app.
+    /// Where the connection was opened in the app; of `shared`, where most of its connections were that are held
+    /// and say so.
     pub caller: Option<String>,
     /// For how long it has been held.
     pub held: Duration,
@@ -146,9 +147,15 @@ fn is_missed(
 fn holder(executions: &Executions, now: Instant) -> Option<Holder> {
     let longest = executions.sessions().holders(None, 1, now);
     let longest = longest.into_iter().next()?;
+    let execution = &longest.identity.execution;
+    // Nobody is `shared`: who has held one for longest there says less than who holds most.
+    let caller = match execution.is_shared() {
+        true => executions.sessions().caller_of_most(execution),
+        false => longest.identity.caller.clone(),
+    };
     Some(Holder {
-        execution: longest.identity.execution.to_string(),
-        caller: longest.identity.caller.clone(),
+        execution: execution.to_string(),
+        caller,
         held: longest.bound_age?,
     })
 }

@@ -2,6 +2,7 @@
 
 mod guards;
 mod ladder;
+mod notice;
 mod report;
 mod restarts;
 mod rhythm;

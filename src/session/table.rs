@@ -1,5 +1,6 @@
 //! All sessions, and their counts.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -335,9 +336,30 @@ impl Table {
             session.state().is_bound() && of.is_none_or(|id| session.identity().execution == *id)
         });
         let mut holders: Vec<Snapshot> = wanted.map(|session| session.snapshot(now)).collect();
-        holders.sort_by_key(|holder| (std::cmp::Reverse(holder.bound_age), holder.id));
+        holders.sort_by_key(|holder| (Reverse(holder.bound_age), holder.id));
         holders.truncate(most);
         holders
+    }
+
+    /// Where in the app most of the server connections were opened that sessions of an execution hold; of two
+    /// places with as many, the one of the older session. None where nobody says.
+    #[must_use]
+    pub fn caller_of_most(&self, of: &ExecutionId) -> Option<String> {
+        let sessions = self.sessions.lock();
+        let mut places: BTreeMap<&str, (usize, Reverse<SessionId>)> = BTreeMap::new();
+        for session in sessions.values() {
+            let identity = session.identity();
+            let Some(caller) = identity.caller.as_deref() else {
+                continue;
+            };
+            if session.state().is_bound() && identity.execution == *of {
+                let (count, oldest) = places.entry(caller).or_insert((0, Reverse(session.id())));
+                *count += 1;
+                *oldest = (*oldest).max(Reverse(session.id()));
+            }
+        }
+        let most = places.into_iter().max_by_key(|(_, rank)| *rank);
+        most.map(|(caller, _)| caller.to_owned())
     }
 
     /// The `most` sessions of one execution or of all that are worth a look first: those that hold a
@@ -358,7 +380,7 @@ impl Table {
             .map(|session| {
                 let held = session.totals(now).held.total();
                 let rank = (session.state().is_bound(), held);
-                (std::cmp::Reverse(rank), session.id(), session)
+                (Reverse(rank), session.id(), session)
             })
             .collect();
         let left_out = ranked.len().saturating_sub(most);
@@ -394,6 +416,37 @@ mod tests {
                 pid: None,
             },
         }
+    }
+
+    #[test]
+    fn who_holds_most_is_found_by_where_it_was_opened() {
+        let table = Arc::new(Table::default());
+        let open = |execution: &str, caller: Option<&str>, is_bound: bool| {
+            let identity = Identity {
+                caller: caller.map(str::to_owned),
+                ..identity(execution)
+            };
+            let (seat, mail) = table.open(identity, Instant::now());
+            seat.session().transition(State::Unbound);
+            if is_bound {
+                seat.session().bound(7);
+            }
+            (seat, mail)
+        };
+        let caller = || table.caller_of_most(&ExecutionId::shared());
+        let mut kept = vec![open("shared", None, true)];
+        assert_eq!(caller(), None, "nobody says");
+        kept.push(open("shared", Some("b.py:1"), true));
+        kept.push(open("shared", Some("a.py:1"), true));
+        assert_eq!(caller().as_deref(), Some("b.py:1"), "as many, and older");
+        kept.push(open("shared", Some("a.py:1"), true));
+        for _ in 0..3 {
+            kept.push(open("shared", Some("idle.py:1"), false));
+            kept.push(open("other", Some("other.py:1"), true));
+        }
+        assert_eq!(caller().as_deref(), Some("a.py:1"));
+        kept.drain(2..);
+        assert_eq!(caller().as_deref(), Some("b.py:1"));
     }
 
     #[test]

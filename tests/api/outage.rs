@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use execpool::budget::State;
-use execpool::reactor::Reason;
+use execpool::reactor::{Notice, Reason};
 
 use crate::ground::{Ground, SOON, report};
 use crate::support::cluster::Part;
@@ -21,7 +21,7 @@ async fn an_api_server_that_was_killed_is_caught_up_with_when_it_is_back() {
     ground.cluster.stop(Part::ApiServer);
     let exhausted = report(State::Exhausted, 30);
     kubernetes.publish(exhausted.clone(), true);
-    kubernetes.announce(Reason::PoolExhausted, &exhausted);
+    kubernetes.announce(&Notice::of_state(Reason::PoolExhausted, &exhausted));
     eventually(SOON, "it is told", async || {
         match ground.log.causes().len() {
             1.. => Ok(()),
@@ -30,7 +30,7 @@ async fn an_api_server_that_was_killed_is_caught_up_with_when_it_is_back() {
     })
     .await;
     kubernetes.publish(report(State::Sustained, 30), true);
-    kubernetes.announce(Reason::PoolExhausted, &exhausted);
+    kubernetes.announce(&Notice::of_state(Reason::PoolExhausted, &exhausted));
     tokio::time::sleep(Duration::from_secs(3)).await;
     ground.cluster.start_again(Part::ApiServer);
     pod.comes_to_within("state", "sustained", SOON * 3).await;

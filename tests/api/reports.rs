@@ -323,7 +323,10 @@ async fn telling_never_waits_for_the_api() {
     for used in 0..1000 {
         let exhausted = report(State::Exhausted, 30 - used % 2);
         kubernetes.publish(exhausted.clone(), true);
-        kubernetes.announce(execpool::reactor::Reason::PoolExhausted, &exhausted);
+        kubernetes.announce(&execpool::reactor::Notice::of_state(
+            execpool::reactor::Reason::PoolExhausted,
+            &exhausted,
+        ));
     }
     assert!(
         start.elapsed() < Duration::from_secs(2),

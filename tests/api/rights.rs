@@ -2,7 +2,7 @@
 
 use execpool::budget::State;
 use execpool::config::Restart;
-use execpool::reactor::{Guard, NotDone, Reason};
+use execpool::reactor::{Guard, NotDone, Notice, Reason};
 use serde_json::json;
 
 use crate::ground::{Ground, LIMITS, SOON, pod, report};
@@ -17,7 +17,7 @@ async fn is_needed(name: &str, resource: &str, verb: &str, right: &str) {
     ground.forbid(resource, verb).await;
     let kubernetes = pod.start();
     let sustained = report(State::Sustained, 30);
-    kubernetes.announce(Reason::PoolExhausted, &sustained);
+    kubernetes.announce(&Notice::of_state(Reason::PoolExhausted, &sustained));
     if resource == "events" {
         // The first creates it, the second continues it.
         eventually(SOON, "it is there, or is not", async || {
@@ -30,7 +30,7 @@ async fn is_needed(name: &str, resource: &str, verb: &str, right: &str) {
             }
         })
         .await;
-        kubernetes.announce(Reason::PoolExhausted, &sustained);
+        kubernetes.announce(&Notice::of_state(Reason::PoolExhausted, &sustained));
     }
     kubernetes.publish(sustained, true);
     let lines = eventually(SOON, "it is told", async || {

@@ -100,9 +100,10 @@ fn leaks(stage: &Stage, pod: &Value) -> Leak {
     let said = ["used", "limit", "holder"].map(|word| annotation(&exhausted, word));
     assert_eq!(said, ["4", "4", "shared"]);
     stage.cluster().eventually(SOON, "an Event", |_| {
-        match stage.told(pod, "PoolExhausted").first() {
-            Some(event) => Ok(event.clone()),
-            None => Err(stage.kubectl(&["get", "events"])),
+        // The one of its beginning, and the one that it does not pass.
+        match stage.told(pod, "PoolExhausted").as_slice() {
+            [_, event, ..] => Ok(event.clone()),
+            _ => Err(stage.kubectl(&["get", "events"])),
         }
     });
     reads_exhausted(stage, pod);
@@ -128,12 +129,13 @@ fn reads(stage: &Stage, arguments: &[&str], told: &[&str]) {
 fn reads_exhausted(stage: &Stage, pod: &Value) {
     let name = name(pod);
     let look = format!(
-        "Held longest by execution shared. Look with: kubectl exec -n {} {name} -c execpool -- /execpool sessions",
+        "Held longest by sessions that name no execution (shared), nor where they were opened (execpool.caller). \
+         Look with: kubectl exec -n {} {name} -c execpool -- /execpool sessions",
         stage.name
     );
     let event = [
         "Warning PoolExhausted",
-        "Server connections have run out: 4 of 4 in use, ",
+        "Server connections have run out, and it does not pass: 4 of 4 in use, ",
         &look,
     ];
     let pod = [
@@ -162,6 +164,9 @@ fn reads_recovered(stage: &Stage, pod: &Value) {
         "Normal PoolRecovered",
         "There are server connections again: ",
         "Container app failed liveness probe, will be restarted",
+        "Warning PoolRestart",
+        "Restart by liveness, as nothing else has helped: /livez/app answers 503 until ",
+        "Restarts within an hour, with this one: 1 of at most 60.",
     ];
     reads(stage, &["describe", "pod", name(pod)], &described);
     let line = format!("{} 2/2 Running 1 (", name(pod));
@@ -249,6 +254,14 @@ async fn a_leaking_apps_pod_is_evicted_once_its_disruption_budget_allows_it() {
             match log.contains("PodDisruptionBudget forbids") {
                 true => Ok(()),
                 false => Err(log),
+            }
+        });
+    stage
+        .cluster()
+        .eventually(SOON, "the pod tells it too", |_| {
+            match stage.told(&pod, "PoolRestartRefused").as_slice() {
+                [] => Err(stage.kubectl(&["get", "events"])),
+                _ => Ok(()),
             }
         });
     assert_eq!(stage.pod()["metadata"]["uid"], pod["metadata"]["uid"]);

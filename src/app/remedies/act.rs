@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
@@ -14,7 +14,7 @@ use crate::execution::Remote;
 use crate::execution::cleanup::Scope;
 use crate::execution::tidying::{Cleaned, Order, Origin};
 use crate::metrics::words::{Action as Counted, Outcome};
-use crate::reactor::{Guard, Heard, Limits, Restarts, Rung, Snapshot};
+use crate::reactor::{Guard, Heard, Limits, Notice, Report, Restarts, Rung, Snapshot};
 use crate::session::SessionId;
 use crate::shutdown::Life;
 
@@ -23,6 +23,9 @@ use super::memory::Memory;
 use super::tell::{self, Restarting};
 use super::vigil::{Vigil, open};
 use crate::app::exit::Leave;
+
+/// How long an exit waits for its Event to be posted, where the API takes its time or is away.
+const TO_POST: Duration = Duration::from_secs(1);
 
 /// How many sessions are named at most.
 const NAMED: usize = 20;
@@ -61,6 +64,7 @@ pub(super) struct Wanted {
     pub(super) mode: Restart,
     pub(super) dry_run: bool,
     pub(super) snapshot: Snapshot,
+    pub(super) report: Report,
     /// The restarts up to now, without this one.
     pub(super) restarts: Restarts,
     /// The time of day.
@@ -168,6 +172,8 @@ impl Hands {
         );
         self.tell(wanted, what, open.len());
         self.counts(Counted::Restart, Outcome::Ok);
+        // The process after this one knows nothing of it.
+        let _ = tokio::time::timeout(TO_POST, self.cluster.posted()).await;
         self.leave.decide();
         Ok(Heard::Restarted(wanted.time))
     }
@@ -203,14 +209,28 @@ impl Hands {
     }
 
     fn tell(&self, wanted: &Wanted, what: String, sessions: usize) {
+        let in_last_hour = wanted.restarts.in_last_hour(wanted.time).saturating_add(1);
+        let count = (in_last_hour, wanted.limits.per_hour);
+        let notice = Notice::of_restart(wanted.mode, &what, count, &wanted.report);
         let restart = Restarting {
             mode: wanted.mode.as_str(),
             dry_run: wanted.dry_run,
             what,
             sessions,
-            in_last_hour: wanted.restarts.in_last_hour(wanted.time).saturating_add(1),
+            in_last_hour,
         };
         tell::restart(&restart, &wanted.snapshot, self.remote.events());
+        self.announce(&notice, wanted.dry_run);
+    }
+
+    /// Posts an Event; in a dry run it is told which.
+    pub(super) fn announce(&self, notice: &Notice, dry_run: bool) {
+        if !dry_run {
+            self.cluster.announce(notice);
+        } else if self.cluster.is_on() {
+            tell::would_announce(notice);
+            self.counts(Counted::Event, Outcome::DryRun);
+        }
     }
 
     /// Learns what Kubernetes' API remembers, as soon as it may be asked and answers: in the background.

@@ -7,7 +7,7 @@ use crate::config::{KubernetesUse, Restart};
 use crate::control::remedies::KubernetesStatus;
 use crate::metrics::Counters;
 use crate::reactor::{
-    Guard, Kubernetes, Limits, Missing, NotDone, Place, Reason, Report, Restarts,
+    Guard, Kubernetes, Limits, Missing, NotDone, Notice, Place, Report, Restarts,
 };
 
 /// Where Kubernetes' API is, or why it is not spoken to.
@@ -79,9 +79,17 @@ impl Cluster {
     }
 
     /// Posts an Event. Returns at once.
-    pub(super) fn announce(&self, reason: Reason, report: &Report) {
+    pub(super) fn announce(&self, notice: &Notice) {
         match self {
-            Self::On(api) => api.announce(reason, report),
+            Self::On(api) => api.announce(notice),
+            Self::Off(_) => {}
+        }
+    }
+
+    /// Until all Events are posted; maybe never.
+    pub(super) async fn posted(&self) {
+        match self {
+            Self::On(api) => api.posted().await,
             Self::Off(_) => {}
         }
     }

@@ -3,7 +3,7 @@
 use crate::budget::State;
 use crate::events::{Event, Events, Seconds, Text};
 use crate::execution::tidying::{Cleaned, Closed};
-use crate::reactor::{Change, Guard, Reason, Report, Rung, Snapshot};
+use crate::reactor::{Change, Guard, Notice, Report, Rung, Snapshot};
 
 /// How many sessions are named at most.
 const NAMED: usize = 20;
@@ -272,11 +272,11 @@ pub(super) fn would_publish(report: &Report, with_condition: bool) {
 }
 
 /// Which Event would be posted.
-pub(super) fn would_announce(reason: Reason, report: &Report) {
+pub(super) fn would_announce(notice: &Notice) {
     tracing::info!(
         event = "kubernetes.dry_run",
-        reason = reason.as_str(),
-        note = report.condition().message,
+        reason = notice.reason.as_str(),
+        note = notice.words,
         "would post this Event, were it not for reactor.dry_run"
     );
 }

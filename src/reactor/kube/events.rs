@@ -1,10 +1,10 @@
-//! Events of Kubernetes (events.k8s.io/v1) about the pod. The same reason within six minutes is one
-//! event, whose series counts. While the API is away the last few are kept and posted afterwards.
+//! Events of Kubernetes (events.k8s.io/v1) about the pod. The same reason, about the same, within six
+//! minutes is one event, whose series counts. While the API is away the last few are kept and posted afterwards.
 //!
 //! The library's own recorder does the same while all is well; it keeps nothing that was not
 //! posted, and what was posted and not answered it posts a second time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::reactor::Reason;
+use crate::reactor::report::cut;
+use crate::reactor::{Notice, Reason};
 
 use super::backoff::{Backoff, random};
 use super::client::Call;
 use super::failure::{Cause, Deed, Failure};
 use super::hand::Hand;
-use super::note::cut;
 use super::place::Place;
 use super::time;
 
@@ -38,10 +38,13 @@ const WAITING: usize = 16;
 /// The most bytes of a note.
 const NOTE: usize = 1000;
 
+/// What one series is of: a reason, and what it is about.
+type Kind = (Reason, &'static str);
+
 /// An event, with all its repetitions so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Told {
-    reason: Reason,
+    kind: Kind,
     note: String,
     name: String,
     first: SystemTime,
@@ -54,25 +57,27 @@ struct Told {
 pub(super) struct Outbox {
     state: Mutex<State>,
     news: Notify,
+    /// Told when one waits no more.
+    gone: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Told>,
-    /// The last one of each reason that the API has.
-    posted: BTreeMap<&'static str, Told>,
+    /// The last one of each kind that the API has.
+    posted: HashMap<Kind, Told>,
 }
 
 impl State {
     /// One more. It joins one that waits, or continues one that was posted.
-    fn add(&mut self, reason: Reason, note: String, pod: &str, now: SystemTime) {
-        let is_open = |told: &&mut Told| told.reason == reason && within(told.last, now, SERIES);
+    fn add(&mut self, kind: Kind, note: &str, pod: &str, now: SystemTime) {
+        let is_open = |told: &&mut Told| told.kind == kind && within(told.last, now, SERIES);
         if let Some(told) = self.waiting.iter_mut().rev().find(is_open) {
             told.count += 1;
             told.last = now;
             return;
         }
-        let posted = self.posted.get(reason.as_str());
+        let posted = self.posted.get(&kind);
         let told = match posted.filter(|told| within(told.last, now, SERIES)) {
             Some(told) => Told {
                 count: told.count + 1,
@@ -80,8 +85,8 @@ impl State {
                 ..told.clone()
             },
             None => Told {
-                reason,
-                note: cut(&note, NOTE).to_owned(),
+                kind,
+                note: cut(note, NOTE).to_owned(),
                 name: name(pod, now),
                 first: now,
                 last: now,
@@ -98,7 +103,7 @@ impl State {
     fn next(&mut self, now: SystemTime) -> Option<(Told, bool)> {
         self.waiting.retain(|told| within(told.last, now, STALE));
         let told = self.waiting.front()?.clone();
-        let posted = self.posted.get(told.reason.as_str());
+        let posted = self.posted.get(&told.kind);
         let is_begun = posted.is_some_and(|posted| posted.name == told.name);
         Some((told, is_begun))
     }
@@ -109,25 +114,45 @@ impl State {
         if self.waiting.front().is_some_and(is_same) {
             self.waiting.pop_front();
         }
-        self.posted.insert(told.reason.as_str(), told);
+        self.posted.insert(told.kind, told);
     }
 
     /// The API has forgotten it.
     fn forgotten(&mut self, told: &Told) {
-        self.posted.remove(told.reason.as_str());
+        self.posted.remove(&told.kind);
     }
 }
 
 impl Outbox {
     /// Keeps it to be posted.
-    pub(super) fn add(&self, reason: Reason, note: String, pod: &str) {
-        self.state.lock().add(reason, note, pod, SystemTime::now());
+    pub(super) fn add(&self, notice: &Notice, note: &str, pod: &str) {
+        let kind = (notice.reason, notice.about);
+        self.state.lock().add(kind, note, pod, SystemTime::now());
         self.news.notify_one();
     }
 
     /// Forgets what was not posted.
     pub(super) fn clear(&self) {
         self.state.lock().waiting.clear();
+        self.gone.notify_waiters();
+    }
+
+    /// The API has it.
+    fn posted(&self, told: Told) {
+        self.state.lock().posted(told);
+        self.gone.notify_waiters();
+    }
+
+    /// Until none waits to be posted. Cancel safe.
+    pub(super) async fn emptied(&self) {
+        loop {
+            // Whatever goes from here on is told to this one.
+            let gone = self.gone.notified();
+            if self.state.lock().waiting.is_empty() {
+                return;
+            }
+            gone.await;
+        }
     }
 
     fn next(&self) -> Option<(Told, bool)> {
@@ -147,7 +172,7 @@ pub(super) async fn post(hand: Arc<Hand>, events: Arc<Outbox>) {
         match send(&hand, &told, is_begun).await {
             Ok(()) => {
                 hand.keeper.succeeded(Deed::Event);
-                events.state.lock().posted(told);
+                events.posted(told);
                 backoff.reset();
             }
             // Events live for an hour; it is begun anew.
@@ -185,15 +210,15 @@ fn series(told: &Told) -> Value {
 
 /// The event as it is created.
 fn event(place: &Place, told: &Told) -> Value {
-    let is_normal = matches!(told.reason, Reason::PoolRecovered);
+    let (reason, _) = told.kind;
     let mut event = json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {"name": told.name, "namespace": place.namespace},
         "eventTime": time::micro(told.first),
-        "type": if is_normal { "Normal" } else { "Warning" },
-        "reason": told.reason.as_str(),
-        "action": "WatchingPool",
+        "type": if reason.is_normal() { "Normal" } else { "Warning" },
+        "reason": reason.as_str(),
+        "action": action(reason),
         "note": told.note,
         "regarding": {
             "apiVersion": "v1",
@@ -209,6 +234,16 @@ fn event(place: &Place, told: &Told) -> Value {
         event["series"] = series(told);
     }
     event
+}
+
+/// What was done, for machines.
+fn action(reason: Reason) -> &'static str {
+    match reason {
+        Reason::PoolWarning | Reason::PoolExhausted | Reason::PoolRecovered => "WatchingPool",
+        Reason::PoolCleanup => "CleaningUp",
+        Reason::PoolRestart => "Restarting",
+        Reason::PoolRestartRefused => "RefusingRestart",
+    }
 }
 
 /// A name that no other event has: the pod's, cut to leave room for the time.
@@ -236,7 +271,11 @@ mod tests {
     }
 
     fn add(state: &mut State, reason: Reason, seconds: u64) {
-        state.add(reason, format!("at {seconds}"), "agent", at(seconds));
+        add_about(state, (reason, "it"), seconds);
+    }
+
+    fn add_about(state: &mut State, kind: Kind, seconds: u64) {
+        state.add(kind, &format!("at {seconds}"), "agent", at(seconds));
     }
 
     fn post(state: &mut State, seconds: u64) -> Option<(u32, bool)> {
@@ -258,6 +297,23 @@ mod tests {
             assert_eq!(post(&mut state, seconds), Some(expected), "at {seconds}");
         }
         assert_eq!(post(&mut state, 1020), None);
+    }
+
+    #[test]
+    fn what_is_about_something_else_is_an_event_of_its_own() {
+        let mut state = State::default();
+        for about in ["exhausted", "sustained"] {
+            add_about(&mut state, (Reason::PoolExhausted, about), 0);
+        }
+        assert_eq!(post(&mut state, 0), Some((1, false)));
+        assert_eq!(post(&mut state, 0), Some((1, false)));
+        for about in ["sustained", "exhausted"] {
+            add_about(&mut state, (Reason::PoolExhausted, about), 60);
+            let (told, is_begun) = state.next(at(60)).unwrap();
+            assert_eq!((told.kind.1, told.count, is_begun), (about, 2, true));
+            state.posted(told);
+        }
+        assert_eq!(post(&mut state, 60), None);
     }
 
     #[test]
@@ -313,5 +369,27 @@ mod tests {
         assert!(long.len() <= 253 && !long.contains("-."), "{long}");
         assert_eq!(cut(&"ä".repeat(2000), NOTE - 1).len(), NOTE - 2);
         assert_eq!(cut("short", NOTE), "short");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_all_to_be_posted_waits_for_the_last_and_never_for_none() {
+        let outbox = Outbox::default();
+        outbox.emptied().await;
+        let notice = |about| Notice {
+            reason: Reason::PoolRestart,
+            about,
+            words: String::new(),
+        };
+        outbox.add(&notice("evict"), "it is so", "agent");
+        outbox.add(&notice("rollout"), "it is so", "agent");
+        let emptied = outbox.emptied();
+        let mut emptied = std::pin::pin!(emptied);
+        for _ in 0..2 {
+            let soon = tokio::time::timeout(Duration::from_millis(10), &mut emptied);
+            assert!(soon.await.is_err(), "one is still there");
+            let (told, _) = outbox.next().unwrap();
+            outbox.posted(told);
+        }
+        emptied.await;
     }
 }

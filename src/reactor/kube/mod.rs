@@ -11,7 +11,7 @@
 //! | `hand` | what the tasks share |
 //! | `pod` | what the API says of the pod |
 //! | `reconcile` | annotations and condition: the newest report is brought to the pod |
-//! | `events` | events of Kubernetes, in series |
+//! | `events` `note` | events of Kubernetes, in series, and what they say |
 //! | `restart` | eviction, rollout, and whether exit code 88 has a rule |
 //! | `owner` | the pod's owner and the stamp on it |
 //! | `time` | moments as Kubernetes writes them |
@@ -38,7 +38,7 @@ use tokio::task::JoinSet;
 use crate::config::Restart;
 use crate::metrics::Counters;
 
-use super::{Reason, Report, Restarts};
+use super::{Notice, Report, Restarts};
 
 use client::Api;
 use events::Outbox;
@@ -103,11 +103,20 @@ impl Kubernetes {
         })));
     }
 
-    /// Posts an event about the pod, of what the report says. Repeated within six minutes it is a
-    /// series. The last few are kept while the API is away.
-    pub fn announce(&self, reason: Reason, report: &Report) {
-        let note = note::note(reason, report, self.place());
-        self.outbox.add(reason, note, &self.place().pod);
+    /// Posts an event about the pod. Repeated within six minutes it is a series. The last few are
+    /// kept while the API is away.
+    pub fn announce(&self, notice: &Notice) {
+        let note = note::note(notice, self.place());
+        self.outbox.add(notice, &note, &self.place().pod);
+    }
+
+    /// Until the API has every event: maybe never, so that it is up to the caller how long that is
+    /// waited for.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn posted(&self) {
+        self.outbox.emptied().await;
     }
 
     /// Forgets what is not written yet: nothing is asked any more until there is something new. For

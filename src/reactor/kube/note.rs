@@ -1,86 +1,29 @@
-//! What an event says.
+//! What an event says: the notice's words, and where to look.
 
-use crate::reactor::{Reason, Report};
+use crate::reactor::{Notice, Reason};
 
 use super::place::Place;
-use super::time::second;
 
-/// The most bytes of a name or a caller that is repeated.
-const WORD: usize = 250;
-
-/// How it stands, who holds most, and where to look.
-pub(super) fn note(reason: Reason, report: &Report, place: &Place) -> String {
-    let Report {
-        used,
-        limit,
-        waiting,
-        ..
-    } = report;
-    let begins = match reason {
-        Reason::PoolWarning => "Server connections run short",
-        Reason::PoolExhausted => "Server connections have run out",
-        Reason::PoolRecovered => "There are server connections again",
-    };
-    let mut note = format!("{begins}: {used} of {limit} in use, {waiting} waiting.");
-    if let Some(holder) = report
-        .holder
-        .as_deref()
-        .filter(|_| reason != Reason::PoolRecovered)
-    {
-        note += &format!(" Held longest by execution {}", cut(holder, WORD));
-        if let Some(caller) = report.holder_caller.as_deref() {
-            note += &format!(", opened at {}", cut(caller, WORD));
+/// The words, and what to type next where that says more.
+pub(super) fn note(notice: &Notice, place: &Place) -> String {
+    let asks = match notice.reason {
+        Reason::PoolWarning | Reason::PoolExhausted => "sessions",
+        Reason::PoolRestartRefused => "status",
+        Reason::PoolRecovered | Reason::PoolCleanup | Reason::PoolRestart => {
+            return notice.words.clone();
         }
-        note += ".";
-    }
-    note += &match reason {
-        Reason::PoolRecovered => format!(" In this state since {}.", second(report.since)),
-        Reason::PoolWarning | Reason::PoolExhausted => look(place),
     };
-    note
-}
-
-fn look(place: &Place) -> String {
     let Place { namespace, pod, .. } = place;
     let container = place.container.as_deref().unwrap_or("execpool");
-    format!(" Look with: kubectl exec -n {namespace} {pod} -c {container} -- /execpool sessions")
-}
-
-/// The beginning of a text, of so many bytes at most.
-pub(super) fn cut(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev();
-    let end = end.into_iter().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or_default()]
+    format!(
+        "{} Look with: kubectl exec -n {namespace} {pod} -c {container} -- /execpool {asks}",
+        notice.words
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reactor::{History, Policy, Snapshot};
-    use std::time::{Duration, Instant};
-
-    fn report(holder: &str, caller: &str) -> Report {
-        let policy = Policy {
-            warning: 800,
-            hold: Duration::ZERO,
-            wait: Duration::ZERO,
-            after: Duration::ZERO,
-            sustained_after: Duration::ZERO,
-            cleanup: false,
-            restart: None,
-            restart_after: Duration::ZERO,
-            jitter: Duration::ZERO,
-            cooldown: Duration::ZERO,
-            max_restarts_per_hour: 0,
-            dry_run: false,
-        };
-        let history = History::new(Instant::now());
-        let mut report = Report::of(&history, &Snapshot::default(), &policy);
-        (report.used, report.limit, report.waiting) = (30, 30, 5);
-        report.holder = Some(holder.to_owned());
-        report.holder_caller = Some(caller.to_owned());
-        report
-    }
 
     fn place(pod: &str) -> Place {
         Place {
@@ -94,23 +37,23 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_never_longer_than_kubernetes_takes_and_ends_with_where_to_look() {
-        let long = report(&"r".repeat(128), &"ä".repeat(2000));
-        let said = note(Reason::PoolExhausted, &long, &place(&"p".repeat(253)));
-        assert!(said.len() <= 1024, "{} bytes", said.len());
-        assert!(said.ends_with("/execpool sessions"), "{said}");
-    }
-
-    #[test]
-    fn who_held_most_is_no_matter_when_it_is_over() {
-        let said = note(
-            Reason::PoolRecovered,
-            &report("run-7", "a.py:1"),
-            &place("agent"),
-        );
-        assert!(
-            !said.contains("run-7") && said.contains("30 of 30"),
-            "{said}"
-        );
+    fn what_asks_for_a_look_ends_with_where_and_all_else_with_its_own_words() {
+        for reason in Reason::ALL {
+            let notice = Notice {
+                reason,
+                about: "sustained",
+                words: "It is so.".to_owned(),
+            };
+            let said = note(&notice, &place("agent"));
+            let looks = match reason {
+                Reason::PoolWarning | Reason::PoolExhausted => "/execpool sessions",
+                Reason::PoolRestartRefused => "/execpool status",
+                _ => "It is so.",
+            };
+            assert!(
+                said.starts_with("It is so.") && said.ends_with(looks),
+                "{said}"
+            );
+        }
     }
 }
