@@ -2,16 +2,16 @@
 //!
 //! | module | gives |
 //! |---|---|
-//! | [`snapshot`] | how it stands, at one look |
-//! | [`policy`] | from when on it is what |
-//! | [`history`] | what earlier looks have found |
-//! | [`restarts`] | which restarts there were, also before this process |
+//! | `snapshot` | how it stands, at one look |
+//! | `policy` | from when on it is what |
+//! | `history` | what earlier looks have found |
+//! | `restarts` | which restarts there were, also before this process |
 //! | [`decide`](decide()) | what is to be done: values alone, no clock, no I/O |
-//! | [`action`] | what that may be |
-//! | [`guard`] | what forbids it |
-//! | [`kube`] | the hand on the Kubernetes API, by which rungs 2 and 4 act |
-//! | [`report`] | what the pod tells of it |
-//! | [`notice`] | what its Events say |
+//! | `action` | what that may be |
+//! | `guard` | what forbids it |
+//! | `kube` | the hand on the Kubernetes API, by which rungs 2 and 4 act |
+//! | `report` | what the pod tells of it |
+//! | `notice` | what its Events say |
 
 mod action;
 mod decide;
