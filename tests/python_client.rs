@@ -82,6 +82,7 @@ files! {
     a_hundred_runs_meet_no_error: "crowd",
     what_the_documentation_says_works: "documentation",
     an_execution_lives_while_its_process_does: "hold",
+    a_sidecar_that_comes_late_is_used_from_then_on: "late",
     a_run_of_a_graph_is_an_execution: "langgraph",
     the_package_is_typed_and_installs_from_its_wheel: "package",
     tracked_resources_are_closed: "resources",

@@ -22,6 +22,7 @@ import pytest
 from conftest import Postgres, Sidecar, eventually
 from execpool import ExecutionScope
 from execpool.hold import Hold, Keeper, keeper
+from execpool.resources import Tracked
 
 HERE = Path(__file__).parent
 
@@ -184,10 +185,11 @@ def test_a_deadline_ends_it_and_the_scope_says_why(
     sidecar: Sidecar, warnings: Callable[[], list[str]]
 ) -> None:
     closed: list[str] = []
-    with ExecutionScope("late", deadline=0.5) as scope:
+    with ExecutionScope("late", deadline="10m") as scope:
         scope.track(lambda: closed.append("browser"), kind="browser")
         leaked = execpool.psycopg.connect(autocommit=True)
         leaked.execute("SELECT 1")
+        scope.heartbeat("200ms")
         assert eventually(lambda: scope.execution.ended_by == "deadline")
         with pytest.raises(execpool.ExecutionEnded, match="deadline"):
             execpool.psycopg.connect()
@@ -197,6 +199,71 @@ def test_a_deadline_ends_it_and_the_scope_says_why(
     assert scope.summary is not None and scope.summary.reason == "deadline"
     assert any("was ended by the sidecar: deadline" in warning for warning in warnings())
     assert closed == ["browser"]
+
+
+def test_an_id_whose_run_the_sidecar_has_ended_is_begun_anew_by_who_is_not_in_it(
+    sidecar: Sidecar,
+) -> None:
+    with ExecutionScope("hung", deadline="200ms") as hung:
+        assert eventually(lambda: hung.execution.ended_by == "deadline")
+        # Code of the dead run does not bring it back, and is told so as it enters.
+        with pytest.raises(execpool.ExecutionEnded, match="hung has ended .deadline."):
+            ExecutionScope("hung").__enter__()
+        with ThreadPoolExecutor(1) as pool:
+            again = ExecutionScope("hung", deadline="10m")
+            pool.submit(again.__enter__).result()
+            assert sidecar.control.execution("hung")["generation"] == 2
+            with pytest.raises(execpool.ExecutionEnded):
+                execpool.psycopg.connect()
+            assert pool.submit(works).result()
+            third = ExecutionScope("hung")
+            pool.submit(third.__enter__).result()
+            assert third.execution is again.execution is not hung.execution
+            # The end of the first is none of theirs.
+            hung.__exit__(None, None, None)
+            assert sidecar.control.execution("hung")["generation"] == 2
+            assert pool.submit(works).result()
+            pool.submit(third.__exit__, None, None, None).result()
+            pool.submit(again.__exit__, None, None, None).result()
+    assert hung.summary is not None and hung.summary.reason == "deadline"
+    assert hung.summary.generation == 1 and hung.summary.complete
+    assert again.summary is not None and again.summary.reason == "deleted"
+    assert again.summary.generation == 2 and sidecar.executions() == []
+
+
+def test_the_end_of_a_dead_run_leaves_alone_what_another_process_has_begun_by_its_id(
+    sidecar: Sidecar,
+) -> None:
+    with ExecutionScope("twice", deadline="200ms") as scope:
+        assert eventually(lambda: scope.execution.ended_by == "deadline")
+        sidecar.control.begin("twice")
+        held, _ = sidecar.control.open_hold("twice")
+    assert scope.summary is not None and scope.summary.generation == 1
+    assert sidecar.executions() == ["twice"]
+    sidecar.control.end("twice", "")
+    held.close()
+
+
+def test_a_forked_child_leaves_alone_what_its_parents_dead_run_has(sidecar: Sidecar) -> None:
+    with ExecutionScope("outlived", deadline="200ms") as first:
+        assert eventually(lambda: first.execution.ended_by == "deadline")
+        second = ExecutionScope("outlived")
+        contextvars.Context().run(second.__enter__)
+        read, write = os.pipe()
+        first.execution.resources._tracked.append(Tracked(lambda: os.write(write, b"x"), "other", "", None))
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                first.__exit__(None, None, None)
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        os.set_blocking(read, False)
+        with pytest.raises(BlockingIOError):
+            os.read(read, 1)
+        second.__exit__(None, None, None)
 
 
 def test_a_heartbeat_moves_the_deadline(sidecar: Sidecar) -> None:

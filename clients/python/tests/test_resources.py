@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable
 
 import execpool
@@ -142,6 +143,65 @@ def test_releasing_them_does_not_block_the_loop_while_the_sidecar_stands_still(
         return max(gaps)
 
     assert asyncio.run(main()) < 1
+
+
+def test_a_sidecar_that_hangs_does_not_keep_a_loop_waiting_and_hears_all_in_order(
+    own_sidecar: Sidecar,
+) -> None:
+    process = own_sidecar.process
+    assert process is not None
+    closed: list[str] = []
+
+    async def main() -> float:
+        async with ExecutionScope("hangs", deadline=60) as scope:
+            process.send_signal(signal.SIGSTOP)
+            began = time.monotonic()
+            for number in range(50):
+                browser = scope.track(Browser(closed, str(number)), name=f"page {number}")
+                if number % 2:
+                    assert scope.untrack(browser)
+            assert scope.heartbeat("7m") is None and scope.heartbeat("9m") is None
+            took = time.monotonic() - began
+            process.send_signal(signal.SIGCONT)
+            # Asked for after all of that, and so answered after it.
+            assert 590 < (await scope.heartbeat_async("10m") or 0) <= 600
+            seen = own_sidecar.control.execution("hangs")
+            names = [one["name"] for one in seen["registered"]]
+            assert names == [f"page {number}" for number in range(0, 50, 2)]
+            assert seen["deadline_seconds"] > 590
+            late = scope.track(Browser(closed, "late"))
+            assert scope.untrack(late)
+        assert scope.summary is not None and scope.summary.sidecar is not None
+        assert set(scope.summary.sidecar["resources_left"].values()) == {0}
+        return took
+
+    assert asyncio.run(main()) < 1
+    assert len(closed) == 25
+
+
+def test_what_the_sidecar_is_not_told_in_a_coroutine_is_logged(
+    own_sidecar: Sidecar, warnings: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("execpool.execution.PATIENCE", 0.1)
+    closed: list[str] = []
+
+    async def main() -> None:
+        async with ExecutionScope("unheard", deadline=60) as scope:
+            own_sidecar.kill()
+            scope.track(Browser(closed), name="a page")
+            scope.heartbeat("2m")
+            with pytest.raises(execpool.SidecarUnavailable):
+                await scope.heartbeat_async("2m")
+
+    asyncio.run(main())
+    assert closed == ["browser"]
+    assert any("does not know of a page" in warning for warning in warnings())
+    assert any("deadline of execution unheard is not moved" in warning for warning in warnings())
+    # Where nothing runs that must not wait, a failure is raised.
+    own_sidecar.start()
+    with ExecutionScope("heard", deadline=60) as scope:
+        with pytest.raises(execpool.SidecarRefused, match="soon"):
+            scope.heartbeat("soon")
 
 
 def test_one_that_fails_to_close_hinders_nobody(

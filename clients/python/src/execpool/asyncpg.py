@@ -10,7 +10,7 @@ from typing import Any, cast
 import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 
 from . import dsn as dsns
-from .connecting import Connecting
+from .connecting import Connecting, goes_directly
 from .limit import Limit
 from .settings import Settings
 from .sidecar import find
@@ -69,7 +69,8 @@ class Pool:
         self._dsn, self._kwargs = dsn, kwargs
         self._prepare = [act for act in (init, setup) if act is not None]
         self._max_size = max_size
-        self._room = None if find(Settings.from_environment()) is not None else Limit(max_size)
+        find(Settings.from_environment())  # raises where it is required and absent
+        self._room = Limit(max_size)
         self._lent: set[Connection] = set()
         self._closing = False
 
@@ -90,7 +91,8 @@ class Pool:
         """Opens a connection; `acquire` is for callers. Cancel safe."""
         if self._closing:
             raise asyncpg.InterfaceError("pool is closing")
-        if self._room is not None:
+        direct = goes_directly()
+        if direct:
             await self._room.wait_async(timeout)
         connection = None
         try:
@@ -98,7 +100,7 @@ class Pool:
             connection = await (asyncio.wait_for(opening, timeout) if timeout else opening)
             return connection
         finally:
-            if self._room is not None:
+            if direct:
                 self._room.opened(connection)
 
     async def _opened(self) -> Connection:

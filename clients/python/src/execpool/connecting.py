@@ -99,6 +99,14 @@ class Connecting:
             self.execution.connections.add(connection, self.naming.caller, self.naming.label)
 
 
+def goes_directly() -> bool:
+    """Whether what is opened here and now goes to the database itself, where no sidecar limits it."""
+    scope = current.current_scope()
+    if scope is not None:
+        return scope.execution.sidecar is None
+    return find(Settings.from_environment()) is None
+
+
 def _refuse_straggler(execution: Execution) -> None:
     # The sidecar refuses one, too, for as long as it remembers the execution.
     if execution.has_ended and execution.is_ours:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import current
@@ -42,37 +43,51 @@ def decorated(fresh: Callable[[], ExecutionScope], function: F) -> F:
     return cast(F, functools.update_wrapper(cast(Any, made), function))
 
 
+class _Turns:
+    """Whose turn it is: that of a generator's body, which is in its scope, or of who iterates over it."""
+
+    def __init__(self, scope: ExecutionScope) -> None:
+        self._scope, self._outside = scope, current.scope.get()
+
+    @contextmanager
+    def readers(self) -> Generator[None, None, None]:
+        """The reader's, until it asks for more."""
+        current.scope.set(self._outside)
+        try:
+            yield
+        finally:
+            self._outside = current.scope.get()
+            current.scope.set(self._scope)
+
+    def over(self) -> None:
+        """The reader's from now on."""
+        current.scope.set(self._outside)
+
+
 def _generator(
     fresh: Callable[[], ExecutionScope], call: Callable[..., Any]
 ) -> Callable[..., Generator[Any, Any, Any]]:
     def generate(*args: object, **kwargs: object) -> Generator[Any, Any, Any]:
-        scope, outside = fresh(), current.scope.get()
+        turns = _Turns(scope := fresh())
         try:
-            with scope:
-                steps = cast("Generator[Any, Any, Any]", call(*args, **kwargs))
+            with scope, closing(call(*args, **kwargs)) as steps:
                 step: Callable[[], Any] = functools.partial(next, steps)
-                try:
-                    while True:
-                        try:
-                            value = step()
-                        except StopIteration as stop:
-                            return stop.value
-                        current.scope.set(outside)
-                        try:
+                while True:
+                    try:
+                        value = step()
+                    except StopIteration as stop:
+                        return stop.value
+                    try:
+                        with turns.readers():
                             sent = yield value
-                        except GeneratorExit:
-                            raise
-                        except BaseException as error:
-                            step = functools.partial(steps.throw, error)
-                        else:
-                            step = functools.partial(steps.send, sent)
-                        finally:
-                            outside = current.scope.get()
-                            current.scope.set(scope)
-                finally:
-                    steps.close()
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        step = functools.partial(steps.throw, error)
+                    else:
+                        step = functools.partial(steps.send, sent)
         finally:
-            current.scope.set(outside)
+            turns.over()
 
     return generate
 
@@ -81,32 +96,25 @@ def _async_generator(
     fresh: Callable[[], ExecutionScope], call: Callable[..., Any]
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     async def generate(*args: object, **kwargs: object) -> AsyncGenerator[Any, Any]:
-        scope, outside = fresh(), current.scope.get()
+        turns = _Turns(scope := fresh())
         try:
-            async with scope:
-                steps = cast("AsyncGenerator[Any, Any]", call(*args, **kwargs))
-                try:
-                    waited: Any = anext(steps)
-                    while True:
-                        try:
-                            value = await waited
-                        except StopAsyncIteration:
-                            return
-                        current.scope.set(outside)
-                        try:
+            async with scope, aclosing(call(*args, **kwargs)) as steps:
+                waited: Any = anext(steps)
+                while True:
+                    try:
+                        value = await waited
+                    except StopAsyncIteration:
+                        return
+                    try:
+                        with turns.readers():
                             sent = yield value
-                        except GeneratorExit:
-                            raise
-                        except BaseException as error:
-                            waited = steps.athrow(error)
-                        else:
-                            waited = steps.asend(sent)
-                        finally:
-                            outside = current.scope.get()
-                            current.scope.set(scope)
-                finally:
-                    await steps.aclose()
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        waited = steps.athrow(error)
+                    else:
+                        waited = steps.asend(sent)
         finally:
-            current.scope.set(outside)
+            turns.over()
 
     return generate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import threading
@@ -25,8 +24,9 @@ from .errors import (
 from .hold import Hold, keeper
 from .resources import Resources, Tracked
 from .settings import Mode, Settings
-from .sidecar import Sidecar, find, without
-from .workers import finish, workers
+from .sidecar import Sidecar, find, used, without
+from .telling import Telling
+from .workers import workers
 
 log = logging.getLogger("execpool")
 
@@ -111,7 +111,8 @@ class Execution:
         self.is_owned = True
         """False for one that another process has begun and ends."""
         self.connections = Connections()
-        self.resources = Resources()
+        self._telling = Telling()
+        self.resources = Resources(self._telling)
         self.engines = 0
         self.databases = 0
         self.session_engine: object = None
@@ -120,6 +121,8 @@ class Execution:
         self._in_child: list[Callable[[], object]] = []
         self._hold: Hold | None = None
         self._deadline: float | None = None
+        self._next_beat: tuple[str | None] | None = None
+        """The heartbeat that waits to be told: of several, the last."""
         self._process = os.getpid()
         self._began = time.monotonic()
 
@@ -159,6 +162,7 @@ class Execution:
         if self.is_owned:
             self._open_hold(control)
         self.sidecar, self.control = sidecar, control
+        used(sidecar)
 
     def _open_hold(self, control: Control) -> None:
         hold = Hold(control, self.id, lambda: self._register_again(control), self._on_ended)
@@ -180,11 +184,15 @@ class Execution:
 
     def _register_again(self, control: Control) -> None:
         """With a sidecar that was restarted: what is left of the time, and all resources."""
-        asked, left = self.request, None
-        if self._deadline is not None:
-            left = f"{max(1, round((self._deadline - time.monotonic()) * 1000))}ms"
-        self.created = control.begin(asked.id, left, asked.labels, asked.pool)
-        self.resources.register_again(control, self.id)
+
+        def tell() -> None:
+            asked, left = self.request, None
+            if self._deadline is not None:
+                left = f"{max(1, round((self._deadline - time.monotonic()) * 1000))}ms"
+            self.created = control.begin(asked.id, left, asked.labels, asked.pool)
+            self.resources.register_again(control, self.id)
+
+        self._telling.now(tell)
 
     def _deadline_in(self, seconds: float | None) -> None:
         self._deadline = None if seconds is None else time.monotonic() + seconds
@@ -244,21 +252,41 @@ class Execution:
         return self.is_ending or self.ended_by is not None
 
     def track(self, tracked: Tracked, ttl: str | None = None) -> None:
-        """Closes a resource when the execution ends."""
+        """Closes a resource when the execution ends. Does not block a coroutine."""
         self.resources.add(tracked, self.control, self.id, ttl)
 
     def untrack(self, resource: object) -> bool:
-        """Stops tracking a resource; answers whether it was tracked."""
+        """Stops tracking a resource; answers whether it was tracked. Does not block a coroutine."""
         taken = self.resources.take(resource)
         if taken is not None:
-            resources.release([taken], self.control, self.id)
+            self.resources.release([taken], self.control, self.id)
         return taken is not None
 
     def heartbeat(self, extend: str | None) -> float | None:
-        """Moves the deadline; answers the seconds until then, None without a deadline."""
-        if self.control is None:
-            return None
-        seconds = self.control.heartbeat(self.id, extend).get("deadline_seconds")
+        """Moves the deadline; answers the seconds until then, None without a deadline. Blocks; raises
+        as the control API does."""
+        control = self.control
+        return None if control is None else self._telling.now(lambda: self._beat(control, extend))
+
+    def heartbeat_soon(self, extend: str | None) -> None:
+        """The same in another thread, for who must not block. What fails is logged."""
+        control = self.control
+        if control is None:
+            return
+        waits, self._next_beat = self._next_beat is not None, (extend,)
+        if not waits:
+            self._telling.soon(lambda: self._beat_that_waits(control))
+
+    def _beat_that_waits(self, control: Control) -> None:
+        beat, self._next_beat = self._next_beat, None
+        try:
+            if beat is not None and not self.has_ended:
+                self._beat(control, *beat)
+        except SidecarError as error:
+            log.warning("execpool: the deadline of execution %s is not moved: %s", self.id, error)
+
+    def _beat(self, control: Control, extend: str | None) -> float | None:
+        seconds = control.heartbeat(self.id, extend).get("deadline_seconds")
         self._deadline_in(seconds)
         return seconds
 
@@ -294,20 +322,20 @@ class Execution:
 
     async def close_resources(self) -> None:
         """Closes what is tracked, before the end, where that can be awaited."""
-        while (last := self.resources.take_last()) is not None:
-            await resources.close_async(last)
-            if self.control is None or last.number is None:
-                continue
-            released = functools.partial(resources.release, [last], self.control, self.id)
-            _, cancelled = await finish(workers.run(released))
-            if cancelled is not None:
-                raise cancelled
+        closed: list[Tracked] = []
+        try:
+            while (last := self.resources.take_last()) is not None:
+                closed.append(last)
+                await resources.close_async(last)
+        finally:
+            self.resources.release(closed, self.control, self.id)
 
     def _clean_up(self) -> None:
         """Closes what is the library's to close: what is open afterwards was forgotten."""
         taken = self.resources.take_all()
         resources.close_all(taken)
-        resources.release(taken, self.control, self.id)
+        if self.ended_by is None:
+            self.resources.release(taken, self.control, self.id)
         for act in reversed(self._at_end):
             try:
                 act()
@@ -346,12 +374,16 @@ class Execution:
         )
 
     def _end_at_sidecar(self, why: str) -> Answer | None:
-        if self.control is None:
+        control = self.control
+        if control is None:
             return None
+        if self.ended_by is not None:
+            return self._ended_before(control)
         until = time.monotonic() + PATIENCE
         while True:
             try:
-                return self.control.end(self.id, why)
+                # What is still to be told of it comes first.
+                return self._telling.now(lambda: control.end(self.id, why))
             except SidecarRefused as refused:
                 if refused.code == "no_such_execution":
                     return None  # it was restarted, and nothing of it is left
@@ -367,6 +399,18 @@ class Execution:
                 )
                 return None
             time.sleep(0.1)
+
+    def _ended_before(self, control: Control) -> Answer | None:
+        """The sidecar has ended it, and told so when nothing of it was left. Its id may be another
+        run's by now, which is none of ours to end."""
+        try:
+            ended = control.ended(self.id)
+        except SidecarError as error:
+            log.debug("execpool: of execution %s no more is known: %s", self.id, error)
+            return None
+        if ended is None or ended.get("generation") != self.created.get("generation"):
+            return None
+        return ended | {"complete": not ended.get("leftovers")}
 
     def _summary(self, answer: Answer | None, left: tuple[Leftover, ...]) -> Summary:
         if answer is None:
@@ -399,6 +443,7 @@ class Execution:
         self.gone = threading.Event()
         self.begun = threading.Lock()
         self.connections.after_fork()
+        self._telling.after_fork()
         self.resources.after_fork()
         for act in self._in_child:
             try:

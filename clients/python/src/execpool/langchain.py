@@ -17,7 +17,7 @@ import re
 import sys
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
@@ -67,18 +67,75 @@ class _Run:
     """The nearest tool's name, going up."""
 
 
-class _EitherWay:
-    """A method that is a coroutine function for who awaits it, and a plain one for who does not:
-    LangChain looks it up in a coroutine function if the run is asynchronous."""
+@dataclass(frozen=True)
+class _Entry:
+    """The scope that is to be entered for a run, in a context of its own, as no context variable is to be
+    set here."""
 
-    def __init__(self, plain: Callable[..., None], awaited: Callable[..., Awaitable[None]]) -> None:
-        self._plain = plain
-        self._awaited = awaited
+    scope: ExecutionScope
+    run_id: UUID
+    runs: _Runs
+
+    def now(self) -> None:
+        try:
+            contextvars.copy_context().run(self.scope.__enter__)
+        except BaseException:
+            self.runs.failed(self.run_id)
+            raise
+        self.scope.entered_by = self.run_id
+
+    async def awaited(self) -> None:
+        _say_what_is_missing()
+        try:
+            await asyncio.ensure_future(self.scope.__aenter__())
+        except BaseException:
+            self.runs.failed(self.run_id)
+            raise
+        self.scope.entered_by = self.run_id
+
+
+@dataclass(frozen=True)
+class _Exit:
+    """The scope that is to be left with a run, likewise."""
+
+    scope: ExecutionScope
+    error: BaseException | None
+
+    def now(self) -> None:
+        kind = None if self.error is None else type(self.error)
+        contextvars.copy_context().run(self.scope.__exit__, kind, self.error, None)
+
+    async def awaited(self) -> None:
+        # An abandoned stream's generator is closed, and what ends the run may wait all the same.
+        error = asyncio.CancelledError() if isinstance(self.error, GeneratorExit) else self.error
+        kind = None if error is None else type(error)
+        await asyncio.ensure_future(self.scope.__aexit__(kind, error, None))
+
+
+_Step = _Entry | _Exit | None
+
+
+class _EitherWay:
+    """A method that answers what there is to do, as one that does it: a coroutine function for who
+    awaits it, and a plain one for who does not. LangChain looks it up in a coroutine function if the
+    run is asynchronous."""
+
+    def __init__(self, decide: Callable[..., _Step]) -> None:
+        self._decide = decide
 
     def __get__(self, handler: object, owner: type | None = None) -> Any:
+        decide = cast("Callable[..., _Step]", cast(Any, self._decide).__get__(handler, owner))
+
+        def now(*args: Any, **kwargs: Any) -> None:
+            if (step := decide(*args, **kwargs)) is not None:
+                step.now()
+
+        async def awaited(*args: Any, **kwargs: Any) -> None:
+            if (step := decide(*args, **kwargs)) is not None:
+                await step.awaited()
+
         asks = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-        found = self._awaited if asks.f_code.co_flags & inspect.CO_COROUTINE else self._plain
-        return cast(Any, found).__get__(handler, owner)
+        return awaited if asks.f_code.co_flags & inspect.CO_COROUTINE else now
 
 
 class _Runs(BaseCallbackHandler):
@@ -116,21 +173,21 @@ class _Runs(BaseCallbackHandler):
         parent_run_id: UUID | None,
         metadata: Mapping[str, Any] | None = None,
         tool: str | None = None,
-    ) -> ExecutionScope | None:
-        """A run begins; answers the scope that is to be entered for it."""
+    ) -> _Step:
+        """A run begins; answers what there is to enter for it."""
         parent = None if parent_run_id is None else self._known.get(parent_run_id)
         if parent is None:
             scope = self._make(run_id, metadata or {})
             root = _Root(scope, current.scope.get(), current.given_label(), [run_id])
             self._known[run_id] = _Run(root, tool)
-            return scope
+            return None if scope is None else _Entry(scope, run_id, self)
         with self._lock:
             parent.root.members.append(run_id)
             self._known[run_id] = _Run(parent.root, tool or parent.tool)
         return None
 
-    def _end(self, run_id: UUID) -> ExecutionScope | None:
-        """A run is over; answers the scope that is to be left with it."""
+    def _end(self, run_id: UUID, error: BaseException | None = None) -> _Step:
+        """A run is over; answers what there is to leave with it."""
         run = self._known.get(run_id)
         if run is None or run.root.members[0] != run_id:
             return None
@@ -138,50 +195,16 @@ class _Runs(BaseCallbackHandler):
             self._over.append(run.root)
             while len(self._over) > REMEMBERED:
                 self._forget(self._over.popleft())
-        return run.root.scope
+        scope = run.root.scope
+        return None if scope is None else _Exit(scope, error)
+
+    def failed(self, run_id: UUID) -> None:
+        """A run could not begin."""
+        self._known.pop(run_id, None)
 
     def _forget(self, root: _Root) -> None:
         for member in root.members:
             self._known.pop(member, None)
-
-    # ---- entering and leaving, in a context of its own, as no context variable is to be set here
-
-    def _enter(self, scope: ExecutionScope | None, run_id: UUID) -> None:
-        if scope is None:
-            return
-        try:
-            contextvars.copy_context().run(scope.__enter__)
-        except BaseException:
-            self._known.pop(run_id, None)
-            raise
-        scope.entered_by = run_id
-
-    async def _enter_async(self, scope: ExecutionScope | None, run_id: UUID) -> None:
-        if scope is None:
-            return
-        _say_what_is_missing()
-        try:
-            await asyncio.ensure_future(scope.__aenter__())
-        except BaseException:
-            self._known.pop(run_id, None)
-            raise
-        scope.entered_by = run_id
-
-    def _leave(self, scope: ExecutionScope | None, error: BaseException | None = None) -> None:
-        if scope is not None:
-            kind = None if error is None else type(error)
-            contextvars.copy_context().run(scope.__exit__, kind, error, None)
-
-    async def _leave_async(
-        self, scope: ExecutionScope | None, error: BaseException | None = None
-    ) -> None:
-        if scope is None:
-            return
-        # An abandoned stream's generator is closed, and what ends the run may wait all the same.
-        if isinstance(error, GeneratorExit):
-            error = asyncio.CancelledError()
-        kind = None if error is None else type(error)
-        await asyncio.ensure_future(scope.__aexit__(kind, error, None))
 
     # ---- what LangChain calls
 
@@ -195,21 +218,8 @@ class _Runs(BaseCallbackHandler):
         parent_run_id: UUID | None = None,
         metadata: dict[str, Any] | None = None,
         **_: object,
-    ) -> None:
-        self._enter(self._begin(run_id, parent_run_id, metadata), run_id)
-
-    async def _chain_start_async(
-        self,
-        serialized: object,
-        given: object,
-        /,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        **_: object,
-    ) -> None:
-        await self._enter_async(self._begin(run_id, parent_run_id, metadata), run_id)
+    ) -> _Step:
+        return self._begin(run_id, parent_run_id, metadata)
 
     def _tool_start(
         self,
@@ -221,35 +231,14 @@ class _Runs(BaseCallbackHandler):
         parent_run_id: UUID | None = None,
         metadata: dict[str, Any] | None = None,
         **more: object,
-    ) -> None:
-        tool = _name_of_tool(serialized, more)
-        self._enter(self._begin(run_id, parent_run_id, metadata, tool), run_id)
+    ) -> _Step:
+        return self._begin(run_id, parent_run_id, metadata, _name_of_tool(serialized, more))
 
-    async def _tool_start_async(
-        self,
-        serialized: dict[str, Any] | None,
-        given: object,
-        /,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: dict[str, Any] | None = None,
-        **more: object,
-    ) -> None:
-        tool = _name_of_tool(serialized, more)
-        await self._enter_async(self._begin(run_id, parent_run_id, metadata, tool), run_id)
+    def _run_end(self, output: object, /, *, run_id: UUID, **_: object) -> _Step:
+        return self._end(run_id)
 
-    def _run_end(self, output: object, /, *, run_id: UUID, **_: object) -> None:
-        self._leave(self._end(run_id))
-
-    async def _run_end_async(self, output: object, /, *, run_id: UUID, **_: object) -> None:
-        await self._leave_async(self._end(run_id))
-
-    def _run_error(self, error: BaseException, /, *, run_id: UUID, **_: object) -> None:
-        self._leave(self._end(run_id), error)
-
-    async def _run_error_async(self, error: BaseException, /, *, run_id: UUID, **_: object) -> None:
-        await self._leave_async(self._end(run_id), error)
+    def _run_error(self, error: BaseException, /, *, run_id: UUID, **_: object) -> _Step:
+        return self._end(run_id, error)
 
     def _model_start(
         self,
@@ -266,10 +255,10 @@ class _Runs(BaseCallbackHandler):
             self._begin(run_id, parent_run_id)
 
     if not TYPE_CHECKING:
-        on_chain_start = _EitherWay(_chain_start, _chain_start_async)
-        on_tool_start = _EitherWay(_tool_start, _tool_start_async)
-        on_chain_end = on_tool_end = _EitherWay(_run_end, _run_end_async)
-        on_chain_error = on_tool_error = _EitherWay(_run_error, _run_error_async)
+        on_chain_start = _EitherWay(_chain_start)
+        on_tool_start = _EitherWay(_tool_start)
+        on_chain_end = on_tool_end = _EitherWay(_run_end)
+        on_chain_error = on_tool_error = _EitherWay(_run_error)
         on_llm_start = on_chat_model_start = on_retriever_start = _model_start
 
 

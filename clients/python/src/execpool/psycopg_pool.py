@@ -11,6 +11,7 @@ import psycopg_pool
 from psycopg import AsyncConnection, Connection
 from psycopg.pq import TransactionStatus
 
+from .connecting import goes_directly
 from .limit import Limit
 from .psycopg import connected, connected_async
 from .settings import Settings
@@ -21,10 +22,9 @@ __all__ = ["AsyncConnectionPool", "ConnectionPool"]
 _DEFAULT_SIZE = 4
 
 
-def _limit(min_size: int, max_size: int | None) -> Limit | None:
-    """Without a sidecar, the pool's own limit counts."""
-    if find(Settings.from_environment()) is not None:
-        return None
+def _limit(min_size: int, max_size: int | None) -> Limit:
+    """The pool's own limit, which counts without a sidecar. Raises where that is required and absent."""
+    find(Settings.from_environment())
     return Limit(max_size or max(min_size, _DEFAULT_SIZE))
 
 
@@ -48,7 +48,7 @@ class ConnectionPool(psycopg_pool.NullConnectionPool[Connection[Any]]):
     def getconn(self, timeout: float | None = None) -> Connection[Any]:
         """A connection of the current scope; it is given back by `putconn`."""
         self._check_open_getconn()
-        if self._room is None:
+        if not goes_directly():
             return self._open_one()
         try:
             self._room.wait(self.timeout if timeout is None else timeout)
@@ -103,7 +103,7 @@ class AsyncConnectionPool(psycopg_pool.AsyncNullConnectionPool[AsyncConnection[A
     async def getconn(self, timeout: float | None = None) -> AsyncConnection[Any]:
         """A connection of the current scope; it is given back by `putconn`. Cancel safe."""
         self._check_open_getconn()
-        if self._room is None:
+        if not goes_directly():
             return await self._open_one()
         try:
             await self._room.wait_async(self.timeout if timeout is None else timeout)

@@ -18,12 +18,18 @@ class Registry:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[str, Execution] = {}
+        self._outlived: set[Execution] = set()
+        """Those that the sidecar has ended, whose scopes are not left yet, and whose id is begun anew."""
 
     def enter(self, request: Request, settings: Settings) -> Execution:
-        """Begins an execution, or joins the one of that id that is open here."""
+        """Begins an execution, or joins the one of that id that is open here. One that the sidecar has
+        ended is open no more: its id is begun anew, while its scopes are still to be left."""
         while True:
             with self._lock:
                 execution = self._open.get(request.id)
+                if execution is not None and execution.ended_by is not None and not execution.is_ending:
+                    self._outlived.add(execution)
+                    execution = None
                 if execution is None:
                     execution = self._open[request.id] = Execution(request, settings)
                 is_ending = execution.is_ending
@@ -71,12 +77,13 @@ class Registry:
         with self._lock:
             if self._open.get(execution.id) is execution:
                 del self._open[execution.id]
+            self._outlived.discard(execution)
 
     def after_fork(self) -> None:
-        for execution in self._open.values():
+        for execution in (*self._open.values(), *self._outlived):
             execution.after_fork()
         self._lock = threading.Lock()
-        self._open = {}
+        self._open, self._outlived = {}, set()
 
 
 registry = Registry()

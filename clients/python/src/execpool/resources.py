@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast, get_args
 
 from .control import Control
-from .errors import ConfigurationError, SidecarError
+from .errors import ConfigurationError, SidecarError, SidecarUnavailable
+from .telling import Telling
 from .workers import workers
 
 log = logging.getLogger("execpool")
@@ -74,7 +75,8 @@ def _closer(resource: object) -> Callable[[], object]:
 class Resources:
     """Those of one execution. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, telling: Telling) -> None:
+        self._telling = telling
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -88,19 +90,36 @@ class Resources:
     def add(
         self, tracked: Tracked, control: Control | None, execution: str, ttl: str | None = None
     ) -> None:
-        """Tracks one, and lets the sidecar know of it."""
+        """Tracks one, and lets the sidecar know of it; in a coroutine without waiting for that."""
         tracked.ttl = ttl
         with self._lock:
             self._tracked.append(tracked)
         if control is not None:
-            _register(tracked, control, execution)
+            self._telling.soon(lambda: self._register(tracked, control, execution))
 
     def register_again(self, control: Control, execution: str) -> None:
-        """Lets a sidecar know of them that was restarted."""
+        """Lets a sidecar know of them that was restarted. To be called in `Telling.now`, so that none is
+        registered twice."""
         with self._lock:
             tracked = list(self._tracked)
         for one in tracked:
-            _register(one, control, execution)
+            self._register(one, control, execution)
+
+    def release(self, taken: list[Tracked], control: Control | None, execution: str) -> None:
+        """Tells the sidecar that resources are closed; in a coroutine without waiting for that."""
+        if control is not None and taken:
+            self._telling.soon(lambda: _release(taken, control, execution))
+
+    def _register(self, tracked: Tracked, control: Control, execution: str) -> None:
+        with self._lock:
+            if not any(one is tracked for one in self._tracked):
+                return  # it was closed before anybody was told of it
+        try:
+            tracked.number = control.register(
+                execution, tracked.kind, tracked.name[:200], tracked.ttl
+            )
+        except SidecarError as error:
+            log.warning("execpool: the sidecar does not know of %s: %s", tracked.name, error)
 
     def take(self, resource: object) -> Tracked | None:
         """Stops tracking one."""
@@ -124,22 +143,16 @@ class Resources:
         return taken
 
 
-def _register(tracked: Tracked, control: Control, execution: str) -> None:
-    try:
-        tracked.number = control.register(
-            execution, tracked.kind, tracked.name[:200], tracked.ttl
-        )
-    except SidecarError as error:
-        log.warning("execpool: the sidecar does not know of %s: %s", tracked.name, error)
-
-
-def release(taken: list[Tracked], control: Control | None, execution: str) -> None:
-    """Tells the sidecar that resources are closed."""
+def _release(taken: list[Tracked], control: Control, execution: str) -> None:
     for tracked in taken:
-        if control is None or tracked.number is None:
+        if tracked.number is None:
             continue
         try:
             control.release(execution, tracked.number)
+        except SidecarUnavailable as error:
+            # It won't hear of the others either, and each attempt may take seconds.
+            log.debug("execpool: %s and others are not released: %s", tracked.name, error)
+            return
         except SidecarError as error:
             log.debug("execpool: %s is not released: %s", tracked.name, error)
 

@@ -15,13 +15,13 @@ from typing import TypeVar
 from . import caller, current
 from .decorate import decorated
 from .dsn import is_postgres, through, with_options
-from .errors import ExecpoolError, InvalidExecution
+from .errors import ExecpoolError, ExecutionEnded, InvalidExecution
 from .execution import Execution, Request, Summary
 from .naming import Naming
 from .registry import registry
 from .resources import Kind, Tracked
 from .settings import Settings
-from .workers import finish, workers
+from .workers import finish, in_loop, workers
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
@@ -132,6 +132,11 @@ class ExecutionScope:
             self.summary = registry.leave(self.execution, _why(kind))
 
     async def __aenter__(self) -> ExecutionScope:
+        if not in_loop():
+            raise ExecpoolError(
+                "`async with ExecutionScope` needs asyncio, or anyio on asyncio, and no loop of it runs here: "
+                "with another one, such as trio, use `with ExecutionScope`"
+            )
         request, settings = self._begin(), self._chosen()
         entering = workers.run(lambda: registry.enter(request, settings))
         try:
@@ -199,6 +204,7 @@ class ExecutionScope:
             )
         asked = self._request
         chosen = self._given_id or f"run-{uuid.uuid4().hex}"
+        _refuse_within_dead(chosen)
         self._request = Request(chosen, asked.deadline, asked.labels, asked.pool, asked.join)
         return self._request
 
@@ -232,7 +238,8 @@ class ExecutionScope:
     def track(
         self, resource: T, kind: Kind = "other", name: str | None = None, ttl: str | None = None
     ) -> T:
-        """Closes a resource when the scope ends, and lets the sidecar know of it; answers it.
+        """Closes a resource when the scope ends, and lets the sidecar know of it; answers it. In a
+        coroutine it does not wait for the sidecar: another thread tells it, and logs what fails.
 
         It has a `close`, `aclose`, `stop`, `quit`, `shutdown` or `dispose`, or can be called."""
         where = caller.caller()
@@ -246,8 +253,24 @@ class ExecutionScope:
 
     def heartbeat(self, extend: Duration | None = None) -> float | None:
         """Moves the deadline: to so long from now, or by its original length from now. Answers the
-        seconds until then, None without a deadline."""
-        return self.execution.heartbeat(_duration(extend))
+        seconds until then, None without a deadline.
+
+        In a coroutine it does not wait, and so answers None: another thread tells the sidecar, and
+        logs what fails. `await scope.heartbeat_async()` answers there."""
+        extend = _duration(extend)
+        if not in_loop():
+            return self.execution.heartbeat(extend)
+        self.execution.heartbeat_soon(extend)
+        return None
+
+    async def heartbeat_async(self, extend: Duration | None = None) -> float | None:
+        """The same for a coroutine that wants the answer, or the failure. Cancel safe: the deadline is
+        moved all the same."""
+        execution, extend = self.execution, _duration(extend)
+        seconds, cancelled = await finish(workers.run(lambda: execution.heartbeat(extend)))
+        if cancelled is not None:
+            raise cancelled
+        return seconds
 
     def run(self, function: Callable[..., T], *args: object, **kwargs: object) -> T:
         """Calls a function within this scope: in a thread that begins in none."""
@@ -262,6 +285,18 @@ def track(
     """The same in the current scope. Outside of any nothing is tracked."""
     scope = current.current_scope()
     return resource if scope is None else scope.track(resource, kind, name, ttl)
+
+
+def _refuse_within_dead(chosen: str) -> None:
+    """Code of a run that the sidecar has ended does not bring it back by entering it once more."""
+    around = current.current_scope()
+    while around is not None:
+        if around.id == chosen and around.execution.ended_by is not None and not around.is_left:
+            raise ExecutionEnded(
+                f"execution {chosen} has ended ({around.execution.ended_by}), and this code still runs in "
+                "it: let it end. Code outside of it begins the id anew by an ExecutionScope of its own"
+            )
+        around = around.outer
 
 
 def _why(kind: type[BaseException] | None) -> str:

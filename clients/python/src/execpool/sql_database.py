@@ -12,6 +12,7 @@ from typing import Any, NoReturn, cast
 
 from . import current, dsn
 from .settings import Settings
+from .workers import in_loop
 
 log = logging.getLogger("execpool")
 
@@ -26,7 +27,7 @@ def create_execution_scoped_sql_database(url: str | None = None, **kwargs: Any) 
     if _is_awaited(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
         return asyncio.to_thread(_create, url, kwargs)
     database = _create(url, kwargs)
-    if database is None and _in_loop():
+    if database is None and in_loop():
         return _Unreachable()
     return database
 
@@ -100,14 +101,6 @@ class _Unreachable:
             f"there is no SQLDatabase to ask for {name}: the database could not be reached, as the "
             "log says"
         )
-
-
-def _in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 _GET_AWAITABLE = opcode.opmap["GET_AWAITABLE"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,6 +18,7 @@ from sqlalchemy.pool import (
     AssertionPool,
     NullPool,
     Pool,
+    PoolProxiedConnection,
     SingletonThreadPool,
     StaticPool,
 )
@@ -64,7 +66,8 @@ def instrument(engine: E) -> E:
     who ask for them; answers the engine.
 
     Where there is a sidecar, the engine's pool becomes a NullPool, as a connection that it kept
-    would stay with the execution that opened it. What can't be so is logged, and why."""
+    would stay with the execution that opened it: now, or as soon as a sidecar comes that is not there
+    yet. What can't be so is logged, and why."""
     own = _own(engine)
     why_not = _why_not(own)
     if why_not is not None:
@@ -73,14 +76,13 @@ def instrument(engine: E) -> E:
     if hasattr(own.dialect, _MARK):
         return engine
     settings = Settings.from_environment()
-    keeps = not isinstance(own.pool, NullPool)
-    if find(settings) is None and keeps:
-        _lend_in_scope(own)
-    else:
+    if isinstance(own.pool, NullPool):
         _connect_in_scope(own, settings, None)
-    if find(settings) is not None and keeps:
+    elif find(settings) is None:
+        _keep_until_sidecar(own, settings)
+    else:
         old = own.pool
-        own.pool = _without_keeping(old)
+        _keep_none(own, settings)
         old.dispose()
     return engine
 
@@ -101,6 +103,12 @@ def _why_not(engine: Engine) -> str | None:
         kind = type(engine.pool).__name__
         return f"its {kind} is meant to keep the one connection: make it with poolclass=NullPool"
     return None
+
+
+def _keep_none(engine: Engine, settings: Settings) -> None:
+    """The pool that was there is still to be disposed of."""
+    _connect_in_scope(engine, settings, None)
+    engine.pool = _without_keeping(engine.pool)
 
 
 def _without_keeping(pool: Pool) -> NullPool:
@@ -150,9 +158,48 @@ def _tell_pool(execution: Execution, connection: Any, record: Any) -> None:
     execution.connections.tell(connection, closed)
 
 
+def _keep_until_sidecar(engine: Engine, settings: Settings) -> None:
+    """Without a sidecar a pool stays. Each time that it is asked for a connection it looks whether one has
+    come, as an app's container may start first."""
+    _lend_in_scope(engine)
+    pool = cast(Any, engine.pool)
+    kind = cast("type[Pool]", type(pool))
+    lock = threading.Lock()
+
+    class UntilSidecar(kind):  # type: ignore[misc, valid-type]
+        asking = 0
+        """How many wait for a connection of this pool; the lock guards it."""
+
+        def connect(self) -> PoolProxiedConnection:
+            if _sidecar_of(settings, _place()[1]):
+                with lock:
+                    is_first = engine.pool is self
+                    if is_first:
+                        _keep_none(engine, settings)
+                if is_first:
+                    self.dispose()
+                return engine.pool.connect()
+            with lock:
+                self.asking += 1
+            try:
+                lent: PoolProxiedConnection = super().connect()
+                return lent
+            finally:
+                with lock:
+                    self.asking -= 1
+
+        def _do_return_conn(self, record: Any) -> None:
+            super()._do_return_conn(record)
+            if engine.pool is not self and not self.asking:
+                self.dispose()  # it was lent before, and nobody asks here any more
+
+    UntilSidecar.__name__, UntilSidecar.__qualname__ = kind.__name__, kind.__qualname__
+    # Of the class, as `dispose` of an engine makes another pool of the same.
+    pool.__class__ = UntilSidecar
+
+
 def _lend_in_scope(engine: Engine) -> None:
-    """Without a sidecar a pool stays, and what it has lent within a scope is to come back by its
-    end."""
+    """What a pool has lent within a scope is to come back by its end."""
 
     def lent(connection: Any, record: Any, _: object) -> None:
         scope = current.current_scope()
@@ -196,7 +243,7 @@ def create_execution_scoped_engine(url: str | None = None, **kwargs: Any) -> Eng
         engine = sqlalchemy.create_engine(url, **usual)
         if execution is None and find(settings) is None and not isinstance(engine.pool, NullPool):
             # What it pools is lent to one scope after the other.
-            _lend_in_scope(engine)
+            _keep_until_sidecar(engine, settings)
         else:
             _connect_in_scope(engine, settings, execution)
     if execution is not None:

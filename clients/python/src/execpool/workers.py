@@ -56,6 +56,15 @@ workers = Workers()
 os.register_at_fork(after_in_child=workers.after_fork)
 
 
+def in_loop() -> bool:
+    """Whether an event loop of asyncio's runs in this thread, which must not be blocked."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 async def finish(running: Future[T]) -> tuple[T, BaseException | None]:
     """Waits until it has run, whatever happens to this task meanwhile: answers its result, and the
     cancellation that came in between, for the caller to raise."""

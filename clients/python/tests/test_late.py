@@ -1,0 +1,211 @@
+"""A sidecar that comes after the app has started: it is used from then on, and that is said."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import execpool
+import execpool.asyncpg
+import execpool.psycopg
+import execpool.sqlalchemy
+import pytest
+import sqlalchemy
+from conftest import Postgres, Sidecar, eventually, short_directory
+from execpool import ExecutionScope
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool, QueuePool
+
+SIZE = 2
+
+
+@pytest.fixture
+def late(
+    postgres: Postgres, shared_sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], None]:
+    """An app's environment whose sidecar is not there; what it answers brings it."""
+    directory = short_directory()
+    directory.rmdir()
+    monkeypatch.setenv("EXECPOOL_DIR", str(directory))
+    monkeypatch.setenv("DATABASE_URL", postgres.url)
+    monkeypatch.delenv("EXECPOOL", raising=False)
+    return lambda: directory.symlink_to(shared_sidecar.directory)
+
+
+def made_by_instrument(postgres: Postgres, driver: str) -> sqlalchemy.Engine:
+    url = postgres.url.replace("postgresql:", f"postgresql+{driver}:").partition("?")[0]
+    engine = sqlalchemy.create_engine(url, pool_size=SIZE, max_overflow=0, pool_timeout=20)
+    return execpool.sqlalchemy.instrument(engine)
+
+
+def made_by_us(postgres: Postgres, driver: str) -> sqlalchemy.Engine:
+    url = postgres.url.replace("postgresql:", f"postgresql+{driver}:").partition("?")[0]
+    return execpool.create_execution_scoped_engine(url, pool_size=SIZE, max_overflow=0)
+
+
+def ask(connection: Any) -> Any:
+    return connection.execute(text("SELECT pg_backend_pid()")).scalar()
+
+
+def sessions_of(sidecar: Sidecar, execution: str) -> int:
+    try:
+        return int(sidecar.control.execution(execution)["sessions"])
+    except execpool.SidecarRefused:
+        return 0
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000"])
+@pytest.mark.parametrize("make", [made_by_instrument, made_by_us])
+def test_a_global_engine_goes_through_it_from_then_on(
+    late: Callable[[], None], postgres: Postgres, shared_sidecar: Sidecar, make: Any, driver: str,
+    warnings: Callable[[], list[str]],
+) -> None:  # fmt: skip
+    engine = make(postgres, driver)
+    assert isinstance(engine.pool, QueuePool)
+    before = engine.connect()
+    ask(before)
+    engine.connect().close()
+    engine.dispose()
+    with engine.connect() as connection:
+        ask(connection)
+    assert isinstance(engine.pool, QueuePool)
+    postgres.ignored = set(postgres.backends())
+    directly = len(postgres.ignored)
+    with ExecutionScope("began-without") as scope, engine.connect() as connection:
+        ask(connection)
+        late()
+        assert not scope.uses_sidecar
+        # What has begun without it stays so.
+        ask(connection)
+    with ExecutionScope("began-with") as scope:
+        assert scope.uses_sidecar
+        for _ in range(3 * SIZE):
+            with engine.connect() as connection:
+                ask(connection)
+                assert sessions_of(shared_sidecar, "began-with") == 1
+        leaked = engine.connect()
+        ask(leaked)
+    assert isinstance(engine.pool, NullPool)
+    assert scope.summary is not None and len(scope.summary.leftovers) == 1
+    # What was idle is closed, and what was lent when it is given back.
+    before.close()
+    left = lambda: set(postgres.backends()) | (postgres.ignored & _alive(postgres))  # noqa: E731
+    assert directly >= 2 and eventually(lambda: not left() - shared_sidecar.shared_backends())
+    with engine.connect() as connection:  # in `shared`
+        ask(connection)
+    postgres.ignored = set()
+    told = [warning for warning in warnings() if "idecar in" in warning]
+    assert len(told) == 2 and "no sidecar in" in told[0] and "is there now" in told[1], told
+
+
+def _alive(postgres: Postgres) -> set[int]:
+    with postgres.admin() as admin:
+        return {row[0] for row in admin.execute("SELECT pid FROM pg_stat_activity")}
+
+
+def test_an_asynchronous_engine_likewise(
+    late: Callable[[], None], postgres: Postgres, shared_sidecar: Sidecar
+) -> None:
+    url = postgres.url.partition("?")[0].replace("postgresql:", "postgresql+asyncpg:")
+
+    async def main() -> None:
+        engine = execpool.sqlalchemy.instrument(create_async_engine(url, pool_size=SIZE))
+        before = await engine.connect()
+        await before.execute(text("SELECT 1"))
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+        late()
+        async with ExecutionScope("async-late") as scope, engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            assert scope.uses_sidecar
+            assert await asyncio.to_thread(sessions_of, shared_sidecar, "async-late") == 1
+        await before.close()
+        assert isinstance(engine.pool, NullPool)
+        await engine.dispose()
+
+    postgres.ignored = set(postgres.backends())
+    asyncio.run(main())
+    assert eventually(lambda: set(postgres.backends()) <= shared_sidecar.shared_backends())
+    postgres.ignored = set()
+
+
+def test_who_waits_for_a_pool_as_it_comes_is_served(
+    late: Callable[[], None], postgres: Postgres, shared_sidecar: Sidecar
+) -> None:
+    engine = made_by_instrument(postgres, "psycopg")
+    taken = [engine.connect() for _ in range(SIZE)]
+    failed: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            with ExecutionScope(f"waits-{number}"), engine.connect() as connection:
+                ask(connection)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+    for thread in threads[:4]:
+        thread.start()
+    late()
+    for thread in threads[4:]:
+        thread.start()
+    for connection in taken:
+        connection.close()
+    for thread in threads:
+        thread.join(20)
+    assert failed == [] and not any(thread.is_alive() for thread in threads)
+    assert isinstance(engine.pool, NullPool)
+
+
+def test_pools_are_limited_by_themselves_only_until_it_comes(
+    late: Callable[[], None], postgres: Postgres
+) -> None:
+    import psycopg_pool
+
+    with execpool.psycopg.ConnectionPool(max_size=1, timeout=0.2) as pool:
+        first = pool.getconn()
+        with pytest.raises(psycopg_pool.PoolTimeout):
+            pool.getconn()
+        pool.putconn(first)
+
+        async def on_asyncio() -> None:
+            async with execpool.asyncpg.create_pool(max_size=1) as pool:
+                first = await pool.acquire()
+                with pytest.raises(TimeoutError):
+                    await pool.acquire(timeout=0.2)
+                late()
+                async with ExecutionScope("unlimited"):
+                    others = [await pool.acquire() for _ in range(2)]
+                    for connection in [first, *others]:
+                        await pool.release(connection)
+
+        asyncio.run(on_asyncio())
+        with ExecutionScope("unlimited-too"):
+            both = [pool.getconn(), pool.getconn()]
+            for connection in both:
+                pool.putconn(connection)
+
+
+def test_one_that_comes_and_goes_is_not_told_of_each_time(
+    late: Callable[[], None], warnings: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from execpool import sidecar
+    from execpool.settings import Settings
+
+    late()
+    settings = Settings.from_environment()
+    there = sidecar.find(settings)
+    assert there is not None and warnings() == []
+    for _ in range(5):
+        sidecar.without(settings, "it refuses", "SidecarRefused")
+        sidecar.used(there)
+    assert len(warnings()) == 2
+    monkeypatch.setattr(sidecar, "SAY_AGAIN", 0.0)
+    sidecar.without(settings, "it refuses", "SidecarRefused")
+    sidecar.find(settings)  # which tells nothing of whether it refuses
+    assert len(warnings()) == 3
+    sidecar.used(there)
+    assert len(warnings()) == 4
