@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import pwd
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,13 @@ def pytest_sessionfinish() -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _die_with_parent() -> None:
-    import ctypes
+# Looked up here: between a fork and its exec nothing may be imported, as another thread may be at it.
+_prctl = ctypes.CDLL(None).prctl
 
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+def _die_with_parent() -> None:
+    """To be started from the main thread alone: it is that thread's end which kills."""
+    _prctl(1, signal.SIGKILL)
 
 
 class Postgres:
@@ -72,7 +76,6 @@ class Postgres:
         """Backends of sidecars that are none of the test's."""
         self.programs = Path(os.environ["EXECPOOL_PG_BIN"])
         self.directory = short_directory()
-        self.port = free_port()
         # PostgreSQL refuses root.
         self.user = None
         if os.getuid() == 0:
@@ -83,16 +86,8 @@ class Postgres:
         (data / "pg_hba.conf").write_text(
             "local all all trust\nhost all app 127.0.0.1/32 scram-sha-256\n"
         )
-        self.server = subprocess.Popen(
-            [
-                self.programs / "postgres", "-D", str(data), "-k", str(self.directory), "-p", str(self.port),
-                "-c", "listen_addresses=127.0.0.1", "-c", f"max_connections={MAX_CONNECTIONS}",
-                "-c", "fsync=off", "-c", "superuser_reserved_connections=3",
-            ],
-            stdout=subprocess.DEVNULL, stderr=open(self.directory / "log", "w"), cwd="/",
-            preexec_fn=_die_with_parent, **self._as_user(),
-        )  # fmt: skip
-        assert eventually(self._answers, 30), (self.directory / "log").read_text()
+        # The port may be another's by the time that it starts.
+        assert any(self._starts(data) for _ in range(3)), self.log()
         with self.admin() as admin:
             # The password has to be known before the database is.
             admin.execute(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'")
@@ -100,6 +95,35 @@ class Postgres:
         with psycopg.connect(self.local("app"), autocommit=True) as app:
             app.execute("CREATE TABLE orders (id int PRIMARY KEY, item text)")
             app.execute("INSERT INTO orders VALUES (1, 'tea'), (2, 'salt')")
+
+    def _starts(self, data: Path) -> bool:
+        self.port = free_port()
+        with (self.directory / "log").open("a") as log:
+            self.server = subprocess.Popen(
+                [
+                    self.programs / "postgres", "-D", str(data), "-k", str(self.directory),
+                    "-p", str(self.port), "-c", "listen_addresses=127.0.0.1",
+                    "-c", f"max_connections={MAX_CONNECTIONS}",
+                    "-c", "fsync=off", "-c", "superuser_reserved_connections=3",
+                ],
+                stdout=subprocess.DEVNULL, stderr=log, cwd="/",
+                preexec_fn=_die_with_parent, **self._as_user(),
+            )  # fmt: skip
+        eventually(lambda: self.server.poll() is not None or self._answers(), 60)
+        return self.server.poll() is None
+
+    def log(self) -> str:
+        return (self.directory / "log").read_text()
+
+    def told(self) -> str:
+        """What has become of it, for who wonders why a test has failed."""
+        status = self.server.poll()
+        life = "runs" if status is None else f"has ended by {status}, and nobody has asked it to"
+        try:
+            last = "\n".join(self.log().splitlines()[-20:])
+        except OSError as error:
+            last = str(error)
+        return f"It {life}, on port {self.port} of {self.directory}:\n{last}"
 
     def _as_user(self) -> dict[str, Any]:
         return {} if self.user is None else {"user": self.user.pw_uid, "group": self.user.pw_gid}
@@ -219,8 +243,22 @@ class Sidecar:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     server = Postgres()
+    _servers.append(server)
     yield server
+    _servers.remove(server)
     server.stop()
+
+
+_servers: list[Postgres] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test says how its PostgreSQL is: many a failure elsewhere begins there."""
+    report = yield
+    if report.failed:
+        report.sections += [("PostgreSQL", server.told()) for server in _servers]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import execpool
 import execpool.asyncpg
 import execpool.psycopg
 import execpool.sqlalchemy
+import psycopg_pool
 import pytest
 import sqlalchemy
 from conftest import Postgres, Sidecar, eventually
@@ -408,6 +410,69 @@ def test_a_pool_of_asyncpg_gives_each_scope_its_own(sidecar: Sidecar, postgres: 
 
 
 # ---- any other
+
+
+@pytest.mark.parametrize("place", ["sidecar", "direct"])
+def test_waiting_for_a_pool_goes_where_its_connections_go(
+    request: pytest.FixtureRequest, postgres: Postgres, place: str
+) -> None:
+    request.getfixturevalue(place)
+
+    async def on_asyncio() -> None:
+        async with ExecutionScope("awaits"), execpool.psycopg.AsyncConnectionPool(open=False) as pool:
+            await pool.open(wait=True)
+
+    # No `conninfo` is given: of itself, psycopg_pool would go to localhost, and past the sidecar.
+    with ExecutionScope("waits"), execpool.psycopg.ConnectionPool(open=False) as pool:
+        pool.open(wait=True)
+    asyncio.run(on_asyncio())
+    with execpool.psycopg.ConnectionPool(kwargs={"dbname": "absent"}, open=False) as pool:
+        with pytest.raises(psycopg_pool.PoolTimeout, match="got no connection for 0.3 s.*absent"):
+            pool.open(wait=True, timeout=0.3)
+        assert pool.closed
+
+
+def test_a_pool_of_asyncpg_copies(sidecar: Sidecar, postgres: Postgres) -> None:
+    async def main() -> None:
+        async with ExecutionScope("copies"), execpool.asyncpg.create_pool() as pool:
+            await pool.copy_records_to_table("orders", records=[(7, "rice")])
+            for copy in (
+                pool.copy_from_table("orders", columns=["item"], output=(seen := io.BytesIO())),
+                pool.copy_from_query("SELECT $1::int", 8, output=seen),
+                pool.copy_to_table("orders", source=io.BytesIO(b"8\tmilk\n")),
+            ):
+                assert await copy == f"COPY {3 if copy.__name__ == 'copy_from_table' else 1}"
+            assert seen.getvalue() == b"tea\nsalt\nrice\n8\n"
+            item = "DELETE FROM orders WHERE id = $1 RETURNING item"
+            assert [row["item"] for row in await pool.fetchmany(item, [(7,), (8,)])] == ["rice", "milk"]
+            pool.set_connect_args(user="app", database="absent")
+            with pytest.raises(Exception, match="absent"):
+                await pool.fetchval("SELECT 1")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("place", ["sidecar", "direct"])
+def test_a_url_of_libpqs_is_right_for_asyncpg(
+    request: pytest.FixtureRequest, postgres: Postgres, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    request.getfixturevalue(place)
+    url = postgres.url + "&connect_timeout=5&application_name=me&options=-c%20search_path%3Dpg_catalog"
+    # As a secret's file has it.
+    monkeypatch.setenv("DATABASE_URL", url + "\n")
+    said = "SELECT current_setting('search_path') || current_setting('application_name')"
+
+    async def main() -> None:
+        async with ExecutionScope("libpqs"):
+            connection = await execpool.asyncpg.connect()
+            assert await connection.fetchval(said) == "pg_catalogme"
+            await connection.close()
+            engine = execpool.create_execution_scoped_async_engine()
+            assert engine.dialect.driver == "asyncpg"
+            async with engine.connect() as connected:
+                assert (await connected.execute(text(said))).scalar() == "pg_catalogme"
+
+    asyncio.run(main())
 
 
 def test_a_url_for_any_other_driver_joins_the_scope(sidecar: Sidecar) -> None:

@@ -46,6 +46,27 @@ def test_host_and_port_are_swapped_and_what_the_sidecar_does_itself_is_dropped(
     assert dsn.through(sidecar, given) == swapped.replace("DIR", sidecar.directory)
 
 
+def test_a_password_that_is_not_encoded_is_told_and_not_taken_for_a_database(sidecar: Sidecar) -> None:
+    for given in ("postgresql://u:s3cr/t@h/d", "postgresql://u:s3cr@t/s3cr@h:1/d?sslmode=require"):
+        with pytest.raises(execpool.ConfigurationError, match="write / as %2F") as told:
+            dsn.through(sidecar, given)
+        assert "s3cr" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "keywords"),
+    [
+        ("postgresql+asyncpg://u@h/d", "postgresql://u@h/d", {}),
+        ("postgresql://u@h/d?connect_timeout=3", "postgresql://u@h/d", {"timeout": 3.0}),
+        ("postgresql://u@h/d?connect_timeout=0&a=%20", "postgresql://u@h/d?a=%20", {}),
+        ("not a url", "not a url", {}),
+    ],
+)
+def test_asyncpg_gets_what_it_can_read(given: str, url: str, keywords: dict[str, object]) -> None:
+    assert dsn.for_asyncpg(given, {}) == (url, keywords)
+    assert dsn.for_asyncpg(given, {"timeout": 7}) == (url, {"timeout": 7})
+
+
 @pytest.mark.parametrize(
     "given",
     [

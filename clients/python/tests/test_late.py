@@ -149,9 +149,11 @@ def test_who_waits_for_a_pool_as_it_comes_is_served(
     threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
     for thread in threads[:4]:
         thread.start()
+    assert eventually(lambda: getattr(engine.pool, "asking", 0) == 4)
     late()
     for thread in threads[4:]:
         thread.start()
+    assert eventually(lambda: isinstance(engine.pool, NullPool))
     for connection in taken:
         connection.close()
     for thread in threads:
@@ -178,7 +180,7 @@ def test_pools_are_limited_by_themselves_only_until_it_comes(
                     await pool.acquire(timeout=0.2)
                 late()
                 async with ExecutionScope("unlimited"):
-                    others = [await pool.acquire() for _ in range(2)]
+                    others = [await pool.acquire(timeout=5) for _ in range(2)]
                     for connection in [first, *others]:
                         await pool.release(connection)
 

@@ -200,8 +200,12 @@ def test_what_the_sidecar_is_not_told_in_a_coroutine_is_logged(
     # Where nothing runs that must not wait, a failure is raised.
     own_sidecar.start()
     with ExecutionScope("heard", deadline=60) as scope:
-        with pytest.raises(execpool.SidecarRefused, match="soon"):
+        with pytest.raises(execpool.InvalidExecution, match="heartbeat 'soon'"):
             scope.heartbeat("soon")
+        sidecar_ends = own_sidecar.control.end("heard", "")
+        with pytest.raises(execpool.SidecarRefused, match="no_such_execution"):
+            scope.heartbeat("1m")
+        assert sidecar_ends["complete"]
 
 
 def test_one_that_fails_to_close_hinders_nobody(
@@ -224,6 +228,11 @@ def test_what_can_not_be_closed_or_is_of_no_kind_is_refused(sidecar: Sidecar) ->
     with ExecutionScope("refused") as scope:
         with pytest.raises(execpool.ConfigurationError, match="can't be tracked"):
             scope.track(7)
+        with pytest.raises(execpool.InvalidExecution, match="ttl 'soon'"):
+            scope.track(Browser([]), ttl="soon")
+        scope.track(Browser([]), name="ü" * 300, ttl=60)
+        (seen,) = sidecar.control.execution("refused")["registered"]
+        assert seen["name"] == "ü" * 128 and 50 < seen["expires_in_seconds"] <= 60
         with pytest.raises(execpool.ConfigurationError, match="none of connection, browser"):
             scope.track(Browser([]), kind="window")  # type: ignore[arg-type]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import datetime
 import gc
 import threading
+import time
 import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,8 @@ import execpool.psycopg
 import pytest
 from conftest import Postgres, Sidecar, eventually
 from execpool import ExecutionScope, current_scope
-from execpool.hold import Keeper
+from execpool.hold import Hold, Keeper
+from execpool.registry import registry
 from execpool.workers import Workers
 
 WHERE = "SELECT current_setting('application_name')"
@@ -103,6 +106,65 @@ def test_what_the_sidecar_does_not_take_is_said(sidecar: Sidecar) -> None:
         ExecutionScope("odd", deadline=0)
     with pytest.raises(execpool.InvalidExecution, match="no end"):
         ExecutionScope("odd", deadline=float("inf"))
+
+
+@pytest.mark.parametrize("mode", ["required", "optional"])
+def test_a_deadline_that_passes_as_it_is_entered_is_told_and_nothing_goes_past_the_sidecar(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    opens = Hold.open
+
+    def late(self: Hold) -> None:
+        assert eventually(lambda: sidecar.control.ended("brief"))
+        opens(self)
+
+    monkeypatch.setattr(Hold, "open", late)
+    monkeypatch.setenv("EXECPOOL", mode)
+    with pytest.raises(execpool.ExecutionEnded, match="brief has ended: its deadline passed"):
+        ExecutionScope("brief", deadline="1ms").__enter__()
+    assert registry.open() == []
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"deadline": "soon"}, "deadline 'soon'"),
+    ({"deadline": "10"}, "deadline '10'"),
+    ({"deadline": "10 m"}, "deadline '10 m'"),
+    ({"deadline": "10M"}, "deadline '10M'"),
+    ({"deadline": ""}, "deadline ''"),
+    ({"deadline": "0s"}, "not above 0"),
+    ({"deadline": "-5s"}, "deadline '-5s'"),
+    ({"deadline": b"10m"}, "deadline b'10m'"),
+    ({"labels": "sales"}, "labels are a mapping"),
+    ({"labels": {"user": 7}}, r"write str\(7\)"),
+    ({"labels": {7: "user"}}, r"write str\(7\)"),
+    ({"labels": {"a": "ä" * 513}}, "over 1024 bytes"),
+    ({"labels": {str(number): "" for number in range(65)}}, "65 labels"),
+    ({"pool": {"siez": 4}}, "siez"),
+    ({"pool": {"size": 0}}, "size is a whole number from 1"),
+    ({"pool": {"overflow": "2"}}, "overflow is a whole number from 0"),
+    ({"pool": 5}, "and not 5"),
+]
+
+
+@pytest.mark.parametrize(("given", "told"), WRONG)
+def test_a_mistake_is_told_with_a_sidecar_or_without(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(execpool.InvalidExecution, match=told):
+        ExecutionScope("mistaken", **given)
+
+
+def test_what_is_right_here_is_right_there(sidecar: Sidecar) -> None:
+    for deadline in ("1h30m", "250ms1s", "1d", 0.5, datetime.timedelta(minutes=1)):
+        labels = {"a": "ä" * 512, "b" * 1024: ""} | {str(number): "" for number in range(62)}
+        with ExecutionScope("right", deadline=deadline, labels=labels, pool={"size": 1, "overflow": 0}):
+            assert sidecar.control.execution("right")["labels"] == labels
+
+
+def test_a_decorator_without_brackets_is_told() -> None:
+    with pytest.raises(execpool.InvalidExecution, match=r"@ExecutionScope\(\)"):
+
+        @ExecutionScope  # type: ignore[arg-type]
+        def run() -> None:
+            pass
 
 
 def test_nested_scopes_are_executions_of_their_own(sidecar: Sidecar) -> None:
@@ -355,6 +417,36 @@ def test_a_generator_that_is_forgotten_ends_its_scope(sidecar: Sidecar) -> None:
     assert next(stream()) == 1
     gc.collect()
     assert sidecar.executions() == [] and current_scope() is None
+
+
+@pytest.mark.parametrize("where", ["sidecar", "direct"])
+def test_a_scope_that_is_never_left_ends_as_it_is_collected(
+    request: pytest.FixtureRequest, postgres: Postgres, warnings: Callable[[], list[str]], where: str
+) -> None:
+    request.getfixturevalue(where)
+    with ExecutionScope("lost") as known:
+        connection = execpool.psycopg.connect()
+        contextvars.copy_context().run(ExecutionScope("lost").__enter__)
+        gc.collect()
+        assert eventually(lambda: known.execution.users == 1)
+        # Another scope of it is still in use.
+        connection.execute("SELECT 1")
+        connection.close()
+
+    def enter() -> Any:
+        context = contextvars.copy_context()
+        context.run(ExecutionScope("lost").__enter__)
+        return context.run(execpool.psycopg.connect)
+
+    kept = enter()
+    kept.execute("SELECT 1")
+    gc.collect()
+    began = time.monotonic()
+    assert eventually(lambda: not registry.open() and kept.closed)
+    assert time.monotonic() - began < 2  # the hold's grace
+    assert sum("was entered and never left" in warning for warning in warnings()) == 2
+    with ExecutionScope("lost"):
+        pass
 
 
 def test_an_asynchronous_generator_that_is_abandoned_ends_its_scope(sidecar: Sidecar) -> None:

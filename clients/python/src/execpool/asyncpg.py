@@ -28,8 +28,8 @@ async def connect(dsn: str | None = None, **kwargs: Any) -> Connection:
     connecting = Connecting.begin()
     if dsn is None and "host" not in kwargs and "service" not in kwargs:
         dsn = connecting.default_dsn()
-    if dsn is not None and dsns.driver(dsn):
-        dsn = dsns.scheme(dsn, "postgresql")
+    if dsn is not None:
+        dsn, kwargs = dsns.for_asyncpg(dsn, kwargs)
     place, prepared = _arguments(connecting, dsn, kwargs)
     connection = await _connect(place, **prepared)
     connecting.opened(connection)
@@ -148,6 +148,35 @@ class Pool:
         """As asyncpg's."""
         async with self.acquire() as connection:
             return await connection.fetchval(query, *args, column=column, timeout=timeout)
+
+    async def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        async with self.acquire() as connection:
+            return await connection.fetchmany(*args, **kwargs)
+
+    async def copy_from_table(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        async with self.acquire() as connection:
+            return await connection.copy_from_table(*args, **kwargs)
+
+    async def copy_from_query(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        async with self.acquire() as connection:
+            return await connection.copy_from_query(*args, **kwargs)
+
+    async def copy_to_table(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        async with self.acquire() as connection:
+            return await connection.copy_to_table(*args, **kwargs)
+
+    async def copy_records_to_table(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's."""
+        async with self.acquire() as connection:
+            return await connection.copy_records_to_table(*args, **kwargs)
+
+    def set_connect_args(self, dsn: str | None = None, **connect_kwargs: Any) -> None:
+        """As asyncpg's: where connections are opened from now on."""
+        self._dsn, self._kwargs = dsn, connect_kwargs
 
     def get_size(self) -> int:
         """How many connections are open."""

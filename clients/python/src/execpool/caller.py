@@ -10,6 +10,8 @@ import sysconfig
 from types import FrameType
 from typing import Any, cast
 
+from .naming import cut
+
 MOST_FRAMES = 4
 """How many of the app's frames are told."""
 MOST_BYTES = 1024
@@ -51,7 +53,7 @@ def caller() -> str | None:
         frame = frame.f_back or (_switched_from() if not of_app else None)
         looked += 1
     told = " < ".join(of_app or of_libraries)
-    return told.encode(errors="replace")[:MOST_BYTES].decode(errors="ignore") or None
+    return cut(told, MOST_BYTES) or None
 
 
 def _switched_from() -> FrameType | None:

@@ -76,8 +76,9 @@ class Connecting:
 
     def asyncpg(self, keywords: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters as asyncpg names them, with the names in `server_settings`."""
+        keywords = dsn.asyncpg_keywords(keywords)
         if self.sidecar is None:
-            return dict(keywords)
+            return keywords
         swapped = dsn.keywords_through(self.sidecar, keywords)
         settings = dict(swapped.get("server_settings") or {})
         swapped["server_settings"] = settings | self.naming.parameters()

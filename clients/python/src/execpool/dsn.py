@@ -46,6 +46,35 @@ def driver(url: str) -> str | None:
     return match["scheme"].partition("+")[2] or None if match else None
 
 
+def for_asyncpg(url: str, keywords: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A URL without what asyncpg can't read of libpq's and SQLAlchemy's, and the keywords in its place."""
+    match = _URL.match(url)
+    if match is None:
+        return url, dict(keywords)
+    before, mark, query = match["rest"].partition("?")
+    asked = parse_qsl(query, keep_blank_values=True)
+    kept = [(key, value) for key, value in asked if key != "connect_timeout"]
+    timeouts = {"timeout": float(value) for key, value in asked if key == "connect_timeout" and float(value) > 0}
+    if len(kept) != len(asked):
+        mark, query = "?" if kept else "", urlencode(kept, safe="/", quote_via=quote)
+    return f"postgresql://{before}{mark}{query}", timeouts | dict(keywords)
+
+
+def asyncpg_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of libpq's, as SQLAlchemy reads them off a URL, as asyncpg names them."""
+    words = dict(keywords)
+    settings = dict(words.pop("server_settings", None) or {})
+    if (name := words.pop("application_name", None)) is not None:
+        settings.setdefault("application_name", name)
+    if (options := words.pop("options", None)) is not None:
+        settings.setdefault("options", options)  # a startup parameter, too
+    if (mode := words.pop("sslmode", None)) is not None:
+        words.setdefault("ssl", mode)
+    if (seconds := words.pop("connect_timeout", None)) is not None and float(seconds) > 0:
+        words.setdefault("timeout", float(seconds))
+    return words | ({"server_settings": settings} if settings else {})
+
+
 def redacted(dsn: str) -> str:
     """A connection string without its password, for messages. One that is not encoded as it should
     be may have any character: what is before the last `@` may be of it."""
@@ -80,6 +109,11 @@ def _url_through(sidecar: Sidecar, name: str, rest: str, whole: str) -> str:
     rest, _, fragment = rest.partition("#")
     before, _, query = rest.partition("?")
     authority, slash, database = before.partition("/")
+    if "@" in database:
+        raise ConfigurationError(
+            f"{redacted(whole)!r} has an @ after its first /, as a URL has whose password is not "
+            "percent-encoded: write / as %2F and @ as %40"
+        )
     user, _, hosts = authority.rpartition("@")
     asked = parse_qsl(query, keep_blank_values=True)
     host = dict(asked).get("host") or unquote(hosts)

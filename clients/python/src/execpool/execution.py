@@ -15,6 +15,7 @@ from . import resources
 from .connections import Connections
 from .control import Answer, Control
 from .errors import (
+    ExecutionEnded,
     ExecutionExists,
     InvalidExecution,
     SidecarError,
@@ -167,7 +168,14 @@ class Execution:
     def _open_hold(self, control: Control) -> None:
         hold = Hold(control, self.id, lambda: self._register_again(control), self._on_ended)
         try:
-            hold.open()
+            try:
+                hold.open()
+            except SidecarRefused as refused:
+                if refused.code != "no_such_execution":
+                    raise
+                raise ExecutionEnded(
+                    f"{refused.detail}, before its scope was entered. Is its deadline too near?"
+                ) from None
             keeper.keep(hold)
         except BaseException:
             # Nobody would end it before its deadline.
@@ -312,10 +320,11 @@ class Execution:
             for leftover in left:
                 log.warning("execpool: execution %s has left %s", self.id, leftover)
             answer = self._end_at_sidecar(why)
-            self.connections.close()
             return self._summary(answer, left)
         finally:
-            # If its end could not be told, the sidecar learns of it by this.
+            # What was not come to, as an interrupt came. And if its end could not be told, the sidecar learns
+            # of it by the hold.
+            self.connections.close()
             if self._hold is not None:
                 keeper.drop(self._hold)
             self.gone.set()

@@ -14,7 +14,8 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.requests import HTTPConnection
 
-from .scope import Duration, ExecutionScope
+from .checks import Duration
+from .scope import ExecutionScope
 from .starlette import DEBUG, KEY, ExecutionMiddleware, cleanup, debug_routes, request_id, status
 
 __all__ = [

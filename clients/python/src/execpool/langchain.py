@@ -26,8 +26,9 @@ from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables.config import var_child_runnable_config
 
 from . import current
+from .checks import Duration
 from .current import Within
-from .scope import Duration, ExecutionScope
+from .scope import ExecutionScope
 from .settings import Settings
 
 __all__ = ["ExecutionCallback", "ToolLabels", "execution_id"]

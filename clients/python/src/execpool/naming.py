@@ -37,6 +37,11 @@ class Naming:
         return f"execpool:{self.execution_id}:{had}" if had else f"execpool:{self.execution_id}"
 
 
+def cut(text: str, most: int) -> str:
+    """A text of that many bytes at most."""
+    return text.encode(errors="replace")[:most].decode(errors="ignore")
+
+
 def options(parameters: Mapping[str, str]) -> str:
     """`-c name=value …`, with a backslash before what would split or escape."""
     return " ".join(

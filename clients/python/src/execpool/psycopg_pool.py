@@ -4,11 +4,13 @@ that waited here would get one of another execution's."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import time
 from typing import Any
 
 import psycopg_pool
-from psycopg import AsyncConnection, Connection
+from psycopg import AsyncConnection, Connection, OperationalError
 from psycopg.pq import TransactionStatus
 
 from .connecting import goes_directly
@@ -20,12 +22,18 @@ from .sidecar import find
 __all__ = ["AsyncConnectionPool", "ConnectionPool"]
 
 _DEFAULT_SIZE = 4
+_PAUSE = 0.2
+"""Seconds between two attempts of `wait`."""
 
 
 def _limit(min_size: int, max_size: int | None) -> Limit:
     """The pool's own limit, which counts without a sidecar. Raises where that is required and absent."""
     find(Settings.from_environment())
     return Limit(max_size or max(min_size, _DEFAULT_SIZE))
+
+
+def _not_ready(pool: str, timeout: float, error: Exception) -> psycopg_pool.PoolTimeout:
+    return psycopg_pool.PoolTimeout(f"{pool} got no connection for {timeout} s: {error}")
 
 
 class ConnectionPool(psycopg_pool.NullConnectionPool[Connection[Any]]):
@@ -60,6 +68,19 @@ class ConnectionPool(psycopg_pool.NullConnectionPool[Connection[Any]]):
             return connection
         finally:
             self._room.opened(connection)
+
+    def wait(self, timeout: float = 30.0) -> None:
+        """Waits until a connection can be had: it is made, and closed."""
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                self.putconn(self.getconn(timeout))
+                return
+            except OperationalError as error:
+                if time.monotonic() > until:
+                    self.close()
+                    raise _not_ready(self.name, timeout, error) from error
+            time.sleep(_PAUSE)
 
     def putconn(self, conn: Connection[Any]) -> None:
         """Gives a connection back: what it has open is rolled back."""
@@ -115,6 +136,19 @@ class AsyncConnectionPool(psycopg_pool.AsyncNullConnectionPool[AsyncConnection[A
             return connection
         finally:
             self._room.opened(connection)
+
+    async def wait(self, timeout: float = 30.0) -> None:
+        """Waits until a connection can be had: it is made, and closed. Cancel safe."""
+        until = time.monotonic() + timeout
+        while True:
+            try:
+                await self.putconn(await self.getconn(timeout))
+                return
+            except OperationalError as error:
+                if time.monotonic() > until:
+                    await self.close()
+                    raise _not_ready(self.name, timeout, error) from error
+            await asyncio.sleep(_PAUSE)
 
     async def putconn(self, conn: AsyncConnection[Any]) -> None:
         """Gives a connection back: what it has open is rolled back."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
+import logging
 import os
 import threading
 
 from .execution import Execution, Request, Summary
 from .settings import Settings
+
+log = logging.getLogger("execpool")
 
 PATIENCE = 20.0
 """Seconds for which the end of the one before is waited for."""
@@ -56,6 +61,20 @@ class Registry:
             return execution.end(why)
         finally:
             self._remove(execution)
+
+    def forget(self, execution: Execution) -> None:
+        """A scope was collected that was never left. The collector may have come amid anything, so that no
+        lock may be asked for here: nor by `threading`, which has one to start a thread."""
+        with contextlib.suppress(RuntimeError):  # the interpreter is about to end
+            _thread.start_new_thread(self._leave_forgotten, (execution,))
+
+    def _leave_forgotten(self, execution: Execution) -> None:
+        log.warning(
+            "execpool: a scope of execution %s was entered and never left, and nothing knows of it any more: "
+            "it ends now. Enter it by `with`.",
+            execution.id,
+        )
+        self.leave(execution, "its scope was forgotten")
 
     def open(self) -> list[Execution]:
         """Those that are open now."""

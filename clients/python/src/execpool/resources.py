@@ -11,6 +11,7 @@ from typing import Any, Literal, cast, get_args
 
 from .control import Control
 from .errors import ConfigurationError, SidecarError, SidecarUnavailable
+from .naming import cut
 from .telling import Telling
 from .workers import workers
 
@@ -18,6 +19,9 @@ log = logging.getLogger("execpool")
 
 Kind = Literal["connection", "browser", "http", "file", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
+
+LONGEST_NAME = 256
+"""Bytes that the sidecar takes."""
 
 # A Selenium driver's `close` closes a window, and its `quit` the browser.
 _CLOSERS = ("aclose", "quit", "close", "stop", "shutdown", "dispose")
@@ -116,7 +120,7 @@ class Resources:
                 return  # it was closed before anybody was told of it
         try:
             tracked.number = control.register(
-                execution, tracked.kind, tracked.name[:200], tracked.ttl
+                execution, tracked.kind, cut(tracked.name, LONGEST_NAME), tracked.ttl
             )
         except SidecarError as error:
             log.warning("execpool: the sidecar does not know of %s: %s", tracked.name, error)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import datetime
 import re
 import uuid
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TypeVar
 
 from . import caller, current
+from .checks import Duration, checked_duration, checked_id, checked_labels, checked_pool
 from .decorate import decorated
 from .dsn import is_postgres, through, with_options
-from .errors import ExecpoolError, ExecutionEnded, InvalidExecution
+from .errors import ExecpoolError, ExecutionEnded
 from .execution import Execution, Request, Summary
 from .naming import Naming
 from .registry import registry
@@ -25,11 +26,6 @@ from .workers import finish, in_loop, workers
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
-
-Duration = str | float | datetime.timedelta
-"""`"10m"`, a number of seconds, or a timedelta."""
-
-_ID = re.compile(r"(?!\.)[A-Za-z0-9_@.-]{1,128}")
 
 
 def make_id(*parts: object) -> str:
@@ -66,15 +62,18 @@ class ExecutionScope:
         join: bool = False,
         settings: Settings | None = None,
     ) -> None:
-        if execution_id is not None:
-            _check_id(execution_id)
-        self._given_id = execution_id
+        self._given_id = None if execution_id is None else checked_id(execution_id)
         self._request = Request(
-            execution_id or "", _duration(deadline), dict(labels or {}), pool, join
+            execution_id or "",
+            checked_duration("deadline", deadline),
+            checked_labels(labels),
+            checked_pool(pool),
+            join,
         )
         self._settings = settings
         self._execution: Execution | None = None
         self._token: contextvars.Token[ExecutionScope | None] | None = None
+        self._never_left: weakref.finalize[[Execution], ExecutionScope] | None = None
         self.outer: ExecutionScope | None = None
         """The scope within which it was entered."""
         self.entered_by: object = None
@@ -215,6 +214,8 @@ class ExecutionScope:
         self.outer = current.current_scope()
         self.entered_by = current.here()
         self._token = current.scope.set(self)
+        self._never_left = weakref.finalize(self, registry.forget, execution)
+        self._never_left.atexit = False
 
     def _leave(self) -> bool:
         """Goes back to the outer scope; answers whether this one was not left before: another scope of
@@ -222,6 +223,8 @@ class ExecutionScope:
         if self.is_left:
             return False
         self.is_left = True
+        if self._never_left is not None:
+            self._never_left.detach()
         if self._token is None:
             return True
         try:
@@ -236,7 +239,7 @@ class ExecutionScope:
     # ---- meanwhile
 
     def track(
-        self, resource: T, kind: Kind = "other", name: str | None = None, ttl: str | None = None
+        self, resource: T, kind: Kind = "other", name: str | None = None, ttl: Duration | None = None
     ) -> T:
         """Closes a resource when the scope ends, and lets the sidecar know of it; answers it. In a
         coroutine it does not wait for the sidecar: another thread tells it, and logs what fails.
@@ -244,7 +247,7 @@ class ExecutionScope:
         It has a `close`, `aclose`, `stop`, `quit`, `shutdown` or `dispose`, or can be called."""
         where = caller.caller()
         name = name or f"{type(resource).__name__} at {(where or 'an unknown place').split(' < ')[0]}"
-        self.execution.track(Tracked(resource, kind, name, where), ttl)
+        self.execution.track(Tracked(resource, kind, name, where), checked_duration("ttl", ttl))
         return resource
 
     def untrack(self, resource: object) -> bool:
@@ -257,17 +260,17 @@ class ExecutionScope:
 
         In a coroutine it does not wait, and so answers None: another thread tells the sidecar, and
         logs what fails. `await scope.heartbeat_async()` answers there."""
-        extend = _duration(extend)
+        asked = checked_duration("heartbeat", extend)
         if not in_loop():
-            return self.execution.heartbeat(extend)
-        self.execution.heartbeat_soon(extend)
+            return self.execution.heartbeat(asked)
+        self.execution.heartbeat_soon(asked)
         return None
 
     async def heartbeat_async(self, extend: Duration | None = None) -> float | None:
         """The same for a coroutine that wants the answer, or the failure. Cancel safe: the deadline is
         moved all the same."""
-        execution, extend = self.execution, _duration(extend)
-        seconds, cancelled = await finish(workers.run(lambda: execution.heartbeat(extend)))
+        execution, asked = self.execution, checked_duration("heartbeat", extend)
+        seconds, cancelled = await finish(workers.run(lambda: execution.heartbeat(asked)))
         if cancelled is not None:
             raise cancelled
         return seconds
@@ -280,7 +283,7 @@ class ExecutionScope:
 
 
 def track(
-    resource: T, kind: Kind = "other", name: str | None = None, ttl: str | None = None
+    resource: T, kind: Kind = "other", name: str | None = None, ttl: Duration | None = None
 ) -> T:
     """The same in the current scope. Outside of any nothing is tracked."""
     scope = current.current_scope()
@@ -307,25 +310,3 @@ def _leave_at_once(entering: Future[Execution]) -> None:
     """The coroutine that entered was closed meanwhile."""
     if entering.exception() is None:
         registry.leave(entering.result(), "closed as it began")
-
-
-def _check_id(text: str) -> None:
-    if not isinstance(text, str) or not _ID.fullmatch(text):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidExecution(
-            f"an execution id is 1 to 128 of A-Z a-z 0-9 _ @ . - and does not begin with a dot: {text!r} "
-            "is none; execpool.make_id(…) makes one"
-        )
-    if text == "shared" or text.startswith("session-"):
-        raise InvalidExecution(
-            f"the execution id {text!r} is the sidecar's own: choose one that is neither `shared` nor "
-            "begins with `session-`"
-        )
-
-
-def _duration(given: Duration | None) -> str | None:
-    if given is None or isinstance(given, str):
-        return given
-    seconds = given.total_seconds() if isinstance(given, datetime.timedelta) else float(given)
-    if not 0 < seconds < float("inf"):
-        raise InvalidExecution(f"a duration of {seconds} s is not above 0, or has no end: leave it out")
-    return f"{max(1, round(seconds * 1000))}ms"

@@ -43,7 +43,9 @@ class Settings:
             allowed = ", ".join(mode.value for mode in Mode)
             raise ConfigurationError(f"EXECPOOL={word!r} is none of {allowed}") from None
         directory = environment.get("EXECPOOL_DIR") or DEFAULT_DIRECTORY
-        return cls(mode, directory.rstrip("/") or "/", environment.get("DATABASE_URL") or None)
+        # A secret's file often ends with a line's end.
+        url = (environment.get("DATABASE_URL") or "").strip()
+        return cls(mode, directory.rstrip("/") or "/", url or None)
 
     def url(self, given: str | None = None) -> str:
         """The database's URL: the given one, else `DATABASE_URL`."""

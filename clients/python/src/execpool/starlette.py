@@ -18,10 +18,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from .checks import Duration
 from .control import Answer
 from .errors import SidecarRefused, SidecarUnavailable
 from .manager import ExecutionConnectionManager
-from .scope import Duration, ExecutionScope, make_id
+from .scope import ExecutionScope, make_id
 from .settings import Settings
 from .sidecar import find
 
