@@ -23,7 +23,7 @@ import execpool.psycopg
 import execpool.sqlalchemy
 import pytest
 import sqlalchemy
-from conftest import Postgres, eventually, short_directory
+from conftest import Postgres, Sidecar, eventually, short_directory
 from execpool import ExecutionScope
 from execpool.control import Control
 from sqlalchemy import text
@@ -364,6 +364,22 @@ def test_an_answer_that_is_no_http_is_an_error_of_ours() -> None:
             with pytest.raises(execpool.SidecarError):
                 ask()
         thread.join()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="who is not root can be no one else")
+def test_a_socket_that_may_not_be_opened_is_told_at_once(own_sidecar: Sidecar) -> None:
+    os.chmod(own_sidecar.directory, 0o755)
+    os.chmod(own_sidecar.directory / "control.sock", 0o660)
+    program = (
+        "import execpool, os, time\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "began = time.monotonic()\n"
+        "try: execpool.ExecutionScope('denied').__enter__()\n"
+        "except execpool.SidecarUnavailable as error: print(time.monotonic() - began < 1, error)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("True the execpool sidecar's socket "), told
+    assert "by user 65534 with the groups [65534]" in told.stdout and "fsGroup" in told.stdout
 
 
 def test_a_socket_that_nobody_listens_at_is_waited_for_and_then_done_without(

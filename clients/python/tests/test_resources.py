@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import execpool
 import pytest
-from conftest import Postgres, Sidecar
+from conftest import Postgres, Sidecar, eventually
 from execpool import ExecutionScope
 
 
@@ -235,6 +235,21 @@ def test_what_can_not_be_closed_or_is_of_no_kind_is_refused(sidecar: Sidecar) ->
         assert seen["name"] == "ü" * 128 and 50 < seen["expires_in_seconds"] <= 60
         with pytest.raises(execpool.ConfigurationError, match="none of connection, browser"):
             scope.track(Browser([]), kind="window")  # type: ignore[arg-type]
+
+
+def test_what_nobody_would_close_is_not_tracked(
+    sidecar: Sidecar, warnings: Callable[[], list[str]]
+) -> None:
+    closed: list[str] = []
+    with ExecutionScope("over") as scope:
+        scope.heartbeat("100ms")
+        assert eventually(lambda: scope.execution.ended_by)
+        # Its scope is still to be left, and closes what is tracked.
+        scope.track(Browser(closed))
+    assert closed == ["browser"]
+    with pytest.raises(execpool.ExecutionEnded, match="nobody would close Browser at test_resources.py"):
+        scope.track(Browser(closed))
+    assert not any("does not know" in warning for warning in warnings())
 
 
 def test_outside_of_a_scope_nothing_is_tracked_and_without_a_sidecar_it_is(direct: Postgres) -> None:

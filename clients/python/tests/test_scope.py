@@ -180,6 +180,31 @@ def test_nested_scopes_are_executions_of_their_own(sidecar: Sidecar) -> None:
     assert current_scope() is None
 
 
+def test_scopes_may_be_left_in_any_order(sidecar: Sidecar) -> None:
+    def steps(name: str) -> Iterator[ExecutionScope]:
+        with ExecutionScope(name) as scope:
+            yield scope
+
+    first, second = steps("first"), steps("second")
+    one, other = next(first), next(second)
+    first.close()
+    assert current_scope() is other and one.summary is not None
+    with ExecutionScope("third") as third:
+        second.close()
+        assert current_scope() is third
+    assert current_scope() is None and sidecar.executions() == []
+
+
+def test_an_object_that_is_called_and_awaited_is_in_its_scope_until_then(sidecar: Sidecar) -> None:
+    class Agent:
+        async def __call__(self, word: str) -> str:
+            await asyncio.sleep(0)
+            scope = current_scope()
+            return f"{word} {scope and scope.id}"
+
+    assert asyncio.run(ExecutionScope("agent")(Agent())("in")) == "in agent"
+
+
 def test_scopes_of_one_id_share_an_execution_that_ends_with_the_last(sidecar: Sidecar) -> None:
     with ExecutionScope("same") as first:
         with ExecutionScope("same") as second:

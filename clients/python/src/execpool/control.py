@@ -197,6 +197,12 @@ class Control:
             raise SidecarRefused(status, "unknown_answer", "its answer is not JSON", "") from None
 
     def _unavailable(self, error: Exception) -> SidecarUnavailable:
+        if isinstance(error, PermissionError):
+            return SidecarUnavailable(
+                f"the execpool sidecar's socket {self.path} may not be opened by user {os.geteuid()} with the "
+                f"groups {sorted({os.getegid(), *os.getgroups()})}: let the app run in the socket's group (in a "
+                "pod: fsGroup), or look at listen.mode and listen.group."
+            )
         why = str(error) or type(error).__name__
         return SidecarUnavailable(
             f"the execpool sidecar does not answer at {self.path}: {why}. "

@@ -24,7 +24,9 @@ def decorated(fresh: Callable[[], ExecutionScope], function: F) -> F:
     call = cast("Callable[..., Any]", function)
     if inspect.isasyncgenfunction(function):
         made = _async_generator(fresh, call)
-    elif inspect.iscoroutinefunction(function):
+    elif inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # of an object  # noqa: B004
+    ):
 
         async def run_async(*args: object, **kwargs: object) -> object:
             async with fresh():

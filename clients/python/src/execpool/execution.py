@@ -150,8 +150,8 @@ class Execution:
             try:
                 self._register(control)
                 break
-            except SidecarUnavailable:
-                if time.monotonic() > until:
+            except SidecarUnavailable as unavailable:
+                if time.monotonic() > until or isinstance(unavailable.__cause__, PermissionError):
                     raise
             except SidecarRefused as refused:
                 if time.monotonic() > until or not self._may_pass(control, refused):
@@ -260,8 +260,14 @@ class Execution:
         return self.is_ending or self.ended_by is not None
 
     def track(self, tracked: Tracked, ttl: str | None = None) -> None:
-        """Closes a resource when the execution ends. Does not block a coroutine."""
-        self.resources.add(tracked, self.control, self.id, ttl)
+        """Closes a resource when the execution ends. Does not block a coroutine. Raises ExecutionEnded where
+        nobody would close it any more."""
+        if self.is_ending and self.is_ours:
+            raise ExecutionEnded(
+                f"execution {self.id} has ended: nobody would close {tracked.name}. Close it here, or track it in "
+                "a scope that is still to be left"
+            )
+        self.resources.add(tracked, self.control if self.ended_by is None else None, self.id, ttl)
 
     def untrack(self, resource: object) -> bool:
         """Stops tracking a resource; answers whether it was tracked. Does not block a coroutine."""

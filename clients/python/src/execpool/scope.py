@@ -225,13 +225,12 @@ class ExecutionScope:
         self.is_left = True
         if self._never_left is not None:
             self._never_left.detach()
-        if self._token is None:
-            return True
-        try:
-            current.scope.reset(self._token)
-        except ValueError:
-            # Left in another context, as a generator is that was abandoned.
-            if current.scope.get() is self:
+        # Left before one that was entered later: that one stays, and goes past this one as it is left.
+        if self._token is not None and current.scope.get() is self:
+            try:
+                current.scope.reset(self._token)
+            except ValueError:
+                # Left in another context, as a generator is that was abandoned.
                 current.scope.set(self.outer)
         self._token = None
         return True
