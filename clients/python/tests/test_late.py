@@ -191,6 +191,33 @@ def test_pools_are_limited_by_themselves_only_until_it_comes(
                 pool.putconn(connection)
 
 
+def test_a_checkpointer_goes_through_it_with_its_next_checkpoint(
+    late: Callable[[], None], postgres: Postgres, shared_sidecar: Sidecar
+) -> None:
+    from execpool.langgraph import async_postgres_saver, postgres_saver
+
+    config: Any = {"configurable": {"thread_id": "1"}}
+
+    def checkpointers() -> int:
+        sessions = shared_sidecar.control.sessions("shared")
+        return sum(one.get("label") == "checkpointer" for one in sessions)
+
+    async def main() -> None:
+        with postgres_saver() as saver:
+            async with async_postgres_saver() as other:
+                saver.setup()
+                saver.get_tuple(config)
+                await other.aget_tuple(config)
+                assert checkpointers() == 0
+                late()
+                saver.get_tuple(config)
+                await other.aget_tuple(config)
+                assert await asyncio.to_thread(checkpointers) == 2
+
+    asyncio.run(main())
+    assert eventually(lambda: set(postgres.backends()) <= shared_sidecar.shared_backends())
+
+
 def test_one_that_comes_and_goes_is_not_told_of_each_time(
     late: Callable[[], None], warnings: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

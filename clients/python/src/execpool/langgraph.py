@@ -23,6 +23,8 @@ from psycopg.rows import dict_row
 from .connecting import Connecting
 from .langchain import ExecutionCallback, ToolLabels, execution_id
 from .psycopg import prepared
+from .settings import Settings
+from .sidecar import find
 
 __all__ = [
     "ExecutionCallback",
@@ -44,19 +46,49 @@ Row = TypeVar("Row")
 class SharedConnection(Connection[Row]):
     """A connection of the standing execution, whichever scope is current."""
 
+    is_direct = False
+    """Whether it goes past a sidecar that was not there."""
+
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Any:
         """As psycopg's."""
-        return super().connect("", **prepared(Connecting.shared(LABEL), conninfo, kwargs))
+        connecting = Connecting.shared(LABEL)
+        connection: Any = super().connect("", **prepared(connecting, conninfo, kwargs))
+        connection.is_direct = connecting.sidecar is None
+        return connection
 
 
 class SharedAsyncConnection(AsyncConnection[Row]):
     """The same for asyncio."""
 
+    is_direct = False
+
     @classmethod
     async def connect(cls, conninfo: str = "", **kwargs: Any) -> Any:
         """As psycopg's."""
-        return await super().connect("", **prepared(Connecting.shared(LABEL), conninfo, kwargs))
+        connecting = Connecting.shared(LABEL)
+        connection: Any = await super().connect("", **prepared(connecting, conninfo, kwargs))
+        connection.is_direct = connecting.sidecar is None
+        return connection
+
+
+def _check(connection: SharedConnection[Any]) -> None:
+    """Whether a connection that was kept is still of use. Raises where it is not, and leaves it closed: the
+    pool makes another."""
+    if _goes_past(connection):
+        connection.close()
+    psycopg_pool.ConnectionPool.check_connection(connection)
+
+
+async def _check_async(connection: SharedAsyncConnection[Any]) -> None:
+    if _goes_past(connection):
+        await connection.close()
+    await psycopg_pool.AsyncConnectionPool.check_connection(connection)
+
+
+def _goes_past(connection: SharedConnection[Any] | SharedAsyncConnection[Any]) -> bool:
+    """Whether it goes past a sidecar that has come since then."""
+    return connection.is_direct and find(Settings.from_environment()) is not None
 
 
 # A saver uses one connection at a time. It keeps that one while it is at work: so a checkpoint waits for
@@ -76,9 +108,8 @@ _POOL: dict[str, Any] = {
 def postgres_saver(url: str | None = None, **options: Any) -> Generator[PostgresSaver, None, None]:
     """LangGraph's `PostgresSaver`, for `url` or `DATABASE_URL`. `options` are the saver's, such as
     `serde`. Call `setup()` on it once, as LangGraph says."""
-    check: Any = psycopg_pool.ConnectionPool.check_connection
     pool: psycopg_pool.ConnectionPool[Any] = psycopg_pool.ConnectionPool(
-        url or "", connection_class=SharedConnection[Any], check=check, **_POOL
+        url or "", connection_class=SharedConnection[Any], check=_check, **_POOL
     )
     with pool:
         yield PostgresSaver(pool, **options)
@@ -89,9 +120,8 @@ async def async_postgres_saver(
     url: str | None = None, **options: Any
 ) -> AsyncGenerator[AsyncPostgresSaver, None]:
     """LangGraph's `AsyncPostgresSaver`, likewise."""
-    check: Any = psycopg_pool.AsyncConnectionPool.check_connection
     pool: psycopg_pool.AsyncConnectionPool[Any] = psycopg_pool.AsyncConnectionPool(
-        url or "", connection_class=SharedAsyncConnection[Any], check=check, **_POOL
+        url or "", connection_class=SharedAsyncConnection[Any], check=_check_async, **_POOL
     )
     async with pool:
         yield AsyncPostgresSaver(pool, **options)

@@ -65,6 +65,8 @@ class Registry:
     def forget(self, execution: Execution) -> None:
         """A scope was collected that was never left. The collector may have come amid anything, so that no
         lock may be asked for here: nor by `threading`, which has one to start a thread."""
+        if not execution.is_ours:
+            return  # a forked child's copy
         with contextlib.suppress(RuntimeError):  # the interpreter is about to end
             _thread.start_new_thread(self._leave_forgotten, (execution,))
 
