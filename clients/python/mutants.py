@@ -116,7 +116,7 @@ MUTANTS = [
     ("middleware and dependency begin two", "fastapi::test_middleware_and_dependency_together_are_one_execution",
      "fastapi", "if begun is not None:", "if False:"),
     ("a websocket is one execution", "fastapi::test_websockets_pass_through",
-     "starlette", 'scope["type"] != "http"', 'scope["type"] == "lifespan"'),
+     "starlette", 'scope["type"] != "http" or', 'scope["type"] == "lifespan" or'),
     ("a request is outside of its execution", "fastapi::test_a_request_is_an_execution",
      "starlette", "            scope[KEY] = execution\n            await self.app(scope, receive, send)", "            pass\n        await self.app(scope, receive, send)"),
 ]  # fmt: skip

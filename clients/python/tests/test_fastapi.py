@@ -216,6 +216,22 @@ def test_middleware_and_dependency_together_are_one_execution(sidecar: Sidecar) 
         assert httpx.get(f"http://{at}/healthz").json() is True
 
 
+def test_an_app_within_an_app_is_in_one_execution(sidecar: Sidecar) -> None:
+    inner, outer = FastAPI(), FastAPI()
+
+    @inner.get("/")
+    async def seen() -> list[Any]:
+        scope = current_scope()
+        return [scope and scope.id, await asyncio.to_thread(sidecar.executions)]
+
+    for app in (inner, outer, outer):
+        app.add_middleware(ExecutionMiddleware)
+    outer.mount("/inner", inner)
+    with served(outer) as at:
+        current, executions = httpx.get(f"http://{at}/inner/").json()
+    assert executions == [current]
+
+
 def test_a_sidecar_that_is_required_and_away_fails_the_request(
     direct: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

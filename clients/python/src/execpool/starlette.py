@@ -79,7 +79,9 @@ class ExecutionMiddleware:
         self._settings = settings
 
     async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (self._skip is not None and self._skip(scope)):
+        # One that is mounted within another has its request's execution already.
+        passes = scope["type"] != "http" or KEY in scope
+        if passes or (self._skip is not None and self._skip(scope)):
             await self.app(scope, receive, send)
             return
         execution = ExecutionScope(
