@@ -233,6 +233,18 @@ def test_a_global_asynchronous_engine_likewise(direct: Postgres, driver: str) ->
     asyncio.run(main())
 
 
+def test_an_interrupt_amid_the_end_leaves_no_connection(direct: Postgres) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), ExecutionScope("interrupted") as scope:
+        leaked = execpool.psycopg.connect()
+        scope.track(interrupted)
+    assert leaked.closed and execpool.current_scope() is None
+    with ExecutionScope("interrupted"):
+        pass
+
+
 def test_a_straggler_is_refused_without_a_sidecar_too(direct: Postgres) -> None:
     with ExecutionScope("gone"):
         engine = execpool.create_execution_scoped_engine()

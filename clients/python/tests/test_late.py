@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -180,9 +181,12 @@ def test_pools_are_limited_by_themselves_only_until_it_comes(
                     await pool.acquire(timeout=0.2)
                 late()
                 async with ExecutionScope("unlimited"):
-                    others = [await pool.acquire(timeout=5) for _ in range(2)]
-                    for connection in [first, *others]:
-                        await pool.release(connection)
+                    try:
+                        others = [await pool.acquire(timeout=5) for _ in range(2)]
+                        for connection in [first, *others]:
+                            await pool.release(connection)
+                    finally:
+                        pool.terminate()
 
         asyncio.run(on_asyncio())
         with ExecutionScope("unlimited-too"):
@@ -216,6 +220,20 @@ def test_a_checkpointer_goes_through_it_with_its_next_checkpoint(
 
     asyncio.run(main())
     assert eventually(lambda: set(postgres.backends()) <= shared_sidecar.shared_backends())
+
+
+def test_a_connection_outside_of_any_scope_goes_through_it_and_says_so(
+    late: Callable[[], None], postgres: Postgres, warnings: Callable[[], list[str]]
+) -> None:
+    def host() -> str:
+        with execpool.psycopg.connect() as connection:
+            return connection.info.host
+
+    before = host()
+    late()
+    assert before == "127.0.0.1" and host() == host() == os.environ["EXECPOOL_DIR"]
+    no_longer, there = warnings()
+    assert "no sidecar in" in no_longer and "is there now" in there
 
 
 def test_one_that_comes_and_goes_is_not_told_of_each_time(

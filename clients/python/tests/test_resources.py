@@ -11,6 +11,8 @@ import execpool
 import pytest
 from conftest import Postgres, Sidecar, eventually
 from execpool import ExecutionScope
+from execpool.telling import Telling
+from execpool.workers import workers
 
 
 class Browser:
@@ -177,6 +179,29 @@ def test_a_sidecar_that_hangs_does_not_keep_a_loop_waiting_and_hears_all_in_orde
 
     assert asyncio.run(main()) < 1
     assert len(closed) == 25
+
+
+def test_what_waits_to_be_told_comes_first_and_what_fails_hinders_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    telling, told, coming = Telling(), list[int](), list[Callable[[], object]]()
+    # The thread that is to tell it is late.
+    monkeypatch.setattr(workers, "run", coming.append)
+
+    async def main() -> None:
+        telling.soon(lambda: told.append(1))
+        telling.soon(lambda: 1 // 0)
+        telling.soon(lambda: told.append(2))
+
+    asyncio.run(main())
+    assert told == [] and len(coming) == 1
+    assert telling.now(lambda: told.append(3) or "done") == "done" and told == [1, 2, 3]
+    assert "stumbles" in caplog.text
+    coming.pop()()
+    asyncio.run(main())
+    assert told == [1, 2, 3] and len(coming) == 1
+    telling.soon(lambda: told.append(4))  # who may block does not wait for the thread
+    assert told == [1, 2, 3, 1, 2, 4]
 
 
 def test_what_the_sidecar_is_not_told_in_a_coroutine_is_logged(

@@ -21,8 +21,9 @@ go directly to the database, and are cleaned up within the process.
 | `manager` | counts of what is open |
 
 Further in: `execution` (what all scopes of one id share), `registry` (those that are open), `hold` (the
-stream that ties an execution to this process), `control` (the sidecar's API), `connecting` (one
-connect), `dsn`, `caller`, `trace`, `naming` (what a connection says of itself), `settings`.
+stream that ties an execution to this process), `control` (the sidecar's API), `telling` (who asks it, in
+which order), `checks` (what is asked), `connecting` (one connect), `dsn`, `caller`, `trace`, `naming`
+(what a connection says of itself), `settings`.
 
 `EXECPOOL` is `optional` (the default), `required` or `off`; `EXECPOOL_DIR` is the sidecar's directory,
 `/run/execpool` by default; `DATABASE_URL` is the database's own URL."""

@@ -1,6 +1,9 @@
 """What an app says of an execution, checked as the sidecar does: so a mistake is found on a development
 machine without one, too. Each raises InvalidExecution."""
 
+# Not every app has its types checked.
+# pyright: reportUnnecessaryIsInstance=false
+
 from __future__ import annotations
 
 import datetime
@@ -22,7 +25,9 @@ _DURATION = re.compile(r"(?:[0-9]+(?:ms|s|m|h|d))+")
 def checked_id(text: object) -> str:
     """An execution's id."""
     if callable(text):
-        raise InvalidExecution("a decorator is written with brackets: @ExecutionScope(), or with an execution id")
+        raise InvalidExecution(
+            "a decorator is written with brackets: @ExecutionScope(), or with an execution id in them"
+        )
     if not isinstance(text, str) or not _ID.fullmatch(text):
         raise InvalidExecution(
             f"an execution id is 1 to 128 of A-Z a-z 0-9 _ @ . - and does not begin with a dot: {text!r} "
@@ -46,7 +51,7 @@ def checked_duration(what: str, given: Duration | None) -> str | None:
         if not 0 < given < float("inf"):
             raise InvalidExecution(f"a {what} of {given} s is not above 0, or has no end: leave it out")
         return f"{max(1, round(given * 1000))}ms"
-    if not isinstance(given, str) or not _DURATION.fullmatch(given):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(given, str) or not _DURATION.fullmatch(given):
         raise InvalidExecution(
             f"the {what} {given!r} is no number of seconds, no timedelta, and no text of numbers with their "
             'units ms, s, m, h or d, such as "20s" or "1m30s"'
@@ -58,14 +63,14 @@ def checked_duration(what: str, given: Duration | None) -> str | None:
 
 def checked_labels(given: Mapping[str, str] | None) -> dict[str, str]:
     """What the app wants to remember an execution by."""
-    if given is not None and not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if given is not None and not isinstance(given, Mapping):
         raise InvalidExecution(f'labels are a mapping such as {{"agent": "sales"}}, and not {given!r}')
     labels = dict(given or {})
     if len(labels) > MOST_LABELS:
         raise InvalidExecution(f"there are {len(labels)} labels, and {MOST_LABELS} at most may be")
     for name, value in labels.items():
         for text in (name, value):
-            if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            if not isinstance(text, str):
                 raise InvalidExecution(f"of the label {name!r}: {text!r} is no text: write str({text!r})")
             if len(text.encode(errors="replace")) > LONGEST_LABEL:
                 raise InvalidExecution(f"the label {name[:40]!r} is over {LONGEST_LABEL} bytes")
@@ -77,9 +82,11 @@ def checked_pool(given: Mapping[str, int] | None) -> dict[str, int] | None:
     if given is None:
         return None
     least = {"size": 1, "overflow": 0}
-    if not isinstance(given, Mapping) or not least.keys() >= given.keys():  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(given, Mapping) or not least.keys() >= given.keys():
         raise InvalidExecution(f'a pool is such as {{"size": 4, "overflow": 0}}, and not {given!r}')
     for name, value in given.items():
-        if not isinstance(value, int) or value < least[name]:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidExecution(f"a pool's {name} is a whole number from {least[name]}, and not {value!r}")
+        if not isinstance(value, int) or value < least[name]:
+            raise InvalidExecution(
+                f"a pool's {name} is a whole number from {least[name]}, and not {value!r}"
+            )
     return dict(given)

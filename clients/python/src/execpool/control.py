@@ -199,9 +199,9 @@ class Control:
     def _unavailable(self, error: Exception) -> SidecarUnavailable:
         if isinstance(error, PermissionError):
             return SidecarUnavailable(
-                f"the execpool sidecar's socket {self.path} may not be opened by user {os.geteuid()} with the "
-                f"groups {sorted({os.getegid(), *os.getgroups()})}: let the app run in the socket's group (in a "
-                "pod: fsGroup), or look at listen.mode and listen.group."
+                f"the execpool sidecar's socket {self.path} may not be opened by user {os.geteuid()} with "
+                f"the groups {sorted({os.getegid(), *os.getgroups()})}: let the app run in the socket's "
+                "group (in a pod: fsGroup), or look at listen.mode and listen.group."
             )
         why = str(error) or type(error).__name__
         return SidecarUnavailable(

@@ -54,7 +54,8 @@ def for_asyncpg(url: str, keywords: Mapping[str, Any]) -> tuple[str, dict[str, A
     before, mark, query = match["rest"].partition("?")
     asked = parse_qsl(query, keep_blank_values=True)
     kept = [(key, value) for key, value in asked if key != "connect_timeout"]
-    timeouts = {"timeout": float(value) for key, value in asked if key == "connect_timeout" and float(value) > 0}
+    seconds = float(dict(asked).get("connect_timeout") or 0)
+    timeouts = {"timeout": seconds} if seconds > 0 else {}  # for libpq 0 is no limit
     if len(kept) != len(asked):
         mark, query = "?" if kept else "", urlencode(kept, safe="/", quote_via=quote)
     return f"postgresql://{before}{mark}{query}", timeouts | dict(keywords)

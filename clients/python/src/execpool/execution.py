@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,7 +123,7 @@ class Execution:
         self._in_child: list[Callable[[], object]] = []
         self._hold: Hold | None = None
         self._deadline: float | None = None
-        self._next_beat: tuple[str | None] | None = None
+        self._next_beat: deque[str | None] = deque(maxlen=1)
         """The heartbeat that waits to be told: of several, the last."""
         self._process = os.getpid()
         self._began = time.monotonic()
@@ -264,8 +265,8 @@ class Execution:
         nobody would close it any more."""
         if self.is_ending and self.is_ours:
             raise ExecutionEnded(
-                f"execution {self.id} has ended: nobody would close {tracked.name}. Close it here, or track it in "
-                "a scope that is still to be left"
+                f"execution {self.id} has ended: nobody would close {tracked.name}. Close it here, or track "
+                "it in a scope that is still to be left"
             )
         self.resources.add(tracked, self.control if self.ended_by is None else None, self.id, ttl)
 
@@ -287,15 +288,17 @@ class Execution:
         control = self.control
         if control is None:
             return
-        waits, self._next_beat = self._next_beat is not None, (extend,)
-        if not waits:
-            self._telling.soon(lambda: self._beat_that_waits(control))
+        self._next_beat.append(extend)
+        self._telling.soon(lambda: self._beat_that_waits(control))
 
     def _beat_that_waits(self, control: Control) -> None:
-        beat, self._next_beat = self._next_beat, None
         try:
-            if beat is not None and not self.has_ended:
-                self._beat(control, *beat)
+            extend = self._next_beat.popleft()
+        except IndexError:
+            return  # one before has told it
+        try:
+            if not self.has_ended:
+                self._beat(control, extend)
         except SidecarError as error:
             log.warning("execpool: the deadline of execution %s is not moved: %s", self.id, error)
 
@@ -328,12 +331,13 @@ class Execution:
             answer = self._end_at_sidecar(why)
             return self._summary(answer, left)
         finally:
-            # What was not come to, as an interrupt came. And if its end could not be told, the sidecar learns
-            # of it by the hold.
-            self.connections.close()
+            # If its end could not be told, the sidecar learns of it by this.
             if self._hold is not None:
                 keeper.drop(self._hold)
-            self.gone.set()
+            try:
+                self.connections.close()
+            finally:
+                self.gone.set()
 
     async def close_resources(self) -> None:
         """Closes what is tracked, before the end, where that can be awaited."""

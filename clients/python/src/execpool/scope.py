@@ -46,7 +46,7 @@ class ExecutionScope:
 
     Also `async with`, and as a decorator of functions, coroutine functions and generators, where
     each call is a run. Without an id one is made up. Scopes of one id within a process are one
-    execution, which ends with the last of them; an id that another process has open raises
+    execution, as the first of them asks for, which ends with the last of them; an id that another process has open raises
     ExecutionExists, unless `join` says that it is meant.
 
     `pool` is this execution's share, such as `{"size": 4, "overflow": 0}`. Without a sidecar
@@ -133,8 +133,8 @@ class ExecutionScope:
     async def __aenter__(self) -> ExecutionScope:
         if not in_loop():
             raise ExecpoolError(
-                "`async with ExecutionScope` needs asyncio, or anyio on asyncio, and no loop of it runs here: "
-                "with another one, such as trio, use `with ExecutionScope`"
+                "`async with ExecutionScope` needs asyncio, or anyio on it, and no loop of that runs here: "
+                "with another one, such as trio, use `with ExecutionScope` in a thread"
             )
         request, settings = self._begin(), self._chosen()
         entering = workers.run(lambda: registry.enter(request, settings))
