@@ -12,8 +12,6 @@ import asyncpg  # type: ignore[import-untyped]  # pyright: ignore[reportMissingT
 from . import dsn as dsns
 from .connecting import Connecting, goes_directly
 from .limit import Limit
-from .settings import Settings
-from .sidecar import find
 
 Connection = Any
 """asyncpg's, which has no types."""
@@ -69,7 +67,6 @@ class Pool:
         self._dsn, self._kwargs = dsn, kwargs
         self._prepare = [act for act in (init, setup) if act is not None]
         self._max_size = max_size
-        find(Settings.from_environment())  # raises where it is required and absent
         self._room = Limit(max_size)
         self._lent: set[Connection] = set()
         self._closing = False

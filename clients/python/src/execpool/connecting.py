@@ -11,7 +11,7 @@ from .errors import ExecutionEnded
 from .execution import Execution
 from .naming import Naming
 from .settings import Settings
-from .sidecar import Sidecar, find
+from .sidecar import Sidecar, expected, find
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def goes_directly() -> bool:
     scope = current.current_scope()
     if scope is not None:
         return scope.execution.sidecar is None
-    return find(Settings.from_environment()) is None
+    return not expected(Settings.from_environment())
 
 
 def _refuse_straggler(execution: Execution) -> None:

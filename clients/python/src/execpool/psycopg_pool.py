@@ -16,8 +16,6 @@ from psycopg.pq import TransactionStatus
 from .connecting import goes_directly
 from .limit import Limit
 from .psycopg import connected, connected_async
-from .settings import Settings
-from .sidecar import find
 
 __all__ = ["AsyncConnectionPool", "ConnectionPool"]
 
@@ -27,8 +25,7 @@ _PAUSE = 0.2
 
 
 def _limit(min_size: int, max_size: int | None) -> Limit:
-    """The pool's own limit, which counts without a sidecar. Raises where that is required and absent."""
-    find(Settings.from_environment())
+    """The pool's own limit, which counts without a sidecar."""
     return Limit(max_size or max(min_size, _DEFAULT_SIZE))
 
 

@@ -120,6 +120,12 @@ def find(settings: Settings) -> Sidecar | None:
 _ABSENT = "absent"
 
 
+def expected(settings: Settings) -> bool:
+    """Whether what connects later is to go through the sidecar. One that is required need not be there yet,
+    as an app's container may start first: who connects before it is gets SidecarUnavailable."""
+    return settings.mode is Mode.REQUIRED or find(settings) is not None
+
+
 def used(sidecar: Sidecar, *kinds: str) -> None:
     """Says so of a sidecar that was done without before, for these kinds of reasons, or for any."""
     if memory.used(sidecar.directory, *kinds):

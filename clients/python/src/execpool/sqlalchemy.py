@@ -28,7 +28,7 @@ from .connecting import Connecting
 from .errors import ConfigurationError
 from .execution import Execution
 from .settings import Settings
-from .sidecar import find
+from .sidecar import expected
 
 log = logging.getLogger("execpool")
 
@@ -78,7 +78,7 @@ def instrument(engine: E) -> E:
     settings = Settings.from_environment()
     if isinstance(own.pool, NullPool):
         _connect_in_scope(own, settings, None)
-    elif find(settings) is None:
+    elif not expected(settings):
         _keep_until_sidecar(own, settings)
     else:
         old = own.pool
@@ -241,7 +241,7 @@ def create_execution_scoped_engine(url: str | None = None, **kwargs: Any) -> Eng
             usual = _ON_RETURN | kwargs
         url = dsn.scheme(url, f"postgresql+{_sync_driver(dsn.driver(url))}")
         engine = sqlalchemy.create_engine(url, **usual)
-        if execution is None and find(settings) is None and not isinstance(engine.pool, NullPool):
+        if execution is None and not expected(settings) and not isinstance(engine.pool, NullPool):
             # What it pools is lent to one scope after the other.
             _keep_until_sidecar(engine, settings)
         else:
@@ -274,8 +274,7 @@ def _place() -> tuple[Settings, Execution | None]:
 
 
 def _sidecar_of(settings: Settings, execution: Execution | None) -> bool:
-    sidecar = find(settings) if execution is None else execution.sidecar
-    return sidecar is not None
+    return expected(settings) if execution is None else execution.sidecar is not None
 
 
 def _sync_driver(wanted: str | None) -> str:
