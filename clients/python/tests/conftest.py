@@ -310,6 +310,15 @@ def direct(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Post
     assert left is True
 
 
+@pytest.fixture(autouse=True)
+def in_no_scope() -> Iterator[None]:
+    """A test that fails may leave its scope current: the next one is not to fail for that."""
+    from execpool import current
+
+    yield
+    current.scope.set(None)
+
+
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What execpool has logged as a warning or worse."""
