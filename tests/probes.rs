@@ -16,7 +16,8 @@ use nix::sys::signal::Signal;
 use support::sidecar::{SidecarOptions, upstream};
 use support::{Postgres, PostgresOptions, Sidecar, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -232,6 +233,79 @@ async fn clients_that_say_nothing_cannot_hold_it() {
     })
     .await;
     drop(silent);
+}
+
+/// An app whose own probe takes so long; how often it was asked.
+async fn slow_app(after: Duration) -> (SocketAddr, watch::Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, often) = watch::channel(0);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            asked.send_modify(|asked| *asked += 1);
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                tokio::time::sleep(after).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            });
+        }
+    });
+    (address, often)
+}
+
+#[tokio::test]
+async fn a_flood_fails_no_probe_that_waits_for_the_app_and_does_not_reach_the_app() {
+    let (app, mut often) = slow_app(Duration::from_millis(400)).await;
+    let database = Postgres::shared().database("flood").await;
+    let options = options(&database.url());
+    let options = options.env("EXECPOOL_REACTOR__APP_PROBE", format!("http://{app}/"));
+    let sidecar = options.start().await;
+    let address = port(&sidecar).await;
+    let livez = || tokio::spawn(get(address, "/livez/app"));
+    // Who says nothing goes for others who say nothing, not who is being answered.
+    let probe = livez();
+    often.wait_for(|often| *often > 0).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let (status, body) = probe.await.unwrap();
+    assert_eq!(status, 200, "{body}");
+    // Nor does who asks the same a thousand times; the app is asked for none of them.
+    let before = *often.borrow();
+    let begun = Instant::now();
+    let probes: Vec<_> = (0..1000).map(|_| livez()).collect();
+    for probe in probes {
+        let (status, body) = probe.await.unwrap();
+        assert_eq!(status, 200, "{body}");
+    }
+    let asked = *often.borrow() - before;
+    let most = begun.elapsed().as_millis() / 500 + 2;
+    assert!(
+        asked as u128 <= most,
+        "{asked} times in {:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn who_has_sent_its_request_is_not_crowded_out_before_it_is_read() {
+    let sidecar = start("burst").await;
+    let address = port(&sidecar).await;
+    // All are there at the moment at which it looks again.
+    sidecar.signal(Signal::SIGSTOP);
+    let mut probe = TcpStream::connect(address).await.unwrap();
+    let request = b"GET /healthz HTTP/1.1\r\nhost: pod\r\n\r\n";
+    probe.write_all(request).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    sidecar.signal(Signal::SIGCONT);
+    let mut answer = String::new();
+    let read = tokio::time::timeout(SOON, probe.read_to_string(&mut answer)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{read:?}: {answer:?}");
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@
 //!
 //! A kubelet has one liveness probe for a container. Where that is `/livez/app`, whatever the app had for a probe
 //! itself is asked from here, as a kubelet would: 2xx and 3xx are well, redirects are not followed, and a
-//! connection alone is enough of a TCP probe.
+//! connection alone is enough of a TCP probe. However many ask for it, the app is asked once for all of them.
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, USER_AGENT};
@@ -14,12 +15,18 @@ use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use crate::config::AppProbe;
 
 /// How long it may take: less than the second that a kubelet gives a probe, so that it reads why it failed.
 const PATIENCE: Duration = Duration::from_millis(900);
+
+/// How old an answer may be: who asks sooner gets the same again. Less than the second that is the least between two
+/// probes of a kubelet, so that none of its failures counts twice.
+const FRESH: Duration = Duration::from_millis(500);
 
 /// The longest head of an answer, in bytes: the least that hyper takes. No body is read.
 const LARGEST_HEAD: usize = 8 << 10;
@@ -44,12 +51,84 @@ pub enum Sick {
     Late(AppProbe),
 }
 
+/// What the app has answered of late, for all who want to know it: whoever they are, the app is asked no more than
+/// twice a second.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// Locked for as long as values are exchanged.
+    last: Mutex<Option<Question>>,
+}
+
+/// One question to the app, which goes on though who asked leaves.
+#[derive(Debug)]
+struct Question {
+    probe: AppProbe,
+    told: watch::Receiver<Option<Told>>,
+}
+
+#[derive(Debug, Clone)]
+struct Told {
+    at: Instant,
+    answer: Result<String, Arc<Sick>>,
+}
+
+impl Asked {
+    /// Asks the app, or waits for the answer to who has asked just before. Takes 900 ms at most. Cancel safe. Within
+    /// a runtime of tokio.
+    ///
+    /// # Errors
+    /// See [`Sick`].
+    pub async fn ask(&self, probe: &AppProbe) -> Result<String, Arc<Sick>> {
+        let mut told = self.question(probe);
+        let told = told.wait_for(Option::is_some).await;
+        let told = told.ok().and_then(|told| told.clone());
+        match told {
+            Some(told) => told.answer,
+            // Who was to ask has ended untold.
+            None => ask(probe).await.map_err(Arc::new),
+        }
+    }
+
+    /// The question that is open, or was answered just now; or a new one.
+    fn question(&self, probe: &AppProbe) -> watch::Receiver<Option<Told>> {
+        let mut last = self.last.lock();
+        if let Some(question) = &*last
+            && question.is_good_for(probe)
+        {
+            return question.told.clone();
+        }
+        let (tell, told) = watch::channel(None);
+        let asked = probe.clone();
+        tokio::spawn(async move {
+            let answer = ask(&asked).await.map_err(Arc::new);
+            let at = Instant::now();
+            // Whoever wanted to know may have left.
+            let _ = tell.send(Some(Told { at, answer }));
+        });
+        *last = Some(Question {
+            probe: probe.clone(),
+            told: told.clone(),
+        });
+        told
+    }
+}
+
+impl Question {
+    fn is_good_for(&self, probe: &AppProbe) -> bool {
+        let is_open_or_fresh = match &*self.told.borrow() {
+            Some(told) => told.at.elapsed() < FRESH,
+            None => self.told.has_changed().is_ok(),
+        };
+        self.probe == *probe && is_open_or_fresh
+    }
+}
+
 /// Asks it; answers what it said, in a word or two. Takes 900 ms at most. Cancel safe: dropped, the connection is
 /// closed.
 ///
 /// # Errors
 /// See [`Sick`].
-pub async fn ask(probe: &AppProbe) -> Result<String, Sick> {
+async fn ask(probe: &AppProbe) -> Result<String, Sick> {
     let asked = async {
         let stream = connect(probe).await;
         let stream = stream.map_err(|error| Sick::Unreached(probe.clone(), error))?;
@@ -199,5 +278,56 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let probe = tcp(listener.local_addr().unwrap());
         assert_eq!(ask(&probe).await.unwrap(), "connected");
+    }
+
+    /// An app that answers each who asks after so long; how often it was asked.
+    async fn slow(after: Duration) -> (SocketAddr, watch::Receiver<u32>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (asked, often) = watch::channel(0);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                asked.send_modify(|asked| *asked += 1);
+                tokio::spawn(async move {
+                    let _ = stream.read(&mut [0; 4096]).await;
+                    tokio::time::sleep(after).await;
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+                });
+            }
+        });
+        (address, often)
+    }
+
+    #[tokio::test]
+    async fn the_app_is_asked_once_for_all_who_want_to_know_and_anew_when_that_is_old() {
+        let (address, often) = slow(Duration::from_millis(200)).await;
+        let (probe, asked) = (http(address), Arc::new(Asked::default()));
+        // Who asks first leaves at once, and takes nothing with it.
+        let first = asked.ask(&probe);
+        let left = tokio::time::timeout(Duration::from_millis(20), first).await;
+        assert!(left.is_err(), "{left:?}");
+        let begun = Instant::now();
+        let all: Vec<_> = (0..100)
+            .map(|_| {
+                let (probe, asked) = (probe.clone(), Arc::clone(&asked));
+                tokio::spawn(async move { asked.ask(&probe).await.unwrap() })
+            })
+            .collect();
+        for one in all {
+            assert_eq!(one.await.unwrap(), "200 OK");
+        }
+        let again = asked.ask(&probe).await.unwrap();
+        // On a machine that is too busy for that, nothing is claimed.
+        if begun.elapsed() < FRESH {
+            assert_eq!((again.as_str(), *often.borrow()), ("200 OK", 1));
+        }
+        // Another probe is another question.
+        let gone = asked.ask(&tcp(SocketAddr::from(([127, 0, 0, 1], 1)))).await;
+        assert!(matches!(&*gone.unwrap_err(), Sick::Unreached(..)));
+        let before = *often.borrow();
+        tokio::time::sleep(FRESH).await;
+        asked.ask(&probe).await.unwrap();
+        assert_eq!(*often.borrow(), before + 1);
     }
 }

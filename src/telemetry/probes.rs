@@ -1,7 +1,9 @@
 //! The read-only port: whether the process turns, is started, is ready, whether the app is to be restarted, and
 //! the metrics. It touches no pool and shows no statement and no id.
 
-use std::collections::VecDeque;
+mod door;
+mod places;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
@@ -18,16 +20,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
 
 use crate::config::AppProbe;
 use crate::shutdown::Life;
 
-use super::app_probe;
+use super::app_probe::Asked;
 use super::scrape::{Scrape, ScrapeError, Visit};
-
-/// How many connections there may be at once: one more takes the place of the oldest.
-const CONNECTIONS: usize = 64;
+use door::Door;
+use places::{Place, Places};
 
 /// How long the head of a request may take.
 const HEAD: Duration = Duration::from_secs(5);
@@ -40,9 +40,6 @@ const LARGEST_HEAD: usize = 8 << 10;
 
 /// How long the data plane may take for its sign of life.
 const PULSE: Duration = Duration::from_secs(1);
-
-/// How long nothing is accepted after the system had no descriptor or memory left.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// What is answered.
 const PATHS: [&str; 5] = ["/healthz", "/readyz", "/startupz", "/livez/app", "/metrics"];
@@ -104,6 +101,7 @@ pub struct Probes {
     pulse: Pulse,
     app: OfApp,
     scrape: Arc<Scrape>,
+    own: Asked,
 }
 
 impl std::fmt::Debug for Probes {
@@ -121,33 +119,35 @@ impl Probes {
             pulse,
             app,
             scrape,
+            own: Asked::default(),
         })
     }
 
     /// Serves the port until it is dropped.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let mut connections = JoinSet::new();
-        let mut places: VecDeque<AbortHandle> = VecDeque::new();
+        let mut places = Places::default();
+        let mut door = Door::new(listener);
         loop {
+            let has_room = places.have_room();
             tokio::select! {
-                stream = accept(&listener) => {
-                    places.retain(|place| !place.is_finished());
-                    if places.len() >= CONNECTIONS && let Some(oldest) = places.pop_front() {
-                        oldest.abort();
+                stream = door.accept(), if has_room => {
+                    if places.seat(|place| Arc::clone(&self).serve_one(stream, place)) {
                         self.scrape.is_crowded_out();
                     }
-                    places.push_back(connections.spawn(Arc::clone(&self).serve_one(stream)));
+                    // Whose request is there has asked before another newcomer can take its place.
+                    tokio::task::yield_now().await;
                 }
-                Some(_) = connections.join_next() => {}
+                () = places.one_is_over() => {}
             }
         }
     }
 
-    async fn serve_one(self: Arc<Self>, stream: TcpStream) {
+    async fn serve_one(self: Arc<Self>, stream: TcpStream, place: Arc<Place>) {
         // There is one request on a connection; this outlives its answer, and is dropped with it.
         let visit = Arc::new(Mutex::new(None));
         let service = service_fn(|request: Request<hyper::body::Incoming>| {
             let (probes, visit) = (Arc::clone(&self), Arc::clone(&visit));
+            place.has_asked();
             async move {
                 let (method, path) = (request.method(), request.uri().path());
                 let answer = probes.answer(method, path, &visit).await;
@@ -217,7 +217,7 @@ impl Probes {
         match (self.app)().await {
             App::ToBeRestarted(why) => Err(why),
             App::Well(None) => Ok("ok".to_owned()),
-            App::Well(Some(probe)) => match app_probe::ask(&probe).await {
+            App::Well(Some(probe)) => match self.own.ask(&probe).await {
                 Ok(told) => Ok(format!("ok: the app's own probe answers {told}")),
                 Err(sick) => Err(sick.to_string()),
             },
@@ -256,30 +256,6 @@ fn with_type(status: StatusCode, body: Bytes, kind: &'static str) -> Response<Fu
     let kind = HeaderValue::from_static(kind);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
-}
-
-/// The next connection. Where the system has no descriptor left, that is said and tried again
-/// after a pause. Cancel safe.
-async fn accept(listener: &TcpListener) -> TcpStream {
-    let mut failed = 0_u64;
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
-                ) => {}
-            Err(error) => {
-                // It goes on as long as there is no descriptor: said when it begins, and seldom then.
-                if failed.is_multiple_of(50) {
-                    tracing::error!(event = "probes.no_accept", %error, failed, "cannot accept connections of probes; trying again");
-                }
-                failed += 1;
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
 }
 
 #[cfg(test)]
