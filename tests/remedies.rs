@@ -11,25 +11,26 @@ mod kubelet;
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kubelet::{App, Kubelet, Timing, port};
 use serde_json::{Value, json};
 use support::http::get_tcp;
 use support::receiver::{Answer, Receiver};
 use support::sidecar::{SidecarOptions, upstream};
-use support::{Database, Fault, Postgres, Proxy, Raw, Sidecar, eventually};
+use support::{Database, Fault, Postgres, Proxy, Raw, Sidecar, eventually, memory};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-const SOON: Duration = Duration::from_secs(30);
+/// More than anything takes on a machine that is busy with other tests.
+const SOON: Duration = Duration::from_secs(60);
 
 /// What takes minutes takes seconds. Restarts are put off by a second at most.
 const SHORT: &str = "
 exhaustion: {wait: 300ms, after: 1s, sustained_after: 1s}
 budget: {size: 3, overflow: 0}
-pool: {size: 3, overflow: 0, timeout: 60s}
+pool: {size: 3, overflow: 0, timeout: 180s}
 ";
 
 /// A sidecar in a pod that has been there for two hours.
@@ -42,10 +43,7 @@ fn yaml(url: &str, more: &str) -> String {
 }
 
 fn over(url: &str, more: &str) -> SidecarOptions {
-    let hour = Duration::from_secs(7200);
-    let since = SystemTime::now() - hour;
-    let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let memory = json!({"version": 1, "total": 0, "times": [], "pod_since": since.as_secs()});
+    let memory = memory::of_pod_since(seconds(7200));
     Sidecar::options()
         .config(yaml(url, more))
         .file("restarts.json", memory.to_string())
@@ -173,6 +171,9 @@ fn seconds(seconds: u64) -> Duration {
 
 const LIVENESS: &str = "reactor: {restart: liveness, restart_after: 1s, cooldown: 10m}\n";
 
+/// The same, with time for a cleanup to help before that; after ten seconds at most there would be a restart.
+const LATER: &str = "reactor: {restart: liveness, restart_after: 5s, cooldown: 10m}\n";
+
 /// Until a restart, and long enough after it for a second one.
 async fn is_restarted_once(name: &str, timing: Timing, learns: bool) {
     let (_database, sidecar) = start(name, LIVENESS).await;
@@ -207,7 +208,12 @@ async fn is_restarted_once(name: &str, timing: Timing, learns: bool) {
     assert_eq!(kubelet.restarts(), 1, "{timing:?}: once");
     let over = told(&sidecar, "reactor.restart_over");
     assert_eq!(over.len(), 1, "{timing:?}: {over:?}");
-    assert_eq!(over[0]["outcome"], "gone", "{timing:?}");
+    // Sessions go one after the other, and it may be seen that there is room before the last has gone.
+    let outcome = over[0]["outcome"].as_str().unwrap();
+    assert!(
+        ["gone", "recovered"].contains(&outcome),
+        "{timing:?}: {outcome}"
+    );
     assert_eq!(told(&sidecar, "reactor.restart").len(), 1, "{timing:?}");
     let seen = kubelet.seen.lock().unwrap();
     let restarted = seen.restarts[0];
@@ -270,14 +276,17 @@ async fn a_restart_by_liveness_is_told_remembered_and_counted() {
     ] {
         assert_eq!(line[field], value, "{field}: {line}");
     }
-    let begun = Instant::now();
-    let (status_code, body) = livez(&address).await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(1), // The kubelet waits no longer.
-        "{:?}",
-        begun.elapsed()
-    );
-    assert_eq!(status_code, 503, "{body}");
+    // Whatever is exhausted, it answers at once; the quickest of some tells, on a machine that is busy.
+    let mut quickest = SOON;
+    let mut body = String::new();
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let answer = livez(&address).await;
+        quickest = quickest.min(begun.elapsed());
+        assert_eq!(answer.0, 503, "{answer:?}");
+        body = answer.1;
+    }
+    assert!(quickest < Duration::from_millis(250), "{quickest:?}");
     assert!(body.ends_with("are left: 4"), "{body}");
     let path = sidecar.dir().join("restarts.json");
     let memory: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -342,7 +351,7 @@ async fn an_app_that_recovers_before_its_probe_gives_up_is_let_be_though_a_stran
 
 #[tokio::test]
 async fn what_a_named_execution_has_forgotten_is_cleaned_up_and_nothing_is_restarted() {
-    let more = "session: {leak_after: 1s}\n".to_owned() + LIVENESS;
+    let more = "session: {leak_after: 1s}\n".to_owned() + LATER;
     let (_database, sidecar) = start("named", &more).await;
     let address = port(&sidecar).await;
     let _leaked = leak(&sidecar, "run-1").await;
@@ -366,7 +375,7 @@ async fn what_a_named_execution_has_forgotten_is_cleaned_up_and_nothing_is_resta
     counts(&address, "cleanup", "ok", 1.0).await;
     let left = sidecar.sessions_of("run-1").await;
     assert_eq!(left.len(), 2, "the others live on: {left:?}");
-    sleep(seconds(4)).await;
+    sleep(seconds(12)).await;
     assert!(told(&sidecar, "reactor.restart").is_empty());
     assert_eq!(acted(&address, "restart", "ok").await, 0.0);
 }
@@ -388,14 +397,14 @@ async fn what_nobody_has_named_is_cleaned_up_only_where_that_is_allowed_and_else
         tells(&sidecar, "reactor.restart", SOON).await;
     };
     let loose = async {
-        let more = "session: {leak_after: 1s, reclaim_leaks: true}\n".to_owned() + LIVENESS;
+        let more = "session: {leak_after: 1s, reclaim_leaks: true}\n".to_owned() + LATER;
         let (_database, sidecar) = start("loose", &more).await;
         let _leaked = leak(&sidecar, "shared").await;
         are_suspected(&sidecar).await;
         needs(&sidecar).await.unwrap().expect("room is made");
         let line = tells(&sidecar, "reactor.cleanup", SOON).await;
         assert_eq!(line["closed"], 1, "{line}");
-        sleep(seconds(3)).await;
+        sleep(seconds(12)).await;
         assert!(told(&sidecar, "reactor.restart").is_empty());
     };
     tokio::join!(strict, loose);
@@ -483,7 +492,7 @@ async fn nothing_is_done_about_a_database_that_is_away_or_slow() {
     };
     let slow = async {
         let (_database, sidecar) = start("slow", LIVENESS).await;
-        let _busy = [(); 4].map(|()| asks(&sidecar, "SELECT pg_sleep(60)"));
+        let _busy = [(); 4].map(|()| asks(&sidecar, "SELECT pg_sleep(180)"));
         is_refused(&sidecar, "queries").await;
     };
     tokio::join!(away, slow);
@@ -520,6 +529,27 @@ async fn is_refused(sidecar: &Sidecar, guard: &str) {
     for rung in ["cleanup", "restart"] {
         counts(&address, rung, "refused", 1.0).await;
     }
+}
+
+#[tokio::test]
+async fn a_restart_is_taken_back_where_the_database_falls_silent_though_nobody_asks_it() {
+    let database = Postgres::shared().database("fell_silent").await;
+    let proxy = Proxy::tcp(Postgres::shared()).await;
+    let url = format!(
+        "postgresql://app@127.0.0.1:{}/{}?sslmode=disable",
+        proxy.port(),
+        database.name
+    );
+    let sidecar = over(&url, LIVENESS).start().await;
+    let address = port(&sidecar).await;
+    let _leaked = leak(&sidecar, "shared").await;
+    let _waiting = needs(&sidecar);
+    tells(&sidecar, "reactor.restart", SOON).await;
+    assert_eq!(livez(&address).await.0, 503);
+    proxy.set(Fault::Freeze);
+    let over = tells(&sidecar, "reactor.restart_over", SOON).await;
+    assert_eq!(over["outcome"], "withdrawn", "{over}");
+    assert_eq!(livez(&address).await, (200, "ok".to_owned()));
 }
 
 #[tokio::test]
@@ -620,6 +650,67 @@ async fn a_pod_on_its_way_out_is_not_restarted_and_a_young_one_neither() {
     tokio::join!(draining, young, garbled);
 }
 
+/// A sidecar that finds a memory in which a clock was as it should not be; `ago` is when what it tells of was.
+async fn set_clock(
+    name: &str,
+    ahead: i64,
+    ago: u64,
+    restarts: &[u64],
+    boot: Option<&str>,
+) -> Sidecar {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let wrong = now.as_secs().saturating_add_signed(ahead);
+    let mut clock = memory::clock(wrong);
+    if let Some(boot) = boot {
+        clock["boot"] = json!(boot);
+    }
+    let times: Vec<u64> = restarts.iter().map(|ago| wrong - ago).collect();
+    let memory = json!({
+        "version": 1, "total": times.len(), "times": times,
+        "pod_since": wrong - ago, "clock": clock,
+    });
+    let database = Postgres::shared().database(name).await;
+    let options = options(&database, LIVENESS).file("restarts.json", memory.to_string());
+    options.start().await
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_between_two_processes_neither_opens_a_guard_nor_shuts_it() {
+    const YEAR: i64 = 31_536_000;
+    let refused = async |name: &str, ahead, ago, restarts: &[u64], boot, guard: &str| {
+        let sidecar = set_clock(name, ahead, ago, restarts, boot).await;
+        let _leaked = leak(&sidecar, "shared").await;
+        let _waiting = needs(&sidecar);
+        let refused = tells(&sidecar, "reactor.refused", SOON).await;
+        assert_eq!(refused["guard"], guard, "{name}: {refused}");
+    };
+    let restarted = async |name: &str, ahead, ago, restarts: &[u64]| {
+        let sidecar = set_clock(name, ahead, ago, restarts, None).await;
+        let _leaked = leak(&sidecar, "shared").await;
+        let _waiting = needs(&sidecar);
+        tells(&sidecar, "reactor.restart", SOON).await;
+        assert!(told(&sidecar, "reactor.refused").is_empty(), "{name}");
+    };
+    tokio::join!(
+        // The machine began in the past, and learned what time it is.
+        refused("behind_young", -20 * YEAR, 5, &[], None, "pod_young"),
+        refused(
+            "behind_restarted",
+            -20 * YEAR,
+            7200,
+            &[60],
+            None,
+            "cooldown"
+        ),
+        restarted("behind_old", -20 * YEAR, 7200, &[4000]),
+        // Or ahead of it.
+        refused("ahead_young", YEAR, 5, &[], None, "pod_young"),
+        restarted("ahead_old", YEAR, 7200, &[4000]),
+        // It was started anew, with all that is in the pod.
+        refused("other_boot", 0, 7200, &[], Some("another"), "pod_young"),
+    );
+}
+
 #[tokio::test]
 async fn its_knobs_are_reloaded_and_a_restart_that_is_switched_off_is_taken_back() {
     let database = Postgres::shared().database("reloaded").await;
@@ -670,13 +761,54 @@ async fn a_restart_is_taken_back_where_only_the_monitor_knows_that_the_database_
 async fn probed(answer: &'static str) -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let _ = stream.read(&mut [0; 1024]).await;
-            let _ = stream.write_all(answer.as_bytes()).await;
-        }
-    });
+    tokio::spawn(serve(listener, answer));
     address
+}
+
+async fn serve(listener: tokio::net::TcpListener, answer: &'static str) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let _ = stream.read(&mut [0; 1024]).await;
+        let _ = stream.write_all(answer.as_bytes()).await;
+    }
+}
+
+/// Another container's sessions stay open while the one that is probed is restarted.
+#[tokio::test]
+async fn an_app_that_came_back_is_not_restarted_again_though_another_container_keeps_its_sessions()
+{
+    let ok = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = listener.local_addr().unwrap();
+    let serving = tokio::spawn(serve(listener, ok));
+    let more = LIVENESS.replace('}', &format!(", app_probe: \"http://{app}/\"}}"));
+    let (_database, sidecar) = start("came_back", &more).await;
+    let address = port(&sidecar).await;
+    let _others = leak(&sidecar, "shared").await;
+    let _waiting = needs(&sidecar);
+    tells(&sidecar, "reactor.restart", SOON).await;
+    assert_eq!(livez(&address).await.0, 503);
+    // Nobody has restarted it so far.
+    sleep(seconds(3)).await;
+    assert_eq!(livez(&address).await.0, 503);
+    serving.abort();
+    let _ = serving.await;
+    sleep(seconds(3)).await;
+    assert_eq!(livez(&address).await.0, 503, "it is not back");
+    let listener = tokio::net::TcpListener::bind(app).await.unwrap();
+    tokio::spawn(serve(listener, ok));
+    let over = tells(&sidecar, "reactor.restart_over", SOON).await;
+    assert_eq!(over["outcome"], "came_back", "{over}");
+    livez_says(&address, 200, "ok: the app's own probe answers 200 OK").await;
+}
+
+/// Waits until it answers so: an app that has no processor for a second is as sick as any.
+async fn livez_says(address: &str, status: u16, body: &str) {
+    eventually(SOON, body, async || {
+        let told = livez(address).await;
+        let is_so = told.0 == status && told.1.contains(body);
+        is_so.then_some(()).ok_or(told)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -693,27 +825,17 @@ async fn the_apps_own_probe_is_asked_on_its_behalf() {
         .start()
         .await;
     let address = port(&sidecar).await;
-    let ok = (200, "ok: the app's own probe answers 200 OK".to_owned());
-    assert_eq!(livez(&address).await, ok);
+    livez_says(&address, 200, "ok: the app's own probe answers 200 OK").await;
     sidecar
         .reload(&yaml(&format!("http://{sick}/healthz")))
         .await;
-    let (status, body) = livez(&address).await;
-    assert_eq!(status, 503, "{body}");
-    assert_eq!(
-        body,
-        "the app's own probe answers 500 Internal Server Error"
-    );
+    let body = "the app's own probe answers 500 Internal Server Error";
+    livez_says(&address, 503, body).await;
     sidecar.reload(&yaml(&format!("tcp://{sick}"))).await;
-    let ok = (200, "ok: the app's own probe answers connected".to_owned());
-    assert_eq!(livez(&address).await, ok);
+    livez_says(&address, 200, "ok: the app's own probe answers connected").await;
     sidecar.reload(&yaml("http://127.0.0.1:1/healthz")).await;
-    let (status, body) = livez(&address).await;
-    assert_eq!(status, 503, "{body}");
-    assert!(
-        body.contains("not reached: http://127.0.0.1:1/healthz"),
-        "{body}"
-    );
+    let body = "not reached: http://127.0.0.1:1/healthz";
+    livez_says(&address, 503, body).await;
     // A restart that is pending comes first: it is not asked any more.
     sidecar
         .reload(&yaml(&format!("http://{well}/healthz")))

@@ -7,14 +7,18 @@
 //! | `tell` | says it, in the log and as events |
 //! | `standing` | the same for the status |
 //! | `liveness` | what `/livez/app` says of the app: values alone |
+//! | `comeback` | whether the app has gone and come back, by its own probe |
 //! | `vigil` | the same, asked by probes and told by who decides |
 //! | `memory` | the restarts that were, in a file that outlives the process |
 //! | `cluster` | Kubernetes' API, as far as remedies need it |
 //! | `chance` | by how much a restart is put off |
+//! | `clock` | what time it is, and whether that was set |
 
 mod act;
 mod chance;
+mod clock;
 mod cluster;
+mod comeback;
 mod liveness;
 mod memory;
 mod standing;
@@ -44,6 +48,7 @@ use super::common::Common;
 use super::exit::Leave;
 use act::{Hands, Told, Wanted, counted};
 use chance::Chance;
+use clock::Clock;
 use cluster::Cluster;
 pub(super) use cluster::Whereabouts;
 use memory::Memory;
@@ -77,6 +82,7 @@ pub(super) struct Remedies {
     history: History,
     standing: Standing,
     chance: Chance,
+    clock: Clock,
     /// When this process began.
     started: Instant,
     /// When the databases were last asked.
@@ -132,6 +138,7 @@ impl Remedies {
             history,
             standing: Standing::default(),
             chance: Chance::draw(),
+            clock: Clock::start(),
             started: now,
             asked: now,
         }
@@ -188,8 +195,16 @@ impl Remedies {
         Some(())
     }
 
-    fn circumstances(&self) -> Circumstances {
-        let time = SystemTime::now();
+    fn circumstances(&mut self) -> Circumstances {
+        let (time, step) = self.clock.look();
+        if let Some(step) = step {
+            self.history.clock_is_set(step);
+            tracing::warn!(
+                event = "clock.set",
+                by_seconds = step.seconds(),
+                "the clock of the machine was set: what was before is as long ago as it was"
+            );
+        }
         let process = self.started.elapsed();
         Circumstances {
             time,

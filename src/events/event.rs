@@ -445,8 +445,8 @@ pub enum Event {
     ReactorRestartOver {
         /// How it was to be: `liveness`, `exit-code`, `evict` or `rollout`.
         mode: Text,
-        /// `gone` (all that was open is), `recovered` (without one), `in_vain` (nobody restarted the app in
-        /// time), `withdrawn` or `failed`.
+        /// `gone` (all that was open is), `came_back` (the app was restarted, and others' sessions are still open),
+        /// `recovered` (without one), `in_vain` (nobody restarted the app in time), `withdrawn` or `failed`.
         outcome: Text,
         /// How long after the decision.
         after_seconds: Seconds,

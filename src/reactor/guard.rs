@@ -20,6 +20,8 @@ pub enum Guard {
     Queries,
     /// The pod is on its way out.
     Draining,
+    /// Nobody waits for a connection by now.
+    Passed,
     /// The pod has not been there for long.
     PodYoung {
         /// How long it is still young.
@@ -67,6 +69,7 @@ impl Guard {
             Self::LimitedByDatabase => "limited_by_database",
             Self::Queries => "queries",
             Self::Draining => "draining",
+            Self::Passed => "passed",
             Self::PodYoung { .. } => "pod_young",
             Self::Cooldown { .. } => "cooldown",
             Self::TooMany { .. } => "too_many",
@@ -97,6 +100,7 @@ impl fmt::Display for Guard {
                  stuck"
             }
             Self::Draining => "the pod is on its way out",
+            Self::Passed => "nobody waits for a connection any more",
             Self::PodYoung { left } => {
                 return write!(f, "the pod is too young for {} more", spoken(*left));
             }
@@ -157,6 +161,16 @@ pub(super) fn against_both(snapshot: &Snapshot) -> Option<Guard> {
         Cause::Queries => Some(Guard::Queries),
         Cause::Held => None,
     }
+}
+
+/// What forbids at this look, after all, a restart that was decided some time ago: the database may have become the
+/// cause meanwhile, or nobody may wait any more.
+pub(super) fn against_late(snapshot: &Snapshot) -> Option<Guard> {
+    let draining = snapshot.circumstances.draining;
+    let has_passed = snapshot.waiting == 0;
+    against_both(snapshot)
+        .or(draining.then_some(Guard::Draining))
+        .or(has_passed.then_some(Guard::Passed))
 }
 
 /// What forbids a restart at this look, after those that were so long ago, the oldest first.

@@ -6,7 +6,7 @@ use crate::budget::{Cause, Exhaustion, State};
 
 use super::decide::found;
 use super::report::Why;
-use super::{Action, Guard, Policy, Reason, Restarts, Rung, Snapshot};
+use super::{Action, Guard, Policy, Reason, Restarts, Rung, Snapshot, clock};
 
 /// The most time that one look stands for. Looks come every second; where some were missed, as the data
 /// plane was busy or the machine suspended, nobody knows what was in between, and it counts for nothing.
@@ -163,6 +163,12 @@ impl History {
         self.done.restarts.extend(moments);
         self.done.sort();
         self.restarts = merged;
+    }
+
+    /// The clock was set. What is as long ago as it was, is so by that clock, too; the guards go by another one.
+    pub fn clock_is_set(&mut self, step: clock::Step) {
+        self.restarts.moves(step);
+        self.since = self.since.map(|since| step.moves(since));
     }
 
     /// A look was taken, and this was decided at it.

@@ -6,6 +6,7 @@
 //! | `policy` | from when on it is what |
 //! | `history` | what earlier looks have found |
 //! | `restarts` | which restarts there were, also before this process |
+//! | `clock` | what time it is, and by how much that was set |
 //! | [`decide`](decide()) | what is to be done: values alone, no clock, no I/O |
 //! | `action` | what that may be |
 //! | `guard` | what forbids it |
@@ -14,6 +15,7 @@
 //! | `notice` | what its Events say |
 
 mod action;
+mod clock;
 mod decide;
 mod guard;
 mod history;
@@ -27,6 +29,7 @@ mod snapshot;
 mod tests;
 
 pub use action::{Action, Change, Reason, Rung};
+pub use clock::{Moment, Step, Up};
 pub use decide::decide;
 pub use guard::Guard;
 pub use history::{Heard, History};

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::Guard;
+use super::clock::{self, Moment, Step};
 use super::policy::HOUR;
 
 /// The version of what is written.
@@ -28,7 +29,7 @@ pub struct Restarts {
     /// Whether there may be more within the last hour than are known by their time: only the last one and
     /// the count were written.
     is_partial: bool,
-    /// Since when the pod has been there.
+    /// Since when a sidecar of the pod has been there.
     pod_since: Option<u64>,
 }
 
@@ -42,6 +43,9 @@ struct Written {
     partial: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pod_since: Option<u64>,
+    /// When this was written. By it is known by how much the clock was set since, and so what the times are now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    clock: Option<clock::Written>,
 }
 
 /// Why a memory of restarts can't be read.
@@ -68,7 +72,7 @@ impl Restarts {
         }
     }
 
-    /// The same, of a pod that has been there since then.
+    /// The same, of a pod in which the first sidecar began then.
     #[must_use]
     pub fn of_pod_since(self, since: SystemTime) -> Self {
         Self {
@@ -77,12 +81,14 @@ impl Restarts {
         }
     }
 
-    /// What is written into `restarts.json`, or a stamp. Who can't read it goes on with
-    /// [`Restarts::default`], which is safe: a pod of which nothing is known is as young as the process.
+    /// What is written into `restarts.json`, by the clock as it is `now`, whatever it was when that was written. Who
+    /// can't read it goes on with [`Restarts::default`], which is safe: a pod of which nothing is known is as young as
+    /// the process. Nor is known how old it is where the machine was started anew since, with all that is in the pod,
+    /// or where nobody can tell: the clock may have been wrong at either time.
     ///
     /// # Errors
     /// If it is nothing that was written so.
-    pub fn read(text: &str) -> Result<Self, Unreadable> {
+    pub fn read(text: &str, now: &Moment) -> Result<Self, Unreadable> {
         let written: Written = serde_json::from_str(text)?;
         if written.version != VERSION {
             return Err(Unreadable::Version(written.version));
@@ -92,6 +98,7 @@ impl Restarts {
             mut times,
             partial,
             pod_since,
+            clock,
             ..
         } = written;
         times.retain(|at| *at < END_OF_TIME);
@@ -103,20 +110,36 @@ impl Restarts {
             pod_since: pod_since.filter(|since| *since < END_OF_TIME),
         };
         restarts.forget();
+        let before = clock.and_then(Moment::read);
+        match before.and_then(|before| now.set_since(&before)) {
+            Some(step) if step.is_set() => restarts.moves(step),
+            Some(_) => {}
+            None => restarts.pod_since = None,
+        }
         Ok(restarts)
     }
 
-    /// The text that [`read`](Self::read) reads: one line of JSON.
+    /// The clock was set: what was before is moved with it, so that it is as long ago as it was.
+    pub fn moves(&mut self, step: Step) {
+        let moved = |at: u64| seconds(step.moves(time(at)));
+        for at in &mut self.times {
+            *at = moved(*at);
+        }
+        self.pod_since = self.pod_since.map(moved);
+    }
+
+    /// The text that [`read`](Self::read) reads, written `now`: one line of JSON.
     #[must_use]
-    pub fn written(&self) -> String {
+    pub fn written(&self, now: &Moment) -> String {
         let written = Written {
             version: VERSION,
             total: self.total,
             times: self.times.clone(),
             partial: self.is_partial,
             pod_since: self.pod_since,
+            clock: now.written(),
         };
-        // Numbers and a truth value: nothing that JSON can't hold.
+        // Numbers, a truth value and a text: nothing that JSON can't hold.
         serde_json::to_string(&written).unwrap_or_default()
     }
 
@@ -179,14 +202,14 @@ impl Restarts {
         self.times.last().map(|at| time(*at))
     }
 
-    /// Since when the pod has been there, as far as it is known.
+    /// Since when a sidecar of the pod has been there, as far as it is known.
     #[must_use]
     pub fn pod_since(&self) -> Option<SystemTime> {
         self.pod_since.map(time)
     }
 
-    /// How long the pod has been there, where this process has been there for `process`: what a clock says that
-    /// was moved never makes it younger than that.
+    /// How long the pod has been there at least, where this process has been there for `process`: what a clock says
+    /// never makes it younger than that.
     #[must_use]
     pub fn pod_age(&self, now: SystemTime, process: Duration) -> Duration {
         let since = self.pod_since().map(|since| age(since, now));

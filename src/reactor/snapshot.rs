@@ -8,6 +8,8 @@ use crate::execution::Executions;
 use crate::pool::UpstreamNumber;
 use crate::session;
 
+use super::guard::{Guard, against_late};
+
 /// How it stands with the pod's server connections at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -114,6 +116,13 @@ impl Snapshot {
             circumstances,
             ..self
         }
+    }
+
+    /// What forbids a restart that was decided some time ago and is carried out at this moment: to carry it out may
+    /// have taken until now.
+    #[must_use]
+    pub fn forbids_late(&self) -> Option<Guard> {
+        against_late(self)
     }
 
     /// Why there is no room.

@@ -16,8 +16,8 @@ use crate::budget::{Cause, State};
 use crate::config;
 
 use super::{
-    Action, Change, Circumstances, Guard, Heard, History, Policy, Reason, Report, Restarts, Rung,
-    Snapshot, decide,
+    Action, Change, Circumstances, Guard, Heard, History, Moment, Policy, Reason, Report, Restarts,
+    Rung, Snapshot, Up, decide,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

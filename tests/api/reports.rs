@@ -166,8 +166,8 @@ async fn restarts_are_remembered_by_the_pod_and_not_forgotten_by_the_next_proces
     assert_eq!(pod.annotation("last-restart").await, "2026-01-02T03:04:05Z");
     let restarts = kubernetes.remembered().await.expect("the pod is there");
     assert_eq!(restarts.total(), 3);
-    let age = restarts.pod_since().unwrap().elapsed().unwrap();
-    assert!(age < Duration::from_secs(120), "{age:?}");
+    // That is told by another machine's clock, and not believed.
+    assert_eq!(restarts.pod_since(), None);
 }
 
 async fn is_known_to_be_gone(kubernetes: &execpool::reactor::Kubernetes, ground: &Ground) {

@@ -3,15 +3,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::daemon::free_port;
 use crate::support::sidecar::upstream;
-use crate::support::{Database, Postgres, eventually, guard, http, tools};
+use crate::support::{Database, Postgres, eventually, guard, http, memory, tools};
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -57,10 +57,7 @@ impl Place {
         };
         let sockets = place.path("execpool");
         fs::create_dir(&sockets).unwrap();
-        let hours = Duration::from_secs(7200);
-        let since = SystemTime::now() - hours;
-        let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let memory = json!({"version": 1, "total": 0, "times": [], "pod_since": since.as_secs()});
+        let memory = memory::of_pod_since(Duration::from_secs(7200));
         fs::write(sockets.join("restarts.json"), memory.to_string()).unwrap();
         let yaml = format!(
             "{}{SHORT}reactor: {{restart: {restart}, restart_after: 1s, kubernetes: off}}\n\

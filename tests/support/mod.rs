@@ -22,6 +22,7 @@
 //! | [`cluster`] | a Kubernetes: its API alone, or one with a node |
 //! | [`image`] | the container images, and what is in them |
 //! | [`helm`] | the charts, as Helm 3 and Helm 4 render them |
+//! | [`memory`] | what a sidecar remembers of restarts |
 //! | [`load`] | pgbench and psycopg, whose every failed query is told |
 //! | [`terminal`] | a pseudo-terminal, and what is to be seen in it |
 //! | [`wait`] | polling for something to become true |
@@ -52,6 +53,7 @@ pub(crate) mod helm;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod load;
+pub(crate) mod memory;
 pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod prometheus;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
@@ -14,7 +14,9 @@ use crate::execution::Remote;
 use crate::execution::cleanup::Scope;
 use crate::execution::tidying::{Cleaned, Order, Origin};
 use crate::metrics::words::{Action as Counted, Outcome};
-use crate::reactor::{Guard, Heard, Limits, Notice, Report, Restarts, Rung, Snapshot};
+use crate::reactor::{
+    Circumstances, Guard, Heard, Limits, Notice, Report, Restarts, Rung, Snapshot,
+};
 use crate::session::SessionId;
 use crate::shutdown::Life;
 
@@ -162,9 +164,7 @@ impl Hands {
     async fn by_exit_code(&self, wanted: &Wanted) -> Result<Heard, Denied> {
         self.cluster.restart(wanted.mode, wanted.limits).await?;
         let open = self.open().await?;
-        if self.life.is_draining() {
-            return Err(Denied::By(Guard::Draining, None));
-        }
+        self.is_still_due().await?;
         self.remembers(wanted)?;
         let what = format!(
             "it ends with exit code 88, upon which the app is restarted as well, and cuts off {}",
@@ -198,6 +198,23 @@ impl Hands {
     async fn open(&self) -> Result<BTreeSet<SessionId>, Denied> {
         let open = self.remote.ask(|executions| open(executions));
         open.await.map_err(failed)
+    }
+
+    /// The API may have taken ten seconds for its answer, in which all may have become well.
+    async fn is_still_due(&self) -> Result<(), Denied> {
+        let draining = self.life.is_draining();
+        let silence = self.vigil.silence();
+        let look = self.remote.ask(move |executions| {
+            let snapshot = Snapshot::of(executions, &silence, Instant::now());
+            snapshot.under(Circumstances {
+                draining,
+                ..Circumstances::default()
+            })
+        });
+        match look.await.map_err(failed)?.forbids_late() {
+            Some(guard) => Err(Denied::By(guard, None)),
+            None => Ok(()),
+        }
     }
 
     /// Writes down that there is a restart: one that nobody would remember could come again at once.

@@ -20,8 +20,8 @@ pub(super) enum Liveness {
     /// No restart is pending. Left by a decision.
     #[default]
     Well,
-    /// One is. Left when the sessions that were open then are gone, when connections are free again, when it is
-    /// taken back, or after [`LONGEST`].
+    /// One is. Left when the sessions that were open then are gone, when the app was away and is there again, when
+    /// connections are free again, when it is taken back, or after [`LONGEST`].
     Failing(Pending),
 }
 
@@ -41,6 +41,8 @@ pub(super) struct Sight {
     pub(super) open: BTreeSet<SessionId>,
     /// Whether nobody waits long and connections are free.
     pub(super) is_calm: bool,
+    /// Whether the app that is probed was away and is there again, though others' sessions stay.
+    pub(super) has_come_back: bool,
     /// Whether a restart is not wanted any more: it would help nobody, as the database does not answer, the pod is
     /// on its way out, or the configuration says otherwise by now.
     pub(super) is_unwanted: bool,
@@ -53,6 +55,8 @@ pub(super) enum Over {
     Gone,
     /// Connections are free again, though not all that was open is gone.
     Recovered,
+    /// The app was away and is there again, though not all that was open is gone: others have opened it.
+    CameBack,
     /// Nobody restarted the app in time.
     InVain,
     /// It is not wanted any more.
@@ -65,6 +69,7 @@ impl Over {
         match self {
             Self::Gone => "gone",
             Self::Recovered => "recovered",
+            Self::CameBack => "came_back",
             Self::InVain => "in_vain",
             Self::Withdrawn => "withdrawn",
         }
@@ -85,6 +90,8 @@ impl Liveness {
         pending.open.retain(|session| sight.open.contains(session));
         let over = if pending.open.is_empty() {
             Over::Gone
+        } else if sight.has_come_back {
+            Over::CameBack
         } else if sight.is_calm {
             Over::Recovered
         } else if sight.is_unwanted {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
+use super::clock;
 use crate::reactor::Restarts;
 
 /// Its name.
@@ -40,7 +41,7 @@ impl Memory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(cannot(&error)),
         };
-        let restarts = Restarts::read(&text).map_err(|error| cannot(&error))?;
+        let restarts = Restarts::read(&text, &clock::moment()).map_err(|error| cannot(&error))?;
         Ok(Some(restarts))
     }
 
@@ -67,7 +68,7 @@ impl Memory {
     /// What is in the way, as a sentence; what was remembered stays.
     pub(super) fn write(&self, restarts: &Restarts) -> Result<(), String> {
         let young = self.path.with_extension("json.new");
-        let written = self.write_by(&young, &restarts.written());
+        let written = self.write_by(&young, &restarts.written(&clock::moment()));
         written.map_err(|error| {
             let _ = fs::remove_file(&young);
             format!("{}: {error}", self.path.display())

@@ -217,6 +217,10 @@ pub(super) fn restart_over(
             info,
             "the sessions for which the app was to be restarted are gone"
         ),
+        "came_back" => log!(
+            info,
+            "the app was restarted; sessions that were open at the decision are somebody else's"
+        ),
         "recovered" => log!(
             info,
             "connections are free again: the app need not be restarted any more"

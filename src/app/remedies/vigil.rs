@@ -1,25 +1,31 @@
 //! What `/livez/app` answers: asked by probes, told by who decides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::config::{Restart, Running};
+use crate::config::{AppProbe, Restart, Running};
 use crate::control::Control;
 use crate::execution::{Executions, Gone, Remote};
+use crate::pool::UpstreamNumber;
 use crate::reactor::Snapshot;
 use crate::session::{SessionId, State};
 use crate::shutdown::Life;
+use crate::telemetry::app_probe::Asked;
 use crate::telemetry::probes::{App, OfApp};
 
+use super::comeback::Comeback;
 use super::liveness::{Liveness, Over, Sight};
 use crate::app::common::Common;
 
 /// How long a probe waits for a look at the data plane; without one it is told what was last known.
 const PATIENCE: Duration = Duration::from_millis(300);
+
+/// How often the app is asked while its restart is pending: no container is another one within that time.
+const FOLLOWS: Duration = Duration::from_millis(500);
 
 /// A wait that is no shortage, at the most.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
@@ -34,6 +40,10 @@ pub(in crate::app) struct Vigil {
     control: Arc<Control>,
     /// Locked for as long as values are exchanged.
     known: Mutex<Known>,
+    /// What the app's own probe answers while a restart is pending.
+    own: Asked,
+    /// When the last look began, none: there was none. Held while it is looked: one at once.
+    looked: tokio::sync::Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +80,8 @@ impl Vigil {
             life: Arc::clone(&common.life),
             control: Arc::clone(control),
             known: Mutex::default(),
+            own: Asked::default(),
+            looked: tokio::sync::Mutex::default(),
         })
     }
 
@@ -78,9 +90,11 @@ impl Vigil {
     ///
     /// # Errors
     /// The data plane has ended.
-    pub(super) async fn begin(&self) -> Result<BTreeSet<SessionId>, Gone> {
+    pub(super) async fn begin(self: &Arc<Self>) -> Result<BTreeSet<SessionId>, Gone> {
         let open = self.remote.ask(|executions| open(executions)).await?;
-        self.known.lock().liveness = Liveness::decided(open.clone(), Instant::now());
+        let now = Instant::now();
+        self.known.lock().liveness = Liveness::decided(open.clone(), now);
+        tokio::spawn(Arc::clone(self).follow(now));
         Ok(open)
     }
 
@@ -99,8 +113,20 @@ impl Vigil {
         self.known.lock().ended.take()
     }
 
-    /// Looks, where something is pending. Cancel safe.
+    /// Looks, where something is pending; a look that began since is as good, so that many probes at once are two
+    /// looks at the most. Cancel safe.
     pub(super) async fn look(&self) {
+        let asked = Instant::now();
+        let mut looked = self.looked.lock().await;
+        if looked.is_some_and(|began| began > asked) {
+            return;
+        }
+        let began = Instant::now();
+        self.look_anew().await;
+        *looked = Some(began);
+    }
+
+    async fn look_anew(&self) {
         if self.known.lock().liveness == Liveness::Well {
             return;
         }
@@ -109,7 +135,7 @@ impl Vigil {
         let warning = config.exhaustion.warning.thousandths;
         let is_wanted =
             config.reactor.restart == Some(Restart::Liveness) && !config.reactor.dry_run;
-        let silence = self.control.silence();
+        let silence = self.silence();
         let look = self.remote.ask(move |executions| {
             let snapshot = Snapshot::of(executions, &silence, Instant::now());
             (
@@ -125,7 +151,48 @@ impl Vigil {
         self.saw(Sight {
             open,
             is_calm,
+            has_come_back: false,
             is_unwanted: is_away || !is_wanted || self.life.is_draining(),
+        });
+    }
+
+    /// Of each database, whether it is silent.
+    pub(super) fn silence(&self) -> BTreeMap<UpstreamNumber, bool> {
+        self.control.silence()
+    }
+
+    /// Follows the app's own probe, where it has one, for as long as the restart of then is pending: an app that was
+    /// away and is there again was restarted, whoever else holds sessions.
+    async fn follow(self: Arc<Self>, since: Instant) {
+        let mut comeback = Comeback::default();
+        while self.waits().is_some_and(|waits| waits.since == since) {
+            let Some(probe) = self.own_probe() else {
+                return;
+            };
+            let told = self.own.ask(&probe).await;
+            comeback = comeback.after(told.as_ref().map_err(|sick| &**sick));
+            if comeback == Comeback::Back {
+                return self.saw_come_back();
+            }
+            tokio::time::sleep(FOLLOWS).await;
+        }
+    }
+
+    fn own_probe(&self) -> Option<AppProbe> {
+        let running = self.running.borrow();
+        running.loaded.config.reactor.app_probe.clone()
+    }
+
+    /// Of what is open, no more is known than before.
+    fn saw_come_back(&self) {
+        let open = match &self.known.lock().liveness {
+            Liveness::Failing(pending) => pending.open.clone(),
+            Liveness::Well => return,
+        };
+        self.saw(Sight {
+            open,
+            has_come_back: true,
+            ..Sight::default()
         });
     }
 
@@ -154,10 +221,7 @@ impl Vigil {
                  sessions of before that are left: {}",
                 waits.sessions
             )),
-            _ => {
-                let running = self.running.borrow();
-                App::Well(running.loaded.config.reactor.app_probe.clone())
-            }
+            _ => App::Well(self.own_probe()),
         }
     }
 

@@ -146,19 +146,15 @@ impl Kubernetes {
         restart::restart(&self.hand, restart, limits).await
     }
 
-    /// What the pod's annotations remember of restarts, and since when the pod has been there: as
-    /// soon as the API tells. `None`: the pod is no more.
+    /// What the pod's annotations remember of restarts, as soon as the API tells; not since when the pod has been
+    /// there, as that is told by the clock of another machine. `None`: the pod is no more.
     ///
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn remembered(&self) -> Option<Restarts> {
         self.hand.want_pod();
         let pod = self.hand.pod().await?;
-        let restarts = Restarts::counted(pod.restarts, pod.last_restart);
-        Some(match pod.since {
-            Some(since) => restarts.of_pod_since(since),
-            None => restarts,
-        })
+        Some(Restarts::counted(pod.restarts, pod.last_restart))
     }
 
     /// How it stands with the API.

@@ -76,6 +76,16 @@ impl Owner {
             self.name
         )
     }
+
+    /// Whether that is what was answered, with its version: without one a stamp would be written over whatever stands
+    /// there by then, also over another pod's stamp.
+    pub(super) fn is(&self, answer: &Value) -> bool {
+        let metadata = &answer["metadata"];
+        let version = metadata["resourceVersion"].as_str();
+        answer["kind"] == self.kind
+            && metadata["name"] == self.name.as_str()
+            && version.is_some_and(|version| !version.is_empty())
+    }
 }
 
 /// What the owner remembers.
@@ -270,6 +280,29 @@ mod tests {
             deployment().path("ns"),
             "/apis/apps/v1/namespaces/ns/deployments/agent"
         );
+    }
+
+    #[test]
+    fn an_answer_that_is_another_object_or_has_no_version_is_not_the_owner() {
+        let good = json!({
+            "kind": "Deployment",
+            "metadata": {"name": "agent", "resourceVersion": "7"},
+        });
+        assert!(deployment().is(&good));
+        for (at, odd) in [
+            ("/kind", json!("Status")),
+            ("/kind", Value::Null),
+            ("/metadata/name", json!("agents")),
+            ("/metadata/resourceVersion", json!("")),
+            ("/metadata/resourceVersion", json!(7)),
+            ("/metadata/resourceVersion", Value::Null),
+            ("/metadata", Value::Null),
+        ] {
+            let mut answer = good.clone();
+            *answer.pointer_mut(at).unwrap() = odd;
+            assert!(!deployment().is(&answer), "{answer}");
+        }
+        assert!(!deployment().is(&json!([])));
     }
 
     #[test]

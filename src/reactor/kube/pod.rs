@@ -17,8 +17,6 @@ pub(super) const EXIT_CODE: i64 = 88;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pod {
     pub(super) uid: String,
-    /// When it was made.
-    pub(super) since: Option<SystemTime>,
     /// Restarts that its annotations tell of.
     pub(super) restarts: u64,
     /// The last of them.
@@ -40,9 +38,6 @@ impl Pod {
         let labels = metadata["labels"].as_object().into_iter().flatten();
         Self {
             uid: text(&metadata["uid"]),
-            since: metadata["creationTimestamp"]
-                .as_str()
-                .and_then(time::parsed),
             restarts: annotation("execpool.dev/restarts")
                 .and_then(|count| count.parse().ok())
                 .unwrap_or(0),
@@ -164,7 +159,6 @@ mod tests {
         let answer = json!({
             "metadata": {
                 "uid": "u-1",
-                "creationTimestamp": "2026-01-02T03:04:05Z",
                 "labels": {"pod-template-hash": "abc"},
                 "annotations": {
                     "execpool.dev/restarts": "3",
@@ -183,7 +177,6 @@ mod tests {
         });
         let pod = Pod::of(&answer, None);
         assert_eq!((pod.uid.as_str(), pod.restarts), ("u-1", 3));
-        assert_eq!(pod.since, time::parsed("2026-01-02T03:04:05Z"));
         assert_eq!(pod.last_restart, time::parsed("2026-01-02T03:05:05Z"));
         assert_eq!(pod.condition.map(|(status, _)| status), Some(false));
         assert_eq!(pod.owner, Some(("ReplicaSet".into(), "agent-abc".into())));
@@ -198,7 +191,7 @@ mod tests {
             json!({"metadata": 7, "status": {"conditions": {}}}),
         ] {
             let pod = Pod::of(&odd, Some("execpool"));
-            assert_eq!((pod.restarts, pod.since, pod.has_rule), (0, None, false));
+            assert_eq!((pod.restarts, pod.has_rule), (0, false));
         }
         let odd = json!({"metadata": {"annotations": {"execpool.dev/restarts": "many"}}});
         assert_eq!(Pod::of(&odd, None).restarts, 0);

@@ -156,6 +156,10 @@ async fn stamp(hand: &Hand, owner: &Owner, pod: &Pod, limits: Limits) -> Result<
     let path = owner.path(&hand.api.place.namespace);
     let answer = hand.api.call(Deed::Owner, &Call::get(path.clone())).await;
     let answer = answer.map_err(NotDone::of)?;
+    if !owner.is(&answer) {
+        let odd = format!("it is no {} {} that has a version", owner.kind, owner.name);
+        return Err(Failure::new(Deed::Owner, Cause::Odd, odd).into());
+    }
     let memory = Memory::of(&answer, owner, pod);
     let memory = memory.map_err(|why| NotDone::refused(Guard::NoOwner, why))?;
     let now = SystemTime::now();

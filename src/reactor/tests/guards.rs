@@ -2,6 +2,8 @@
 
 use super::*;
 
+use crate::reactor::guard::against_restart;
+
 use config::Restart::{Evict, ExitCode, Liveness, Rollout};
 
 /// Nobody is served, and the database is the cause.
@@ -131,13 +133,136 @@ fn what_is_remembered_twice_was_once() {
     assert_eq!(ladder.restarts(), [190]);
     let time = ladder.circumstances.time;
     // The file has it, and so have the annotations.
-    let file = Restarts::read(&ladder.history.restarts().written()).unwrap();
+    let file = written_and_read(ladder.history.restarts());
     let annotations = Restarts::counted(1, file.last());
     for memory in [&file, &annotations, &file] {
         ladder.history.remember(memory, ladder.now, time);
     }
     assert_eq!(ladder.history.done.restarts.len(), 1);
     assert_eq!(ladder.history.restarts().total(), 1);
+}
+
+#[test]
+fn a_restart_that_took_its_time_is_not_carried_out_where_all_has_become_well() {
+    let draining = waits(6000).under(Circumstances {
+        draining: true,
+        ..Circumstances::default()
+    });
+    for (snapshot, guard) in [
+        (waits(6000), None),
+        (waits(1), None),
+        (used(10), Some(Guard::Passed)),
+        (draining, Some(Guard::Draining)),
+        (
+            databases_fault(Cause::DatabaseUnreachable),
+            Some(Guard::DatabaseUnreachable),
+        ),
+        (databases_fault(Cause::Queries), Some(Guard::Queries)),
+    ] {
+        assert_eq!(snapshot.forbids_late(), guard, "{snapshot:?}");
+    }
+}
+
+/// What the file makes of it.
+fn written_and_read(memory: &Restarts) -> Restarts {
+    let now = Moment {
+        time: UNIX_EPOCH + DAY * 20_000,
+        up: None,
+    };
+    Restarts::read(&memory.written(&now), &now).unwrap()
+}
+
+/// The clock is set, while we look on or between two processes, and was wrong before that or is afterwards: what
+/// forbids a restart is what would have forbidden it without.
+#[test]
+fn whenever_a_clock_is_set_the_guards_are_what_they_were() {
+    let (cooldown, young) = ("cooldown", "pod_young");
+    type Case = (u64, &'static [u64], Option<(&'static str, u64)>);
+    let cases: [Case; 6] = [
+        // How old the pod is, how long ago restarts were, what forbids another, and for how long.
+        (10, &[], Some((young, 590))),
+        (599, &[], Some((young, 1))),
+        (600, &[], None),
+        (7200, &[100], Some((cooldown, 500))),
+        (7200, &[3000, 1000], Some(("too_many", 600))),
+        (7200, &[4000, 1000], None),
+    ];
+    let right = 20_000 * 86_400;
+    let clocks = [0, 7200, right - 3600, right, right + 3600, right * 2];
+    let moment = |time, up| Moment {
+        time: UNIX_EPOCH + Duration::from_secs(time),
+        up: Some(Up {
+            boot: "one".to_owned(),
+            since: Duration::from_secs(up),
+        }),
+    };
+    for (age, restarts, expected) in cases {
+        for before in clocks.map(|clock| clock + 10_000) {
+            for after in clocks.map(|clock| clock + 10_000) {
+                // As it was written, some time before the machine's 20,000th second.
+                let ago = |seconds: u64| UNIX_EPOCH + Duration::from_secs(before - seconds);
+                let mut memory = Restarts::default().of_pod_since(ago(age));
+                for seconds in restarts {
+                    memory.add(ago(*seconds));
+                }
+                let written = memory.written(&moment(before - 5, 20_000 - 5));
+                let between = Restarts::read(&written, &moment(after, 20_000)).unwrap();
+                let step = moment(after, 20_000).set_since(&moment(before, 20_000));
+                let mut meanwhile = memory;
+                meanwhile.moves(step.unwrap());
+                for memory in [between, meanwhile] {
+                    let now = moment(after, 20_000).time;
+                    let snapshot = waits(6000).under(Circumstances {
+                        time: now,
+                        pod_age: memory.pod_age(now, SECOND),
+                        ..Circumstances::default()
+                    });
+                    let ages = memory.ages(now);
+                    let found = against_restart(Liveness, &snapshot, &policy(), &ages);
+                    let found = found.map(|guard| match guard {
+                        Guard::Cooldown { left }
+                        | Guard::PodYoung { left }
+                        | Guard::TooMany { left, .. } => (guard.as_str(), left.as_secs()),
+                        guard => (guard.as_str(), 0),
+                    });
+                    assert_eq!(found, expected, "{age} {restarts:?}: {before} {after}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pod_of_which_no_clock_tells_is_young_for_one_cool_down() {
+    let moment = |boot: &str, up| Moment {
+        time: UNIX_EPOCH + DAY * 20_000,
+        up: Some(Up {
+            boot: boot.to_owned(),
+            since: Duration::from_secs(up),
+        }),
+    };
+    let old = Restarts::default().of_pod_since(UNIX_EPOCH + DAY);
+    let unknown = Moment {
+        up: None,
+        ..moment("one", 0)
+    };
+    for (before, now) in [
+        (moment("one", 9), moment("two", 9000)),
+        (moment("one", 9), moment("one", 8)),
+        (moment("one", 9), unknown.clone()),
+        (unknown, moment("one", 9)),
+    ] {
+        let read = Restarts::read(&old.written(&before), &now).unwrap();
+        for (process, is_young) in [(0, true), (599, true), (600, false)] {
+            let snapshot = waits(6000).under(Circumstances {
+                time: now.time,
+                pod_age: read.pod_age(now.time, Duration::from_secs(process)),
+                ..Circumstances::default()
+            });
+            let found = against_restart(Liveness, &snapshot, &policy(), &[]);
+            assert_eq!(found.is_some(), is_young, "{before:?} {now:?} {process}");
+        }
+    }
 }
 
 #[test]
@@ -192,6 +317,7 @@ fn each_guard_says_why_and_until_when() {
         (Guard::LimitedByDatabase, "raise max_connections"),
         (Guard::Queries, "the database is slow"),
         (Guard::Draining, "on its way out"),
+        (Guard::Passed, "nobody waits"),
         (Guard::PodYoung { left }, "for 9m 59s more"),
         (Guard::Cooldown { left }, "none for 9m 59s more"),
         (

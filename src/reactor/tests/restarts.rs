@@ -15,6 +15,17 @@ fn memory(times: &[u64]) -> Restarts {
     memory
 }
 
+/// So many seconds after the machine has begun, and after that moment.
+fn moment(seconds: u64) -> Moment {
+    Moment {
+        time: at(seconds),
+        up: Some(Up {
+            boot: "one".to_owned(),
+            since: Duration::from_secs(seconds),
+        }),
+    }
+}
+
 #[test]
 fn what_is_written_is_read() {
     let all = [
@@ -25,9 +36,9 @@ fn what_is_written_is_read() {
         Restarts::counted(0, None),
     ];
     for memory in all {
-        let text = memory.written();
+        let text = memory.written(&moment(1000));
         assert!(text.starts_with("{\"version\":1,"), "{text}");
-        assert_eq!(Restarts::read(&text).unwrap(), memory);
+        assert_eq!(Restarts::read(&text, &moment(7000)).unwrap(), memory);
     }
 }
 
@@ -44,14 +55,14 @@ fn what_was_never_written_so_is_an_error_and_what_it_leaves_is_safe() {
         "{\"version\":1,\"total\":1,\"times\":[1.5]}",
         "\u{0}\u{0}",
     ] {
-        let error = Restarts::read(text).unwrap_err();
+        let error = Restarts::read(text, &moment(0)).unwrap_err();
         assert!(
             error.to_string().contains("no memory of restarts"),
             "{text}"
         );
     }
     let later = "{\"version\":2,\"total\":0,\"times\":[]}";
-    let error = Restarts::read(later).unwrap_err().to_string();
+    let error = Restarts::read(later, &moment(0)).unwrap_err().to_string();
     assert_eq!(error, "it is of version 2, and this one reads version 1");
     // The pod is then as old as the process.
     let nothing = Restarts::default();
@@ -61,7 +72,7 @@ fn what_was_never_written_so_is_an_error_and_what_it_leaves_is_safe() {
 #[test]
 fn times_that_no_clock_gives_are_left_out_and_there_are_never_too_many() {
     let text = "{\"version\":1,\"total\":1,\"times\":[18446744073709551615,7],\"pod_since\":9999999999999}";
-    let read = Restarts::read(text).unwrap();
+    let read = Restarts::read(text, &moment(0)).unwrap();
     assert_eq!(read.last(), Some(UNIX_EPOCH + SECOND * 7));
     assert_eq!(read.pod_since(), None);
     let mut many = Restarts::default();
@@ -69,7 +80,7 @@ fn times_that_no_clock_gives_are_left_out_and_there_are_never_too_many() {
         many.add(at(second));
     }
     assert_eq!((many.total(), many.in_last_hour(at(1000))), (1000, 64));
-    assert!(many.written().len() < 1000);
+    assert!(many.written(&moment(0)).len() < 1000);
 }
 
 #[test]
@@ -104,7 +115,7 @@ fn those_whose_times_are_not_known_were_at_the_worst_time() {
     // No file is no knowledge; one that knows all of them is.
     let none = annotations.merge(&Restarts::default());
     assert_eq!(none.in_last_hour(at(60)), 5);
-    let mut file = Restarts::read("{\"version\":1,\"total\":4,\"times\":[7]}").unwrap();
+    let mut file = Restarts::read("{\"version\":1,\"total\":4,\"times\":[7]}", &moment(0)).unwrap();
     file.add(at(0));
     assert_eq!(annotations.merge(&file).in_last_hour(at(60)), 1);
     assert_eq!(file.merge(&annotations).in_last_hour(at(60)), 1);
@@ -194,7 +205,7 @@ proptest! {
         let merged = one.merge(&other);
         prop_assert_eq!(&merged, &other.merge(&one));
         prop_assert_eq!(&merged.merge(&one).merge(&other), &merged);
-        prop_assert_eq!(&Restarts::read(&merged.written()).unwrap(), &merged);
+        prop_assert_eq!(&Restarts::read(&merged.written(&moment(now)), &moment(now + 9)).unwrap(), &merged);
         prop_assert!(merged.total() >= one.total().max(other.total()));
         // It never knows of fewer than were written down by their times.
         let known = |memory: &Restarts| memory.in_last_hour(at(now)).min(1);
@@ -203,9 +214,10 @@ proptest! {
 
     #[test]
     fn whatever_stands_in_the_file_is_read_or_refused(text in ".{0,80}", version in 0..3_u32, rest in "[-0-9,.e\\[\\]]{0,30}") {
-        let _ = Restarts::read(&text);
-        let shaped = format!("{{\"version\":{version},\"total\":{rest},\"times\":[{rest}]}}");
-        if let Ok(read) = Restarts::read(&shaped) {
+        let _ = Restarts::read(&text, &moment(0));
+        let clock = format!("{{\"time\":{rest},\"boot\":\"one\",\"up\":0}}");
+        let shaped = format!("{{\"version\":{version},\"total\":{rest},\"times\":[{rest}],\"pod_since\":{rest},\"clock\":{clock}}}");
+        if let Ok(read) = Restarts::read(&shaped, &moment(0)) {
             let _ = (read.last(), read.forbids(DAY, 2, at(0)), read.pod_age(at(0), SECOND));
         }
     }

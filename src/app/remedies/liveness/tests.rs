@@ -31,7 +31,12 @@ fn it_fails_from_the_decision_until_the_first_thing_that_ends_it() {
         is_unwanted: true,
         ..sight(open)
     };
+    let back = Sight {
+        has_come_back: true,
+        ..sight([1, 2])
+    };
     for (what, sight, at, over) in [
+        ("the app has come back", back, 1, Some(Over::CameBack)),
         ("nothing has changed", sight([1, 2]), 119, None),
         ("one of two has gone", sight([2]), 1, None),
         ("others have come", sight([1, 2, 3]), 1, None),
