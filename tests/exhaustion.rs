@@ -19,17 +19,18 @@ use tokio::time::timeout;
 
 use support::{Fault, Postgres, PostgresOptions, Proxy, Raw, Sidecar, eventually, load};
 
-const SOON: Duration = Duration::from_secs(20);
+/// More than anything takes on a machine that is busy with other tests.
+const SOON: Duration = Duration::from_secs(60);
 
 /// A warning takes 30 s, and so does recovery.
 const HOLD: Duration = Duration::from_secs(30);
 
 /// More than a hold, on a machine that is busy.
-const LONG: Duration = Duration::from_secs(75);
+const LONG: Duration = Duration::from_secs(120);
 
 /// Nothing is done about it: what is done is looked at in `remedies.rs`.
 const SHORT: &str =
-    "exhaustion: {wait: 1s, after: 2s, sustained_after: 3s}\nreactor: {cleanup: false}\n";
+    "exhaustion: {wait: 1s, after: 2s, sustained_after: 8s}\nreactor: {cleanup: false}\n";
 
 async fn exhaustion(sidecar: &Sidecar) -> Value {
     sidecar.get("/v1/status").await["exhaustion"].clone()
@@ -114,7 +115,7 @@ fn asks(
 async fn an_app_that_holds_the_budget_is_warned_of_and_comes_back() {
     let (_database, sidecar) = support::session::place(
         "greedy",
-        &format!("{SHORT}budget: {{size: 3, overflow: 2}}\npool: {{timeout: 60s}}\n"),
+        &format!("{SHORT}budget: {{size: 3, overflow: 2}}\npool: {{timeout: 180s}}\n"),
     )
     .await;
     assert_eq!(exhaustion(&sidecar).await["state"], "healthy");
@@ -130,7 +131,7 @@ async fn an_app_that_holds_the_budget_is_warned_of_and_comes_back() {
         "{warning}"
     );
     assert_eq!(warning["cause"], "held");
-    assert!(warning["age_seconds"].as_f64().unwrap() < 5.0, "{warning}");
+    assert!(warning["age_seconds"].as_f64().unwrap() < 20.0, "{warning}");
 
     let waiting = asks(&sidecar, "shared", "SELECT 1");
     comes_to(&sidecar, "exhausted", SOON).await;
@@ -197,7 +198,7 @@ async fn an_app_that_holds_the_budget_is_warned_of_and_comes_back() {
 async fn many_short_waits_are_healthy() {
     let (database, sidecar) = support::session::place(
         "busy",
-        "exhaustion: {wait: 2s, after: 2s, warning: 1}\nbudget: {size: 2, overflow: 0}\n",
+        "exhaustion: {wait: 5s, after: 5s, warning: 1}\nbudget: {size: 2, overflow: 0}\n",
     )
     .await;
     load::prepare(&database).await;
@@ -271,7 +272,7 @@ async fn a_database_that_does_not_answer_is_the_cause() {
     let yaml = upstream("app", &url)
         + "    connect_timeout: 1s\n"
         + SHORT
-        + "budget: {size: 2, overflow: 0}\npool: {timeout: 60s}\n";
+        + "budget: {size: 2, overflow: 0}\npool: {timeout: 180s}\n";
     let sidecar = Sidecar::start(yaml).await;
     let _held = [
         holder(&sidecar, "a.py:1").await,
@@ -303,10 +304,10 @@ async fn a_database_that_does_not_answer_is_the_cause() {
 async fn a_slow_database_and_a_small_one_are_causes() {
     let (_database, slow) = support::session::place(
         "slow",
-        &format!("{SHORT}budget: {{size: 2, overflow: 0}}\npool: {{timeout: 60s}}\n"),
+        &format!("{SHORT}budget: {{size: 2, overflow: 0}}\npool: {{timeout: 180s}}\n"),
     )
     .await;
-    let _working = [(); 3].map(|()| asks(&slow, "shared", "SELECT pg_sleep(40)"));
+    let _working = [(); 3].map(|()| asks(&slow, "shared", "SELECT pg_sleep(180)"));
     let now = comes_to(&slow, "exhausted", SOON).await;
     assert_eq!(now["cause"], "queries");
     drop(slow);
@@ -320,9 +321,9 @@ async fn a_slow_database_and_a_small_one_are_causes() {
     let yaml = upstream("app", &database.url())
         + "    pool: {size: 30}\n"
         + SHORT
-        + "pool: {timeout: 60s}\nbudget: {size: 30, overflow: 0}\n";
+        + "pool: {timeout: 180s}\nbudget: {size: 30, overflow: 0}\n";
     let small = Sidecar::start(yaml).await;
-    let _holding = [(); 20].map(|()| asks(&small, "many", "SELECT pg_sleep(40)"));
+    let _holding = [(); 20].map(|()| asks(&small, "many", "SELECT pg_sleep(180)"));
     let now = comes_to(&small, "exhausted", SOON).await;
     assert_eq!(now["cause"], "limited_by_database");
 }
@@ -332,7 +333,7 @@ async fn a_slow_database_and_a_small_one_are_causes() {
 async fn a_sidecar_that_was_stopped_has_found_nothing() {
     let (_database, sidecar) = support::session::place(
         "stopped",
-        "exhaustion: {wait: 1s, after: 8s}\nbudget: {size: 1, overflow: 0}\npool: {timeout: 60s}\n",
+        "exhaustion: {wait: 1s, after: 8s}\nbudget: {size: 1, overflow: 0}\npool: {timeout: 180s}\n",
     )
     .await;
     let held = holder(&sidecar, "a.py:1").await;

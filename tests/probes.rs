@@ -19,7 +19,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-const SOON: Duration = Duration::from_secs(10);
+/// More than anything takes on a machine that is busy with other tests.
+const SOON: Duration = Duration::from_secs(60);
 
 fn options(url: &str) -> SidecarOptions {
     Sidecar::options()
@@ -198,7 +199,7 @@ async fn clients_that_say_nothing_cannot_hold_it() {
     let address = port(&sidecar).await;
     let before = sidecar.descriptors();
     let mut silent = Vec::new();
-    for number in 0..200 {
+    for number in 0..600 {
         let mut stream = TcpStream::connect(address).await.unwrap();
         if number % 2 == 0 {
             let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nx-slow: ").await;
@@ -208,14 +209,15 @@ async fn clients_that_say_nothing_cannot_hold_it() {
     let begun = Instant::now();
     let told = get(address, "/healthz").await;
     assert!(is(&told, 200, "ok"), "{told:?}");
+    // Less than the five seconds that the others have.
     assert!(
-        begun.elapsed() < Duration::from_secs(1),
+        begun.elapsed() < Duration::from_secs(4),
         "{:?}",
         begun.elapsed()
     );
     eventually(SOON, "at most so many are kept", async || {
         let now = sidecar.descriptors();
-        if now <= before + 64 {
+        if now <= before + 256 {
             Ok(())
         } else {
             Err((before, now))
@@ -267,18 +269,25 @@ async fn a_flood_fails_no_probe_that_waits_for_the_app_and_does_not_reach_the_ap
     let probe = livez();
     often.wait_for(|often| *often > 0).await.unwrap();
     let mut silent = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..600 {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
     let (status, body) = probe.await.unwrap();
     assert_eq!(status, 200, "{body}");
-    // Nor does who asks the same a thousand times; the app is asked for none of them.
+    // Nor do many who ask the same again and again; the app is asked for none of them.
     let before = *often.borrow();
     let begun = Instant::now();
-    let probes: Vec<_> = (0..1000).map(|_| livez()).collect();
-    for probe in probes {
-        let (status, body) = probe.await.unwrap();
-        assert_eq!(status, 200, "{body}");
+    let clients = (0..200).map(|_| {
+        tokio::spawn(async move {
+            for _ in 0..5 {
+                let (status, body) = get(address, "/livez/app").await;
+                assert_eq!(status, 200, "{body}");
+            }
+        })
+    });
+    let clients: Vec<_> = clients.collect();
+    for client in clients {
+        client.await.unwrap();
     }
     let asked = *often.borrow() - before;
     let most = begun.elapsed().as_millis() / 500 + 2;

@@ -41,14 +41,21 @@ pub enum Sick {
     #[error("the app's own probe answers {0}")]
     Answer(StatusCode),
     /// Nobody listens there.
-    #[error("the app's own probe is not reached: {0}: {1}")]
+    #[error("the app's own probe is not reached: {}: {}", without_query(.0), .1)]
     Unreached(AppProbe, io::Error),
     /// What it sends is no answer, or the connection broke.
-    #[error("the app's own probe gives no answer: {0}: {1}")]
+    #[error("the app's own probe gives no answer: {}: {}", without_query(.0), .1)]
     Nonsense(AppProbe, hyper::Error),
     /// It takes too long.
-    #[error("the app's own probe gives no answer within {PATIENCE:?}: {0}")]
+    #[error("the app's own probe gives no answer within {PATIENCE:?}: {}", without_query(.0))]
     Late(AppProbe),
+}
+
+/// What of it is told to everybody who reaches the port: a query may hold a token.
+fn without_query(probe: &AppProbe) -> String {
+    let whole = probe.to_string();
+    let (shown, _) = whole.split_once('?').unwrap_or((&whole, ""));
+    shown.to_owned()
 }
 
 /// What the app has answered of late, for all who want to know it: whoever they are, the app is asked no more than
@@ -258,6 +265,11 @@ mod tests {
         let begun = Instant::now();
         let told = ask(&http(silent)).await.unwrap_err();
         assert!(matches!(told, Sick::Late(_)), "{told:?}");
+        let said = told.to_string();
+        assert!(
+            said.ends_with("/healthz") && !said.contains("full"),
+            "{said}"
+        );
         assert!(begun.elapsed() < Duration::from_secs(2));
         let (loud, _kept) = app(&[b'x'; 100_000]).await;
         let told = ask(&http(loud)).await.unwrap_err();
@@ -269,7 +281,9 @@ mod tests {
         for probe in [http(free), tcp(free)] {
             let told = ask(&probe).await.unwrap_err();
             assert!(matches!(told, Sick::Unreached(..)), "{told:?}");
-            assert!(told.to_string().contains(&free.to_string()), "{told}");
+            let said = told.to_string();
+            assert!(said.contains(&free.to_string()), "{said}");
+            assert!(!said.contains("full=1"), "{said}");
         }
     }
 

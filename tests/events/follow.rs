@@ -25,7 +25,7 @@ pub(crate) async fn last(sidecar: &Sidecar) -> u64 {
 /// Waits until a started sidecar has told all that it tells by itself.
 pub(crate) async fn has_begun(sidecar: &Sidecar) {
     eventually(
-        Duration::from_secs(10),
+        Duration::from_secs(60),
         "the database was found",
         async || match last(sidecar).await {
             3.. => Ok(()),

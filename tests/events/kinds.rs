@@ -1,7 +1,7 @@
 //! Each event is provoked, and told with its fields.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use execpool::events::NAMES;
 use nix::sys::signal::Signal;
@@ -12,9 +12,10 @@ use crate::reader::Reader;
 use crate::support::schema::{complaint_of_event, mutants};
 use crate::support::session::{assert_in, kinds, place};
 use crate::support::sidecar::upstream;
-use crate::support::{Fault, Postgres, PostgresOptions, Proxy, Sidecar, eventually};
+use crate::support::{Fault, Postgres, PostgresOptions, Proxy, Sidecar, eventually, memory};
 
-const SOON: Duration = Duration::from_secs(20);
+/// More than anything takes on a machine that is busy with other tests.
+const SOON: Duration = Duration::from_secs(60);
 
 async fn post(sidecar: &Sidecar, path: &str, body: Option<Value>) -> Value {
     match sidecar.control("POST", path, body).await {
@@ -167,7 +168,7 @@ async fn an_operator() -> Seen {
     assert_seconds(&reader.until("pause").await["for_seconds"], 0.3, 0.3);
     let resume = reader.until("resume").await;
     assert_eq!(resume["by"], "time");
-    assert_seconds(&resume["paused_seconds"], 0.3, 10.0);
+    assert_seconds(&resume["paused_seconds"], 0.3, 60.0);
     post(&sidecar, "/v1/pause", None).await;
     post(&sidecar, "/v1/pause", None).await;
     assert_eq!(reader.until("pause").await["for_seconds"], Value::Null);
@@ -232,22 +233,23 @@ async fn executions() -> Seen {
     ] {
         assert_eq!(ended.data[field], value, "{field}: {ended:?}");
     }
-    assert_seconds(&ended.data["duration_seconds"], 0.001, 20.0);
-    assert_seconds(&ended.data["teardown_seconds"], 0.0, 5.0);
-    assert_seconds(&ended.data["held_seconds"], 0.0, 20.0);
-    assert_seconds(&ended.data["active_seconds"], 0.0, 20.0);
+    assert_seconds(&ended.data["duration_seconds"], 0.001, 60.0);
+    assert_seconds(&ended.data["teardown_seconds"], 0.0, 60.0);
+    assert_seconds(&ended.data["held_seconds"], 0.0, 60.0);
+    assert_seconds(&ended.data["active_seconds"], 0.0, 60.0);
 
     post(
         &sidecar,
         "/v1/executions",
-        Some(json!({"id": "b", "deadline": "600ms"})),
+        Some(json!({"id": "b", "deadline": "5s"})),
     )
     .await;
     assert_eq!(reader.next().await.unwrap().data["kind"], "explicit");
     let near = reader.next().await.unwrap();
     assert_eq!(near.name, "execution.deadline_near", "{near:?}");
     assert_eq!(near.data["sessions"], 0);
-    assert_seconds(&near.data["deadline_seconds"], 0.0, 0.12);
+    // A fifth of it is left when that is told, or less on a busy machine.
+    assert_seconds(&near.data["deadline_seconds"], 0.0, 1.0);
     assert_eq!(reader.next().await.unwrap().data["reason"], "deadline");
     for name in [
         "execution.began",
@@ -312,7 +314,7 @@ async fn refusals() -> Seen {
         refused["message"].as_str().unwrap().starts_with(begins),
         "{refused}"
     );
-    assert_seconds(&refused["waited_seconds"], 0.3, 5.0);
+    assert_seconds(&refused["waited_seconds"], 0.3, 60.0);
     let id = refused["session_id"].as_u64().unwrap();
     assert_eq!(sidecar.sessions_of("late").await[0]["id"], id);
     assert_eq!(refused["unsaid"], 0);
@@ -326,12 +328,15 @@ async fn refusals() -> Seen {
     .await;
     assert!(line.contains("\"limit\":\"budget\""), "{line}");
 
-    let storm: Vec<_> = (0..20).map(|_| sidecar.session("app", "late")).collect();
-    let mut waits = Vec::new();
-    for session in storm {
-        let mut session = session.await;
-        waits.push(tokio::spawn(async move { session.query("SELECT 1").await }));
+    let mut storm = Vec::new();
+    for _ in 0..20 {
+        storm.push(sidecar.session("app", "late").await);
     }
+    let begun = Instant::now();
+    let waits: Vec<_> = storm
+        .into_iter()
+        .map(|mut session| tokio::spawn(async move { session.query("SELECT 1").await }))
+        .collect();
     for wait in waits {
         assert_eq!(kinds(&wait.await.unwrap()), "EZ");
     }
@@ -342,7 +347,9 @@ async fn refusals() -> Seen {
         let refused = reader.next().await.unwrap();
         (told, unsaid) = (told + 1, unsaid + refused.data["unsaid"].as_u64().unwrap());
     }
-    assert!(told <= 5, "{told} were told of 21");
+    // One a second of the same execution, however long it took.
+    let most = 3 + begun.elapsed().as_secs();
+    assert!(told <= most, "{told} were told of 21, not {most}");
 
     post(&sidecar, "/v1/pause?timeout=0s", None).await;
     let mut other = sidecar.session("app", "other").await;
@@ -384,14 +391,14 @@ async fn nobody_there() -> Seen {
 
 /// Sessions that keep a transaction open.
 async fn limits_of_sessions() -> Seen {
-    let more = "session: {idle_in_transaction: {notice: 100ms, end: 1200ms}}\n";
+    let more = "session: {idle_in_transaction: {notice: 100ms, end: 5s}}\n";
     let (_database, sidecar) = place("limits", more).await;
     let mut reader = Reader::open(&sidecar, "execution=a&event=session").await;
     let mut session = sidecar.session("app", "a").await;
-    session.query("BEGIN").await;
-    session.query("SELECT 'hidden'").await;
     let id = sidecar.sessions_of("a").await[0]["id"].clone();
-    for (act, least) in [("notice", 0.1), ("end", 1.2)] {
+    // At once: it is idle in the transaction from the answer on, and not before.
+    session.query("BEGIN; SELECT 'hidden'").await;
+    for (act, least) in [("notice", 0.1), ("end", 5.0)] {
         let told = reader.next().await.unwrap();
         assert_eq!(told.name, "session.limit");
         let limit = format!("session.idle_in_transaction.{act}");
@@ -400,7 +407,7 @@ async fn limits_of_sessions() -> Seen {
             (&told.data["act"], &told.data["session_id"]),
             (&json!(act), &id)
         );
-        assert_seconds(&told.data["seconds"], least, 20.0);
+        assert_seconds(&told.data["seconds"], least, 60.0);
         let message = told.data["message"].as_str().unwrap();
         assert!(message.contains("idle in transaction"), "{message}");
         assert!(!told.data.to_string().contains("hidden"), "{told:?}");
@@ -418,6 +425,7 @@ async fn an_outage() -> Seen {
     assert_eq!(session.ask("SELECT 1").await, "1");
     let mut reader = Reader::open(&sidecar, "event=database").await;
     reader.is_in().await;
+    let begun = Instant::now();
     proxy.cut().await;
     proxy.set(Fault::Refuse);
     let mut late = sidecar.session("app", "b").await;
@@ -428,7 +436,12 @@ async fn an_outage() -> Seen {
         ("database.away", &json!("app"))
     );
     let error = away.data["error"].as_str().unwrap();
-    assert!(error.contains("cannot reach PostgreSQL"), "{error}");
+    // A dial that was under way just then is cut in the middle of it.
+    let is_cut = error.contains("broke during start-up");
+    assert!(
+        is_cut || error.contains("cannot reach PostgreSQL"),
+        "{error}"
+    );
     proxy.set(Fault::None);
     eventually(SOON, "it is reached again", async || {
         let told = late.query("SELECT 1").await;
@@ -440,7 +453,8 @@ async fn an_outage() -> Seen {
         (back.name.as_str(), &back.data["upstream"]),
         ("database.back", &json!("app"))
     );
-    assert_seconds(&back.data["away_seconds"], 0.3, 30.0);
+    let away = begun.elapsed().as_secs_f64();
+    assert_seconds(&back.data["away_seconds"], 0.001, away);
     seen(reader, &sidecar).await
 }
 
@@ -535,15 +549,10 @@ async fn configurations() -> Seen {
     );
     sidecar.configure("budget: {size: minus}\n");
     assert_eq!(sidecar.control("POST", "/v1/reload", None).await.0, 422);
-    let refused = reader.next().await.unwrap();
-    assert_eq!(refused.name, "configuration.refused");
-    assert!(
-        refused.data["problems"]
-            .as_str()
-            .unwrap()
-            .contains("budget.size"),
-        "{refused:?}"
-    );
+    // Where it took long, the file was looked at beside.
+    let refused = reader.until("configuration.refused").await;
+    let problems = refused["problems"].as_str().unwrap();
+    assert!(problems.contains("budget.size"), "{refused}");
     seen(reader, &sidecar).await
 }
 
@@ -580,8 +589,8 @@ async fn sessions_forgotten() -> Seen {
     ] {
         assert_eq!(suspect.data[field], value, "{field}: {suspect:?}");
     }
-    assert_seconds(&suspect.data["idle_for_seconds"], 1.0, 20.0);
-    assert_seconds(&suspect.data["bound_for_seconds"], 1.0, 20.0);
+    assert_seconds(&suspect.data["idle_for_seconds"], 1.0, 60.0);
+    assert_seconds(&suspect.data["bound_for_seconds"], 1.0, 60.0);
     let peer = suspect.data["peer"].as_str().unwrap();
     let user = format!(
         "user {}, process {}",
@@ -593,7 +602,7 @@ async fn sessions_forgotten() -> Seen {
     let recovered = reader.next().await.unwrap();
     assert_eq!(recovered.name, "session.leak_recovered", "{recovered:?}");
     assert_eq!(recovered.data["session_id"], listed["id"]);
-    assert_seconds(&recovered.data["idle_for_seconds"], 1.0, 20.0);
+    assert_seconds(&recovered.data["idle_for_seconds"], 1.0, 60.0);
 
     let again = reader.next().await.unwrap();
     assert_eq!(again.name, "session.leak_suspect", "{again:?}");
@@ -614,7 +623,7 @@ async fn sessions_forgotten() -> Seen {
     ] {
         assert_eq!(reclaimed.data[field], value, "{field}: {reclaimed:?}");
     }
-    assert_seconds(&reclaimed.data["idle_for_seconds"], 1.0, 20.0);
+    assert_seconds(&reclaimed.data["idle_for_seconds"], 1.0, 60.0);
     let told = cleanups.next().await.unwrap();
     for (field, value) in [
         ("dry_run", json!(false)),
@@ -634,7 +643,7 @@ async fn sessions_forgotten() -> Seen {
 
 /// Sessions that an operator cancels and ends.
 async fn sessions_dealt_with() -> Seen {
-    let (_database, sidecar) = place("dealt_with", "").await;
+    let (database, sidecar) = place("dealt_with", "").await;
     let mut reader = Reader::open(&sidecar, "execution=a&event=session").await;
     reader.is_in().await;
     let mut session = sidecar.session("app", "a").await;
@@ -644,6 +653,16 @@ async fn sessions_dealt_with() -> Seen {
         (session, told)
     });
     sidecar.session_is("a", "active").await;
+    // A cancellation that comes before the database has the query cancels nothing.
+    let sleeping = format!(
+        "datname = '{}' AND state = 'active' AND wait_event = 'PgSleep'",
+        database.name
+    );
+    eventually(SOON, "the database works at it", async || {
+        let now = Postgres::shared().activity(&sleeping).await;
+        (!now.is_empty()).then_some(()).ok_or(now)
+    })
+    .await;
     let path = format!("/v1/sessions/{id}/cancel");
     assert_eq!(sidecar.control("POST", &path, None).await.0, 202);
     let (_session, told) = sleeps.await.unwrap();
@@ -679,10 +698,12 @@ async fn resources() -> Seen {
     reader.is_in().await;
     post(&sidecar, "/v1/executions", Some(json!({"id": "a"}))).await;
     let path = "/v1/executions/a/resources";
+    let begun = Instant::now();
     for n in 0..30 {
         let one = json!({"kind": "file", "name": format!("/tmp/{n}"), "ttl": "700ms"});
         post(&sidecar, path, Some(one)).await;
     }
+    let took = begun.elapsed();
     let late = json!({"kind": "http", "name": "late", "ttl": "3s"});
     post(&sidecar, path, Some(late)).await;
     let first = reader.until("resource.expired").await;
@@ -690,7 +711,7 @@ async fn resources() -> Seen {
         (&first["kind"], &first["name"]),
         (&json!("file"), &json!("/tmp/0"))
     );
-    assert_seconds(&first["age_seconds"], 0.7, 20.0);
+    assert_seconds(&first["age_seconds"], 0.7, 60.0);
     let (mut told, mut unsaid, mut last) = (1, 0, first);
     while told + unsaid < 31 {
         last = reader.until("resource.expired").await;
@@ -698,7 +719,9 @@ async fn resources() -> Seen {
         unsaid += last["unsaid"].as_u64().unwrap();
     }
     assert_eq!(last["name"], "late");
-    assert!(told <= 21, "{told} were told of 31");
+    // Ten a second, for as long as it took to register them.
+    let most = 10 * (took.as_secs() + 2) + 1;
+    assert!(told <= most, "{told} were told of 31, not {most}");
 
     for (kind, name) in [("browser", "checkout page"), ("other", "a lock")] {
         post(&sidecar, path, Some(json!({"kind": kind, "name": name}))).await;
@@ -751,13 +774,13 @@ async fn remedies() -> Seen {
     let database = Postgres::shared().database("remedies").await;
     let more = "exhaustion: {wait: 100ms, after: 100ms, sustained_after: 100ms}\n\
         budget: {size: 1, overflow: 0}\npool: {timeout: 60s}\nsession: {leak_after: 1s}\n\
-        reactor: {restart: liveness, restart_after: 1s}\n";
+        reactor: {restart: liveness, restart_after: 5s}\n";
     let sidecar = Sidecar::options()
         .config(upstream("app", &database.url()) + more)
         .env("EXECPOOL_TELEMETRY__LISTEN", "127.0.0.1:0")
         .file(
             "restarts.json",
-            r#"{"version":1,"total":0,"times":[],"pod_since":1}"#,
+            memory::of_pod_since(Duration::from_secs(7200)).to_string(),
         )
         .start()
         .await;
@@ -814,7 +837,7 @@ async fn remedies() -> Seen {
             let over = reader.until("reactor.restart_over").await;
             let outcome = over["outcome"].as_str().unwrap();
             assert!(["gone", "recovered"].contains(&outcome), "{over}");
-            assert_seconds(&over["after_seconds"], 0.0, 20.0);
+            assert_seconds(&over["after_seconds"], 0.0, 60.0);
         } else {
             assert_eq!(
                 (&told["action"], &told["guard"]),

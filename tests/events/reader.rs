@@ -12,7 +12,7 @@ use crate::support::schema::complaint_of_event;
 use crate::support::{Sidecar, http};
 
 /// More than any event takes here.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// An event as it was read.
 #[derive(Debug, Clone, PartialEq)]

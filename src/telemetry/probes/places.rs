@@ -11,8 +11,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// How many may be there that have not asked yet: one more takes the place of the oldest of them.
-const ASKING: usize = 64;
+/// How many may be there that have not asked yet: one more takes the place of the oldest of them. A client connects
+/// before it asks, and is to have the time for that in which so many others come.
+const ASKING: usize = 256;
 
 /// How many are answered at once.
 const ANSWERED: usize = 128;
@@ -60,6 +61,8 @@ impl Place {
 impl Places {
     /// Whether a newcomer may come in. If not, [`one_is_over`](Self::one_is_over) tells when to ask again.
     pub(super) fn have_room(&mut self) -> bool {
+        // None of those that are over is kept, also where newcomers never cease.
+        while self.connections.try_join_next().is_some() {}
         self.seats.retain(|seat| !seat.task.is_finished());
         let answered = self.seats.iter().filter(|seat| !seat.place.asks()).count();
         answered < ANSWERED
@@ -113,11 +116,11 @@ mod tests {
         let gone = Arc::new(Mutex::new(Vec::new()));
         let mut places = Places::default();
         let mut crowded = 0;
-        // Each third has asked.
-        for number in 0..150 {
+        // Two of ten have asked.
+        for number in 0..450 {
             let guest = Guest(Arc::clone(&gone), number);
             crowded += usize::from(places.seat(|place| async move {
-                if number % 3 == 0 {
+                if number % 10 < 2 {
                     place.has_asked();
                 }
                 let _guest = guest;
@@ -127,9 +130,9 @@ mod tests {
             assert!(places.have_room(), "{number}");
         }
         tokio::task::yield_now().await;
-        let first: Vec<usize> = (0..150).filter(|number| number % 3 != 0).collect();
-        assert_eq!(*gone.lock(), first[..100 - ASKING]);
-        assert_eq!(crowded, 100 - ASKING);
+        let silent: Vec<usize> = (0..450).filter(|number| number % 10 >= 2).collect();
+        assert_eq!(*gone.lock(), silent[..360 - ASKING]);
+        assert_eq!(crowded, 360 - ASKING);
     }
 
     #[tokio::test]
