@@ -155,12 +155,7 @@ impl Restarts {
     /// What both know: a restart that both know of is one.
     #[must_use]
     pub fn merge(&self, other: &Self) -> Self {
-        let mut times = self.times.clone();
-        for at in &other.times {
-            if times.binary_search(at).is_err() {
-                times.insert(times.partition_point(|known| known <= at), *at);
-            }
-        }
+        let times = union(&self.times, &other.times);
         let both = [self.pod_since, other.pod_since];
         let total = self.total.max(other.total).max(times.len() as u64);
         let mut merged = Self {
@@ -269,6 +264,24 @@ pub(super) fn forbids(ages: &[Duration], cooldown: Duration, most: u32) -> Optio
 fn in_last_hour(ages: &[Duration]) -> u32 {
     let within = ages.iter().filter(|age| **age < HOUR).count();
     u32::try_from(within).unwrap_or(u32::MAX)
+}
+
+/// All of both, ascending as they are; what is in both is one, also of several in one second.
+fn union(one: &[u64], other: &[u64]) -> Vec<u64> {
+    let mut all = Vec::with_capacity(one.len().max(other.len()));
+    let (mut one, mut other) = (one, other);
+    while let ([first, left @ ..], [second, right @ ..]) = (one, other) {
+        all.push(*first.min(second));
+        if first <= second {
+            one = left;
+        }
+        if second <= first {
+            other = right;
+        }
+    }
+    all.extend_from_slice(one);
+    all.extend_from_slice(other);
+    all
 }
 
 fn seconds(at: SystemTime) -> u64 {

@@ -102,6 +102,13 @@ fn several_memories_of_the_same_restarts_are_one() {
             assert_eq!(merged.merge(&other).merge(&file), merged);
         }
     }
+    // Two of one second, as after a clock was set, are two, whichever is merged into which.
+    let twice = memory(&[5, 5]);
+    for other in [Restarts::default(), memory(&[5]), memory(&[5, 5])] {
+        for merged in [twice.merge(&other), other.merge(&twice)] {
+            assert_eq!(merged, twice, "{other:?}");
+        }
+    }
     let since = |seconds| Restarts::default().of_pod_since(at(seconds));
     assert_eq!(since(9).merge(&since(3)).pod_since(), Some(at(3)));
     assert_eq!(since(9).merge(&memory(&[1])).pod_since(), Some(at(9)));
