@@ -112,7 +112,8 @@ impl Look<'_> {
     }
 
     /// Rung 4: somebody waits long, has at this look and in all the time since it is sustained, and nothing
-    /// is against it. At the look at which it becomes sustained the turn is the cleanup's.
+    /// is against it. That somebody waited in vain since the last look is not enough: he may be gone, and all that
+    /// was held with him. At the look at which it becomes sustained the turn is the cleanup's.
     fn restart(&self) -> Option<Action> {
         let Self {
             history,
@@ -126,6 +127,7 @@ impl Look<'_> {
         let is_due = history.now.state == State::Sustained
             && found.sustained >= due
             && found.starved.is_some()
+            && snapshot.waiting > 0
             && history.done.restart.may_restart(*now);
         if !is_due {
             return None;

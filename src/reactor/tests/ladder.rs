@@ -281,3 +281,20 @@ fn the_full_pool_of_one_execution_is_never_above_the_first_rung() {
     assert_eq!(ladder.acts, [(0, Action::Publish)], "that all is well");
     assert_eq!(ladder.told(), []);
 }
+
+#[test]
+fn who_waited_in_vain_and_is_gone_has_nothing_restarted() {
+    let restarts_after = |last: Snapshot| {
+        let mut ladder = Ladder::restarting(Liveness);
+        sustains(&mut ladder, 190);
+        ladder.looks(3, &last);
+        ladder.restarts()
+    };
+    assert_eq!(restarts_after(waits(6000)), [190]);
+    // The app was ended, and with it all that it held and waited for.
+    let gone = Snapshot {
+        timed_out: 1,
+        ..used(0)
+    };
+    assert_eq!(restarts_after(gone), NEVER);
+}
