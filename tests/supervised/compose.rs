@@ -2,14 +2,17 @@
 //! namespace of their own, where the first one is Docker's and ends with its child; here a shell plays it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use nix::unistd::Uid;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::place::{Place, SOON};
 use crate::support::cluster::skipped;
+use crate::support::guard::short_directory;
 use crate::support::tools::python;
 use crate::support::{Sidecar, eventually, http};
 
@@ -25,9 +28,9 @@ wait "$app"
 /// An app that is done after longer than the health check takes where it ends nothing.
 const SHORT: &str = "sleep 5";
 
-/// Runs the health check beside an app, to the app's end, and answers what both have said: `whole` is an app that
-/// came to its end by itself.
-fn check(url: &str, app: &str) -> String {
+/// Runs the health check beside an app in a container with this temporary directory, to the app's end, and answers
+/// what both have said: `whole` is an app that came to its end by itself.
+fn check(temporary: &TempDir, url: &str, app: &str) -> String {
     let check = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/compose/livez.py");
     let mut container = Command::new("unshare");
     container
@@ -35,9 +38,45 @@ fn check(url: &str, app: &str) -> String {
         .args(["--kill-child", "--mount-proc"])
         .args(["sh", "-c", INIT, "init", check, url])
         .arg(python())
-        .arg(app);
+        .arg(app)
+        .env("TMPDIR", temporary.path());
     let output = container.output().unwrap();
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Asks twice by what `agents-livez.service` runs, which restarts so often, and at a 200 forgets that it did.
+fn asks_by_unit(place: &Place, answer: u16, restarts: usize) {
+    let unit = include_str!("../../deploy/systemd/agents-livez.service");
+    let (_, command) = unit.split_once("ExecStart=/bin/sh -c '").unwrap();
+    let command = command.trim_end().strip_suffix('\'').unwrap();
+    // As systemd reads it.
+    let command = command
+        .replace("\\\n", "")
+        .replace("$$", "$")
+        .replace("%%", "%")
+        .replace("9464", &place.port.to_string());
+    let runtime = short_directory();
+    if answer == 200 {
+        fs::write(runtime.path().join("restarted"), "").unwrap();
+    }
+    let systemctl = place.path("bin/systemctl");
+    let called = runtime.path().join("called");
+    let text = format!("#!/bin/sh\necho \"$@\" >> {}\n", called.display());
+    fs::write(&systemctl, text).unwrap();
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", place.path("bin").display());
+    for _ in 0..2 {
+        let mut asks = Command::new("sh");
+        asks.args(["-c", &command])
+            .env("PATH", &path)
+            .env("RUNTIME_DIRECTORY", runtime.path());
+        assert!(asks.status().unwrap().success());
+    }
+    let called = fs::read_to_string(&called).unwrap_or_default();
+    let wanted = "--no-block try-restart agents.service\n".repeat(restarts);
+    assert_eq!(called, wanted);
+    assert_eq!(runtime.path().join("restarted").exists(), answer == 503);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,8 +86,9 @@ async fn the_health_check_ends_the_apps_container_at_a_503_and_at_nothing_else()
     }
     let place = Place::new("in_a_container", "liveness").await;
     let url = format!("http://127.0.0.1:{}/livez/app", place.port);
+    let container = short_directory();
     // Nobody is there yet.
-    let said = check(&url, SHORT);
+    let said = check(&container, &url, SHORT);
     assert!(said.contains("does not answer"), "{said}");
     assert!(
         said.contains("status 1") && said.contains("whole"),
@@ -62,7 +102,7 @@ async fn the_health_check_ends_the_apps_container_at_a_503_and_at_nothing_else()
         .file("restarts.json", memory)
         .start()
         .await;
-    let said = check(&url, SHORT);
+    let said = check(&container, &url, SHORT);
     assert_eq!(said, "status 0\nwhole\n");
 
     let mut held = Vec::new();
@@ -86,6 +126,7 @@ async fn the_health_check_ends_the_apps_container_at_a_503_and_at_nothing_else()
 
     // It is asked to go, and goes.
     let said = check(
+        &container,
         &url,
         "trap 'echo asked; exit' TERM; while :; do sleep 0.1; done",
     );
@@ -94,9 +135,29 @@ async fn the_health_check_ends_the_apps_container_at_a_503_and_at_nothing_else()
         "{said}"
     );
     assert!(said.contains("asked") && !said.contains("whole"), "{said}");
+    // Started anew it is left alone, though what others hold keeps the 503.
+    let said = check(&container, &url, SHORT);
+    assert!(
+        said.contains("answers 503") && said.contains("whole"),
+        "{said}"
+    );
     // One that does not hear is killed.
-    let said = check(&url, "trap '' TERM; sleep 60");
+    let another = short_directory();
+    let said = check(&another, &url, "trap '' TERM; sleep 60");
     assert!(!said.contains("whole"), "{said}");
+    asks_by_unit(&place, 503, 1);
+
+    drop(held);
+    eventually(SOON, "it is over", async || {
+        match http::get_tcp(&address, "/livez/app").await {
+            Ok((200, _)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    check(&container, &url, "sleep 1");
+    assert_eq!(std::fs::read_dir(container.path()).unwrap().count(), 0);
+    asks_by_unit(&place, 200, 0);
     waiting.abort();
 }
 
