@@ -129,14 +129,14 @@ async fn a_session_that_cannot_be_bound_at_once_is_told_a_synthetic_process_id_a
 
 #[tokio::test]
 async fn a_session_with_a_synthetic_process_id_can_be_cancelled() {
-    let (_database, sidecar) = place("synthetic_cancel", BUDGET_OF_ONE).await;
+    let (database, sidecar) = place("synthetic_cancel", BUDGET_OF_ONE).await;
     let (mut holder, _) = started(&sidecar, "a").await;
     holder.backend().await;
     let (mut late, told) = started(&sidecar, "b").await;
     let key = told.iter().find(|message| message.kind == b'K').unwrap();
     drop(holder);
     late.send(b"Q\0\0\0\x19SELECT pg_sleep(600)\0").await;
-    sidecar.session_is("b", "active").await;
+    Postgres::shared().waits_in(&database, "PgSleep").await;
     let mut request = vec![0, 0, 0, 16, 4, 210, 22, 46];
     request.extend_from_slice(&key.body);
     let mut cancel = sidecar.raw().await;

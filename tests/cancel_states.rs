@@ -93,15 +93,7 @@ impl Place {
     }
 
     async fn waits_in(&self, event: &str) {
-        let filter = format!(
-            "datname = '{}' AND wait_event = '{event}' AND state = 'active'",
-            self.database.name
-        );
-        eventually(SOON, event, async || {
-            let found = Postgres::shared().activity(&filter).await;
-            if found.is_empty() { Err(()) } else { Ok(()) }
-        })
-        .await;
+        Postgres::shared().waits_in(&self.database, event).await;
     }
 
     async fn each(&self, state: impl AsyncFn(&Self, &mut Raw, (i32, i32))) {

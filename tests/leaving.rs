@@ -31,15 +31,6 @@ fn query(sql: &str) -> BytesMut {
     bytes
 }
 
-async fn waits_in(database: &Database, event: &str) {
-    let filter = format!("datname = '{}' AND wait_event = '{event}'", database.name);
-    eventually(SOON, event, async || {
-        let found = Postgres::shared().activity(&filter).await;
-        if found.is_empty() { Err(()) } else { Ok(()) }
-    })
-    .await;
-}
-
 async fn nothing_runs(database: &Database, within: Duration) {
     let filter = format!("datname = '{}' AND state <> 'idle'", database.name);
     eventually(within, "nothing runs", async || {
@@ -55,7 +46,7 @@ async fn a_client_that_vanishes_has_its_query_cancelled() {
     let mut raw = sidecar.session("app", "a").await;
     let backend = raw.backend().await;
     raw.send(&query("SELECT pg_sleep(60)")).await;
-    waits_in(&database, "PgSleep").await;
+    Postgres::shared().waits_in(&database, "PgSleep").await;
     drop(raw);
     nothing_runs(&database, Duration::from_secs(3)).await;
     sidecar.settles().await;

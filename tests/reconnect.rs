@@ -127,7 +127,7 @@ async fn idle_connections_are_closed_at_once_and_lent_ones_when_they_come_back()
 
 #[tokio::test]
 async fn a_session_that_has_not_queried_is_bound_anew_and_can_still_be_cancelled() {
-    let (_database, sidecar) = place("parked", "").await;
+    let (database, sidecar) = place("parked", "").await;
     let named = [("execpool.execution_id", "a")];
     let (mut raw, told) = sidecar.started("app", &named).await;
     let parked = told_pid(&told);
@@ -135,7 +135,7 @@ async fn a_session_that_has_not_queried_is_bound_anew_and_can_still_be_cancelled
     let backend = raw.backend().await;
     assert_ne!(backend, parked);
     raw.send(b"Q\0\0\0\x18SELECT pg_sleep(60)\0").await;
-    sidecar.session_is("a", "active").await;
+    Postgres::shared().waits_in(&database, "PgSleep").await;
     let (pid, key) = told.iter().find(|one| one.kind == b'K').unwrap().key();
     let mut cancel = sidecar.raw().await;
     cancel

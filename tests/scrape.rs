@@ -106,7 +106,8 @@ async fn who_never_reads_or_asks_by_half_holds_nobody_up() {
         "{memory} {}",
         sidecar.rss()
     );
-    assert!(sidecar.descriptors() < descriptors + 100);
+    // Of those that have not asked yet no more are kept.
+    assert!(sidecar.descriptors() < descriptors + 300);
     sidecar.get("/v1/status").await;
     drop(kept);
     eventually(SOON, "all is given back", async || {

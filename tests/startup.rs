@@ -642,7 +642,7 @@ async fn an_unreachable_database_is_told_with_a_hint_and_the_sidecar_starts_all_
 
 #[tokio::test]
 async fn a_full_table_of_sessions_refuses_the_next_and_nothing_else() {
-    let (_database, sidecar) = place("table", "listen: {max_sessions: 2}\n").await;
+    let (database, sidecar) = place("table", "listen: {max_sessions: 2}\n").await;
     let mut first = sidecar.session("app", "a").await;
     let (mut second, told) = sidecar
         .started("app", &[("execpool.execution_id", "b")])
@@ -662,7 +662,7 @@ async fn a_full_table_of_sessions_refuses_the_next_and_nothing_else() {
         .body
         .clone();
     second.send(b"Q\0\0\0\x19SELECT pg_sleep(600)\0").await;
-    sidecar.session_is("b", "active").await;
+    Postgres::shared().waits_in(&database, "PgSleep").await;
     let mut cancel = sidecar.raw().await;
     cancel
         .send(&packet(&[&80_877_102u32.to_be_bytes()[..], &key].concat()))

@@ -264,7 +264,7 @@ async fn a_cancel_request_goes_in_tls_as_its_connection_does() {
         let named = [("execpool.execution_id", "a")];
         let (mut raw, told) = sidecar.started(name, &named).await;
         send_query(&mut raw, "SELECT pg_sleep(60)").await;
-        sidecar.session_is("a", "active").await;
+        postgres.waits_in(&database, "PgSleep").await;
         let (pid, key) = told.iter().find(|one| one.kind == b'K').unwrap().key();
         assert_eq!(pid, told_pid(&told));
         let mut cancel = sidecar.raw().await;

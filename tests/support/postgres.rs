@@ -17,6 +17,7 @@ use super::connection_log::{self, ConnectionLog};
 use super::guard::{self, Watchdog};
 use super::template::copy_template;
 use super::tools::postgres_program;
+use super::wait::eventually;
 
 /// The `application_name` of the connections that the tests open for themselves.
 pub(crate) const OWN_NAME: &str = "execpool tests";
@@ -200,6 +201,20 @@ impl Postgres {
         self.existing_database("postgres")
             .client_as("postgres")
             .await
+    }
+
+    /// Waits until a backend of this database waits in this event. With `PgSleep` its query runs and hears a
+    /// cancellation; PostgreSQL drops one that comes before.
+    pub(crate) async fn waits_in(&self, database: &Database, event: &str) {
+        let filter = format!(
+            "datname = '{}' AND state = 'active' AND wait_event = '{event}'",
+            database.name
+        );
+        eventually(Duration::from_secs(20), event, async || {
+            let found = self.activity(&filter).await;
+            if found.is_empty() { Err(()) } else { Ok(()) }
+        })
+        .await;
     }
 
     /// Clients' backends for which `filter`, a condition in SQL over
