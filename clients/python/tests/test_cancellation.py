@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 
 import execpool
 import execpool.asyncpg
 import execpool.psycopg
+import pytest
 from conftest import Postgres, Sidecar, eventually
 from execpool import ExecutionScope
+from execpool.control import Control
 from execpool.registry import registry
 from execpool.sqlalchemy import create_execution_scoped_async_engine
 from sqlalchemy import text
@@ -67,6 +70,42 @@ def test_cancelled_at_two_hundred_points_nothing_is_left(
     assert eventually(lambda: not postgres.backends(), 2)
 
 
+@pytest.mark.parametrize("call", ["heartbeat", "begin"])
+def test_a_cancellation_is_none_the_less_one_where_the_sidecar_fails_meanwhile(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def fails(*_: object) -> None:
+        asked.set()
+        go.wait(10)
+        raise execpool.SidecarRefused(500, "broken", "it is broken", "")
+
+    async def beats() -> None:
+        async with ExecutionScope("fails", deadline=60) as scope:
+            monkeypatch.setattr(Control, "heartbeat", fails)
+            while True:
+                try:
+                    await scope.heartbeat_async()
+                except execpool.SidecarError:
+                    pass  # as an app does that logs it, and goes on
+                await asyncio.sleep(60)
+
+    async def begins() -> None:
+        monkeypatch.setattr(Control, "begin", fails)
+        async with ExecutionScope("fails"):
+            pass
+
+    async def main() -> None:
+        task = asyncio.create_task(beats() if call == "heartbeat" else begins())
+        assert await asyncio.to_thread(asked.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        go.set()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled()
+
+    asyncio.run(main())
 
 
 def test_a_time_out_is_a_time_out_and_not_swallowed(sidecar: Sidecar) -> None:

@@ -67,7 +67,8 @@ def in_loop() -> bool:
 
 async def finish(running: Future[T]) -> tuple[T, BaseException | None]:
     """Waits until it has run, whatever happens to this task meanwhile: answers its result, and the
-    cancellation that came in between, for the caller to raise."""
+    cancellation that came in between, for the caller to raise. Where it fails, that cancellation is raised
+    from here, as the task has to end all the same; its cause tells what has failed."""
     waited = asyncio.wrap_future(running)
     cancelled: BaseException | None = None
     while not waited.done():
@@ -75,4 +76,7 @@ async def finish(running: Future[T]) -> tuple[T, BaseException | None]:
             await asyncio.wait([waited])
         except asyncio.CancelledError as error:
             cancelled = error
+    failed = waited.exception()
+    if cancelled is not None and failed is not None:
+        raise cancelled from failed
     return waited.result(), cancelled
