@@ -7,6 +7,7 @@ import contextvars
 import gc
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -189,6 +190,76 @@ def test_a_forked_child_does_not_speak_on_its_parents_connections(direct: Postgr
         assert set(map(int, os.read(read, 100).split())).isdisjoint(before)
         # They are the parent's as before.
         assert [pid_of(), pid_of(engine)] == before
+
+
+def test_a_forked_child_that_gives_back_what_its_parent_was_lent_leaves_the_parents_pool_alone(
+    direct: Postgres,
+) -> None:
+    url = direct.url.replace("postgresql:", "postgresql+psycopg:")
+    engine = execpool.sqlalchemy.instrument(sqlalchemy.create_engine(url, pool_size=3))
+    lent = [engine.raw_connection() for _ in range(3)]
+    for idle in lent[1:]:
+        idle.close()
+    before = set(direct.backends())
+
+    def works() -> int:
+        engine.dispose(close=False)  # as SQLAlchemy wants it in a child
+        lent[0].close()
+        with engine.connect() as connection:
+            return int(connection.execute(text("SELECT pg_backend_pid()")).scalar() not in before)
+
+    assert in_child(works) == 1
+    assert set(direct.backends()) == before
+    two = [engine.connect(), engine.connect()]
+    assert {one.execute(text("SELECT pg_backend_pid()")).scalar() for one in two} <= before
+    for one in two:
+        one.close()
+    lent[0].close()
+    engine.dispose()
+
+
+def test_a_fork_amid_a_pools_look_for_a_sidecar_leaves_the_child_no_lock(direct: Postgres) -> None:
+    url = direct.url.replace("postgresql:", "postgresql+psycopg:")
+    engine = execpool.sqlalchemy.instrument(sqlalchemy.create_engine(url))
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with engine.dialect._execpool_late.lock:  # type: ignore[attr-defined]
+            held.set()
+            go.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+
+    def works() -> int:
+        signal.alarm(5)
+        engine.dispose(close=False)
+        with engine.connect() as connection:
+            return int(connection.execute(text("SELECT 1")).scalar() or 0)
+
+    try:
+        assert in_child(works) == 1
+    finally:
+        go.set()
+        thread.join()
+    engine.dispose()
+
+
+def in_child(act: Callable[[], int]) -> int | None:
+    """What it answers in a forked child; None where it fails there."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, str(act()).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with open(read) as told:
+        answer = told.read()
+    return int(answer) if answer else None
 
 
 def test_a_forked_child_has_a_pools_room_for_itself(direct: Postgres) -> None:

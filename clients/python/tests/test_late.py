@@ -10,6 +10,7 @@ from typing import Any
 
 import execpool
 import execpool.asyncpg
+import execpool.caller
 import execpool.psycopg
 import execpool.sqlalchemy
 import pytest
@@ -162,6 +163,98 @@ def test_who_waits_for_a_pool_as_it_comes_is_served(
         thread.join(20)
     assert failed == [] and not any(thread.is_alive() for thread in threads)
     assert isinstance(engine.pool, NullPool)
+
+
+class Own(QueuePool):
+    """As an app has it, or a library."""
+
+    def recreate(self) -> QueuePool:
+        return Own(self._creator, pool_size=SIZE, _dispatch=self.dispatch, dialect=self._dialect)
+
+
+@pytest.mark.parametrize("kind", [QueuePool, Own])
+def test_an_engine_whose_pool_is_made_anew_looks_on_and_logs_as_its_kind_does(
+    late: Callable[[], None], postgres: Postgres, shared_sidecar: Sidecar, kind: type[QueuePool]
+) -> None:
+    url = postgres.url.replace("postgresql:", "postgresql+psycopg:")
+    engine = execpool.sqlalchemy.instrument(sqlalchemy.create_engine(url, poolclass=kind))
+    for _ in range(3):
+        made = type(engine.pool)
+        assert (made.__module__, made.__name__) == (kind.__module__, kind.__name__)
+        assert isinstance(engine.pool, kind)
+        with engine.connect() as connection:
+            ask(connection)
+        engine.dispose()
+    late()
+    with ExecutionScope("made-anew"), engine.connect() as connection:
+        ask(connection)
+        assert eventually(lambda: sessions_of(shared_sidecar, "made-anew") == 1)
+        assert isinstance(engine.pool, NullPool)
+
+
+def test_engines_share_the_class_of_their_pools(late: Callable[[], None], postgres: Postgres) -> None:
+    one, other = made_by_instrument(postgres, "psycopg"), made_by_us(postgres, "psycopg2")
+    assert type(one.pool) is type(other.pool) is not QueuePool
+    with execpool.get_db_session() as session:
+        # An engine for this session alone does not live until a sidecar comes.
+        assert type(session.get_bind().pool) is QueuePool  # type: ignore[union-attr]
+        assert ask(session) == ask(session)
+
+
+@pytest.mark.parametrize("look", ["as it is disposed", "as it is asked"])
+def test_an_engine_that_is_disposed_as_it_comes_switches_once(
+    late: Callable[[], None], postgres: Postgres, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    engine = made_by_instrument(postgres, "psycopg")
+    made = engine.pool.recreate()  # by `dispose` in another thread, which then waits
+    late()
+    seen = 0
+    known = execpool.caller.caller
+
+    def counted() -> str | None:
+        nonlocal seen
+        seen += 1
+        return known()
+
+    with ExecutionScope("disposed"):
+        with engine.connect() as connection:
+            ask(connection)
+        assert isinstance(engine.pool, NullPool)
+        engine.pool = made
+        if look == "as it is disposed":
+            engine.dispatch.engine_disposed(engine)
+            assert isinstance(engine.pool, NullPool)
+        monkeypatch.setattr(execpool.caller, "caller", counted)
+        with engine.connect() as connection:
+            ask(connection)
+        # It is named, and its place looked for, once.
+        assert isinstance(engine.pool, NullPool) and seen == 1
+
+
+def test_a_forked_child_that_meets_the_sidecar_leaves_its_parents_pool_alone(
+    late: Callable[[], None], postgres: Postgres
+) -> None:
+    engine = made_by_instrument(postgres, "psycopg")
+    lent = [engine.raw_connection() for _ in range(SIZE)]
+    pids = {one.info.backend_pid for one in (lent[0].driver_connection, lent[1].driver_connection)}  # type: ignore[union-attr]
+    lent[1].close()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            engine.dispose(close=False)
+            late()
+            with ExecutionScope("child"), engine.connect() as connection:
+                ask(connection)
+                assert isinstance(engine.pool, NullPool)
+            lent[0].close()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert pids <= _alive(postgres)
+    lent[0].close()
+    engine.dispose()
 
 
 def test_pools_are_limited_by_themselves_only_until_it_comes(

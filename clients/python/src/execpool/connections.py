@@ -56,6 +56,12 @@ class Connections:
         with self._lock:
             self._opened[key] = Opened(reference, caller, label, loop)
 
+    def knows(self, connection: object) -> bool:
+        """Whether it remembers that one."""
+        with self._lock:
+            opened = self._opened.get(id(connection))
+        return opened is not None and opened.reference() is connection
+
     def forget(self, connection: object) -> None:
         """It was given back in order."""
         with self._lock:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
+import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -125,6 +127,18 @@ def _without_keeping(pool: Pool) -> NullPool:
 
 def _connect_in_scope(engine: Engine, settings: Settings, execution: Execution | None) -> None:
     """Every connect of the engine, by whatever way SQLAlchemy comes to it, goes through here."""
+
+    def lent(connection: Any, record: Any, _: object) -> None:
+        opened_in = execution or _place()[1]
+        if opened_in is not None:
+            _tell_pool(opened_in, connection, record)
+
+    setattr(engine.dialect, _MARK, True)
+    _name_connects(engine, settings, execution)
+    event.listen(engine, "checkout", lent)
+
+
+def _name_connects(engine: Engine, settings: Settings, execution: Execution | None) -> None:
     dialect = cast(Any, engine.dialect)
     connect_as_before = dialect.connect
     keywords = _KEYWORDS[dialect.driver]
@@ -135,14 +149,7 @@ def _connect_in_scope(engine: Engine, settings: Settings, execution: Execution |
         connecting.opened(connection)
         return connection
 
-    def lent(connection: Any, record: Any, _: object) -> None:
-        opened_in = execution or _place()[1]
-        if opened_in is not None:
-            _tell_pool(opened_in, connection, record)
-
-    setattr(dialect, _MARK, True)
     dialect.connect = connect
-    event.listen(engine, "checkout", lent)
 
 
 def _tell_pool(execution: Execution, connection: Any, record: Any) -> None:
@@ -158,55 +165,18 @@ def _tell_pool(execution: Execution, connection: Any, record: Any) -> None:
     execution.connections.tell(connection, closed)
 
 
-def _keep_until_sidecar(engine: Engine, settings: Settings) -> None:
-    """Without a sidecar a pool stays. Each time that it is asked for a connection it looks whether one has
-    come, as an app's container may start first."""
-    _lend_in_scope(engine)
-    pool = cast(Any, engine.pool)
-    kind = cast("type[Pool]", type(pool))
-    lock = threading.Lock()
-
-    class UntilSidecar(kind):  # type: ignore[misc, valid-type]
-        asking = 0
-        """How many wait for a connection of this pool; the lock guards it."""
-
-        def connect(self) -> PoolProxiedConnection:
-            if _sidecar_of(settings, _place()[1]):
-                with lock:
-                    is_first = engine.pool is self
-                    if is_first:
-                        _keep_none(engine, settings)
-                if is_first:
-                    self.dispose()
-                return engine.pool.connect()
-            with lock:
-                self.asking += 1
-            try:
-                lent: PoolProxiedConnection = super().connect()
-                return lent
-            finally:
-                with lock:
-                    self.asking -= 1
-
-        def _do_return_conn(self, record: Any) -> None:
-            super()._do_return_conn(record)
-            if engine.pool is not self and not self.asking:
-                self.dispose()  # it was lent before, and nobody asks here any more
-
-    UntilSidecar.__name__, UntilSidecar.__qualname__ = kind.__name__, kind.__qualname__
-    # Of the class, as `dispose` of an engine makes another pool of the same.
-    pool.__class__ = UntilSidecar
-
-
 def _lend_in_scope(engine: Engine) -> None:
     """What a pool has lent within a scope is to come back by its end."""
 
     def lent(connection: Any, record: Any, _: object) -> None:
         scope = current.current_scope()
-        if scope is not None:
-            scope.execution.connections.add(connection, caller.caller(), current.current_label())
-            _tell_pool(scope.execution, connection, record)
-            record.info[_MARK] = scope.execution
+        if scope is None:
+            return
+        connections = scope.execution.connections
+        if not connections.knows(connection):  # one that was opened in this scope is known by its connect
+            connections.add(connection, caller.caller(), current.current_label())
+        _tell_pool(scope.execution, connection, record)
+        record.info[_MARK] = scope.execution
 
     def returned(connection: Any, record: Any) -> None:
         execution = record.info.pop(_MARK, None)
@@ -216,6 +186,129 @@ def _lend_in_scope(engine: Engine) -> None:
     setattr(engine.dialect, _MARK, True)
     event.listen(engine, "checkout", lent)
     event.listen(engine, "checkin", returned)
+
+
+# ---- engines whose sidecar may still come
+
+
+def _keep_until_sidecar(engine: Engine, settings: Settings) -> None:
+    """Without a sidecar a pool stays. Each time that it is asked for a connection it looks whether one has
+    come, as an app's container may start first."""
+    _lend_in_scope(engine)
+    late = _Late(engine, settings)
+    setattr(engine.dialect, _LATE, late)
+    late.look(engine)
+    event.listen(engine, "engine_disposed", late.look)
+
+
+_LATE = "_execpool_late"
+
+
+class _Late:
+    """An engine whose sidecar is not there yet: what all pools share that it has, one after the other, as
+    `dispose` of an engine makes another one. They find it by their dialect. Thread-safe."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self.has_switched = False
+        """Whether the sidecar has come, and connects go through it; the lock guards it."""
+        self.after_fork()
+        _lates.add(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: another thread of the parent's may have held the lock."""
+        self.lock = threading.Lock()
+
+    def look(self, _: Engine) -> None:
+        """The engine's pool looks from now on; or keeps none, where the sidecar has come."""
+        with self.lock:
+            pool = cast(Any, self._engine.pool)
+            if self.has_switched:
+                if not isinstance(pool, NullPool):
+                    self._engine.pool = _without_keeping(pool)
+            elif not isinstance(pool, _Looks):
+                # Of the class, so that a pool that is made of this one looks, too.
+                pool.__class__ = _looking(cast(Any, type(pool)))
+                pool._dialect = self._engine.dialect
+                pool.made_in = os.getpid()
+
+    def is_over(self) -> bool:
+        """Whether who asks here and now is to go through the sidecar."""
+        return _sidecar_of(self._settings, _place()[1])
+
+    def switch(self, asked: _Looks) -> Pool:
+        """From the pool that was asked to one that keeps none; answers the engine's pool."""
+        with self.lock:
+            if not self.has_switched:
+                _name_connects(self._engine, self._settings, None)
+                self.has_switched = True
+            is_first = self._engine.pool is asked
+            if is_first:
+                self._engine.pool = _without_keeping(asked)
+        if is_first and asked.made_in == os.getpid():
+            asked.dispose()
+        return self._engine.pool
+
+    def is_past(self, pool: Pool) -> bool:
+        """Whether it is the engine's no more."""
+        return self._engine.pool is not pool
+
+
+_lates: weakref.WeakSet[_Late] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for late in list(_lates):
+        late.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Looks(Pool):
+    """What a pool of any kind does besides, until the sidecar comes."""
+
+    asking = 0
+    """How many wait for a connection of this pool; the lock guards it."""
+    made_in: int
+    """The process. What a forked child has of it is the parent's: its sockets are not to be closed there."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.made_in = os.getpid()
+
+    @property
+    def _late(self) -> _Late:
+        return cast(_Late, getattr(cast(Any, self)._dialect, _LATE))
+
+    def connect(self) -> PoolProxiedConnection:
+        late = self._late
+        if late.is_over():
+            return late.switch(self).connect()
+        with late.lock:
+            self.asking += 1
+        try:
+            return super().connect()
+        finally:
+            with late.lock:
+                self.asking -= 1
+
+    def _do_return_conn(self, record: Any) -> None:
+        super()._do_return_conn(record)
+        if not self._late.has_switched or self.asking or self.made_in != os.getpid():
+            return
+        # It was lent before, and nobody asks here any more. A connection that was detached is not here, and
+        # an asynchronous one comes so from the collector, where nothing can be closed.
+        if record.dbapi_connection is not None and self._late.is_past(self):
+            self.dispose()
+
+
+@functools.cache
+def _looking(kind: Any) -> type[Pool]:
+    """A kind of pool that looks; it logs as the kind itself does."""
+    told = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(kind.__name__, (_Looks, kind), told)
 
 
 # ---- engines that are made in a scope
@@ -228,6 +321,11 @@ def create_execution_scoped_engine(url: str | None = None, **kwargs: Any) -> Eng
     Its connections commit on return. Where there is a sidecar it keeps none, and arguments about
     pooling have no effect; else it pools 2 + 3. Outside of a scope its connections belong to the
     scope of those who ask for them."""
+    return _create(url, kwargs)
+
+
+def _create(url: str | None, kwargs: dict[str, Any], *, looks: bool = True) -> Engine:
+    """`looks`: whether the engine lives so long that a sidecar may come meanwhile."""
     settings, execution = _place()
     url = settings.url(url)
     if not dsn.is_postgres(url):
@@ -243,7 +341,10 @@ def create_execution_scoped_engine(url: str | None = None, **kwargs: Any) -> Eng
         engine = sqlalchemy.create_engine(url, **usual)
         if execution is None and not expected(settings) and not isinstance(engine.pool, NullPool):
             # What it pools is lent to one scope after the other.
-            _keep_until_sidecar(engine, settings)
+            if looks:
+                _keep_until_sidecar(engine, settings)
+            else:
+                _lend_in_scope(engine)
         else:
             _connect_in_scope(engine, settings, execution)
     if execution is not None:
@@ -340,7 +441,7 @@ def _engine_for_sessions() -> tuple[Engine, Engine | None]:
     """The engine, and the same if it is to be disposed of after use."""
     _, execution = _place()
     if execution is None:
-        engine = create_execution_scoped_engine()
+        engine = _create(None, {}, looks=False)
         return engine, engine
     with execution.begun:
         if execution.session_engine is None:
