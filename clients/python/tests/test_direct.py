@@ -362,6 +362,60 @@ def test_pools_keep_to_their_size_and_take_leaked_ones_back(direct: Postgres) ->
     asyncio.run(on_asyncio())
 
 
+def test_a_pools_time_out_bounds_the_connect_too(direct: Postgres) -> None:
+    import psycopg_pool
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # the kernel accepts, and nobody answers
+        url = f"postgresql://app@127.0.0.1:{silent.getsockname()[1]}/app"
+        began = time.monotonic()
+        with execpool.psycopg.ConnectionPool(url) as pool:
+            for ask in (pool.getconn, pool.wait):
+                with pytest.raises(psycopg_pool.PoolTimeout):
+                    ask(1)
+
+        async def on_asyncio() -> None:
+            async with execpool.psycopg.AsyncConnectionPool(url, open=False) as pool:
+                for ask in (pool.getconn, pool.wait):
+                    with pytest.raises(psycopg_pool.PoolTimeout):
+                        await ask(1)
+
+        asyncio.run(on_asyncio())
+        # What is asked for by the URL is kept, if it is less.
+        with execpool.psycopg.ConnectionPool(f"{url}?connect_timeout=2") as pool:
+            with pytest.raises(psycopg_pool.PoolTimeout):
+                pool.getconn(20)
+        assert time.monotonic() - began < 18
+
+
+def test_waiting_for_a_pool_does_not_wait_for_its_connections_to_be_given_back(direct: Postgres) -> None:
+    import psycopg_pool
+
+    pool = execpool.psycopg.ConnectionPool(direct.url, max_size=1, open=True)
+    taken = pool.getconn()
+    pool.wait(1)
+    assert not pool.closed
+    pool.putconn(taken)
+    pool.close()
+
+    async def on_asyncio() -> None:
+        pool = execpool.psycopg.AsyncConnectionPool(direct.url, max_size=1, open=False)
+        await pool.open()
+        taken = await pool.getconn()
+        await pool.wait(1)
+        await pool.putconn(taken)
+        await pool.close()
+        with pytest.raises(psycopg_pool.PoolClosed):
+            await pool.wait(5)
+
+    began = time.monotonic()
+    with pytest.raises(psycopg_pool.PoolClosed):
+        pool.wait(5)
+    asyncio.run(on_asyncio())
+    assert time.monotonic() - began < 3
+
+
 def test_another_database_is_left_alone(direct: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "sqlite://")
     with ExecutionScope("sqlite"), execpool.create_execution_scoped_engine().connect() as connection:

@@ -339,6 +339,27 @@ def test_where_it_is_required_an_app_starts_before_it_and_connects_after(
             assert asyncio.run(asyncs.fetchval("SELECT 1")) == 1
 
 
+def test_where_it_is_required_a_pool_waits_for_it(
+    late: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg_pool
+
+    monkeypatch.setenv("EXECPOOL", "required")
+    with execpool.psycopg.ConnectionPool() as pool:
+        with pytest.raises(psycopg_pool.PoolTimeout, match="EXECPOOL=required"):
+            pool.wait(0.3)
+    comes = threading.Timer(0.5, late)
+    comes.start()
+    with execpool.psycopg.ConnectionPool() as pool:
+        pool.wait(10)
+
+    async def on_asyncio() -> None:
+        async with execpool.psycopg.AsyncConnectionPool(open=False) as pool:
+            await pool.wait(10)
+
+    asyncio.run(on_asyncio())
+
+
 def test_a_connection_outside_of_any_scope_goes_through_it_and_says_so(
     late: Callable[[], None], postgres: Postgres, warnings: Callable[[], list[str]]
 ) -> None:

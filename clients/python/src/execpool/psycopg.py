@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -30,26 +31,34 @@ async def connect_async(conninfo: str = "", **kwargs: Any) -> AsyncConnection[An
 
 
 def connected(
-    connection_class: type[Connection[Any]], conninfo: str, kwargs: dict[str, Any]
+    connection_class: type[Connection[Any]],
+    conninfo: str,
+    kwargs: dict[str, Any],
+    until: float | None = None,
 ) -> Connection[Any]:
-    """A connection of that class, opened in the current scope."""
+    """A connection of that class, opened in the current scope; by then on the monotonic clock."""
     connecting = Connecting.begin()
-    connection = connection_class.connect("", **prepared(connecting, conninfo, kwargs))
+    connection = connection_class.connect("", **prepared(connecting, conninfo, kwargs, until))
     connecting.opened(connection)
     return connection
 
 
 async def connected_async(
-    connection_class: type[AsyncConnection[Any]], conninfo: str, kwargs: dict[str, Any]
+    connection_class: type[AsyncConnection[Any]],
+    conninfo: str,
+    kwargs: dict[str, Any],
+    until: float | None = None,
 ) -> AsyncConnection[Any]:
-    """A connection of that class, opened in the current scope."""
+    """A connection of that class, opened in the current scope; by then on the monotonic clock."""
     connecting = Connecting.begin()
-    connection = await connection_class.connect("", **prepared(connecting, conninfo, kwargs))
+    connection = await connection_class.connect("", **prepared(connecting, conninfo, kwargs, until))
     connecting.opened(connection)
     return connection
 
 
-def prepared(connecting: Connecting, conninfo: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+def prepared(
+    connecting: Connecting, conninfo: str, kwargs: dict[str, Any], until: float | None = None
+) -> dict[str, Any]:
     """What psycopg is given for a connection that is about to be opened."""
     words = {name: value for name, value in kwargs.items() if name not in _OWN}
     rest = {name: value for name, value in kwargs.items() if name in _OWN}
@@ -57,7 +66,19 @@ def prepared(connecting: Connecting, conninfo: str, kwargs: dict[str, Any]) -> d
         conninfo = connecting.default_dsn() or ""
     # psycopg reads URLs and lists of key=value alike, as libpq does.
     given = psycopg.conninfo.conninfo_to_dict(conninfo, **words)
+    if until is not None:
+        given["connect_timeout"] = _seconds(given.get("connect_timeout"), until)
     return connecting.libpq(given) | rest
+
+
+def _seconds(asked: Any, until: float) -> Any:
+    """The time that a connect has: what is left, or what was asked for if that is less. libpq gives it no
+    less than 2 s."""
+    left = max(1, round(until - time.monotonic()))
+    try:
+        return asked if 0 < float(asked or 0) < left else left
+    except ValueError:
+        return asked  # which psycopg refuses
 
 
 def __getattr__(name: str) -> Any:

@@ -9,11 +9,13 @@ import inspect
 import time
 from typing import Any
 
+import psycopg.errors
 import psycopg_pool
 from psycopg import AsyncConnection, Connection, OperationalError
 from psycopg.pq import TransactionStatus
 
 from .connecting import goes_directly
+from .errors import SidecarUnavailable
 from .limit import Limit
 from .psycopg import connected, connected_async
 
@@ -31,6 +33,12 @@ def _limit(min_size: int, max_size: int | None) -> Limit:
 
 def _not_ready(pool: str, timeout: float, error: Exception) -> psycopg_pool.PoolTimeout:
     return psycopg_pool.PoolTimeout(f"{pool} got no connection for {timeout} s: {error}")
+
+
+# An OperationalError like others before psycopg 3.2.
+_ConnectionTimeout: type[OperationalError] = getattr(
+    psycopg.errors, "ConnectionTimeout", psycopg_pool.PoolTimeout
+)
 
 
 class ConnectionPool(psycopg_pool.NullConnectionPool[Connection[Any]]):
@@ -53,27 +61,30 @@ class ConnectionPool(psycopg_pool.NullConnectionPool[Connection[Any]]):
     def getconn(self, timeout: float | None = None) -> Connection[Any]:
         """A connection of the current scope; it is given back by `putconn`."""
         self._check_open_getconn()
+        timeout = self.timeout if timeout is None else timeout
+        until = time.monotonic() + timeout
         if not goes_directly():
-            return self._open_one()
+            return self._open_one(until)
         try:
-            self._room.wait(self.timeout if timeout is None else timeout)
+            self._room.wait(timeout)
         except TimeoutError:
             raise psycopg_pool.PoolTimeout(f"all connections of {self.name} are in use") from None
         connection = None
         try:
-            connection = self._open_one()
+            connection = self._open_one(until)
             return connection
         finally:
             self._room.opened(connection)
 
     def wait(self, timeout: float = 30.0) -> None:
-        """Waits until a connection can be had: it is made, and closed."""
+        """Waits until a connection can be had: it is made, past `max_size`, and closed."""
         until = time.monotonic() + timeout
         while True:
+            self._check_open_getconn()
             try:
-                self.putconn(self.getconn(timeout))
+                self.putconn(self._open_one(until))
                 return
-            except OperationalError as error:
+            except (OperationalError, SidecarUnavailable) as error:
                 if time.monotonic() > until:
                     self.close()
                     raise _not_ready(self.name, timeout, error) from error
@@ -89,10 +100,13 @@ class ConnectionPool(psycopg_pool.NullConnectionPool[Connection[Any]]):
         finally:
             conn.close()
 
-    def _open_one(self) -> Connection[Any]:
+    def _open_one(self, until: float) -> Connection[Any]:
         kwargs = dict(self.kwargs() if callable(self.kwargs) else self.kwargs or {})
         conninfo = self.conninfo() if callable(self.conninfo) else self.conninfo
-        connection = connected(self.connection_class, conninfo, kwargs)
+        try:
+            connection = connected(self.connection_class, conninfo, kwargs, until)
+        except _ConnectionTimeout as error:
+            raise psycopg_pool.PoolTimeout(str(error)) from None
         try:
             if self._configure is not None:
                 self._configure(connection)
@@ -121,27 +135,30 @@ class AsyncConnectionPool(psycopg_pool.AsyncNullConnectionPool[AsyncConnection[A
     async def getconn(self, timeout: float | None = None) -> AsyncConnection[Any]:
         """A connection of the current scope; it is given back by `putconn`. Cancel safe."""
         self._check_open_getconn()
+        timeout = self.timeout if timeout is None else timeout
+        until = time.monotonic() + timeout
         if not goes_directly():
-            return await self._open_one()
+            return await self._open_one(until)
         try:
-            await self._room.wait_async(self.timeout if timeout is None else timeout)
+            await self._room.wait_async(timeout)
         except TimeoutError:
             raise psycopg_pool.PoolTimeout(f"all connections of {self.name} are in use") from None
         connection = None
         try:
-            connection = await self._open_one()
+            connection = await self._open_one(until)
             return connection
         finally:
             self._room.opened(connection)
 
     async def wait(self, timeout: float = 30.0) -> None:
-        """Waits until a connection can be had: it is made, and closed. Cancel safe."""
+        """Waits until a connection can be had: it is made, past `max_size`, and closed. Cancel safe."""
         until = time.monotonic() + timeout
         while True:
+            self._check_open_getconn()
             try:
-                await self.putconn(await self.getconn(timeout))
+                await self.putconn(await self._open_one(until))
                 return
-            except OperationalError as error:
+            except (OperationalError, SidecarUnavailable) as error:
                 if time.monotonic() > until:
                     await self.close()
                     raise _not_ready(self.name, timeout, error) from error
@@ -157,10 +174,13 @@ class AsyncConnectionPool(psycopg_pool.AsyncNullConnectionPool[AsyncConnection[A
         finally:
             await conn.close()
 
-    async def _open_one(self) -> AsyncConnection[Any]:
-        kwargs = await _asked(self.kwargs)
+    async def _open_one(self, until: float) -> AsyncConnection[Any]:
+        kwargs = dict(await _asked(self.kwargs) or {})
         conninfo = await _asked(self.conninfo)
-        connection = await connected_async(self.connection_class, conninfo, dict(kwargs or {}))
+        try:
+            connection = await connected_async(self.connection_class, conninfo, kwargs, until)
+        except _ConnectionTimeout as error:
+            raise psycopg_pool.PoolTimeout(str(error)) from None
         try:
             if self._configure is not None:
                 await self._configure(connection)
