@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import logging
 import os
@@ -21,6 +22,7 @@ import psycopg
 import pytest
 from conftest import Postgres, Sidecar, eventually
 from execpool import ExecutionScope
+from execpool.control import Control
 from execpool.hold import Hold, Keeper, keeper
 from execpool.resources import Tracked
 
@@ -229,6 +231,58 @@ def test_an_id_whose_run_the_sidecar_has_ended_is_begun_anew_by_who_is_not_in_it
     assert hung.summary.generation == 1 and hung.summary.complete
     assert again.summary is not None and again.summary.reason == "deleted"
     assert again.summary.generation == 2 and sidecar.executions() == []
+
+
+def test_a_dead_run_does_not_move_the_deadline_of_the_one_that_has_its_id_by_now(
+    sidecar: Sidecar, warnings: Callable[[], list[str]]
+) -> None:
+    with ExecutionScope("beats", deadline="200ms") as dead:
+        assert eventually(lambda: dead.execution.ended_by == "deadline")
+        alive = ExecutionScope("beats", deadline="1m")
+        contextvars.Context().run(alive.__enter__)
+        with pytest.raises(execpool.ExecutionEnded, match="beats has ended .deadline."):
+            dead.heartbeat("1h")
+
+        async def in_a_coroutine() -> None:
+            assert dead.heartbeat("1h") is None
+            with pytest.raises(execpool.ExecutionEnded):
+                await dead.heartbeat_async("1h")
+
+        asyncio.run(in_a_coroutine())
+        assert any("of execution beats is not moved: " in warning for warning in warnings())
+        assert float(sidecar.control.execution("beats")["deadline_seconds"]) <= 60
+        contextvars.Context().run(alive.__exit__, None, None, None)
+
+
+def test_a_scope_that_is_left_as_a_restarted_sidecar_is_told_of_it_is_not_brought_back(
+    own_sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    again, ended, ending = threading.Event(), Control.ended, Control.end
+    kept = Keeper._open_again
+    # The keeper comes late.
+    monkeypatch.setattr(Keeper, "_open_again", lambda *_: time.sleep(0.01))
+
+    def asks(self: Control, execution: str) -> object:
+        answer = ended(self, execution)
+        again.set()
+        return answer
+
+    def ends(self: Control, execution: str, reason: str) -> object:
+        # The keeper is about to register it, and waits until this is told.
+        monkeypatch.setattr(Control, "ended", asks)
+        monkeypatch.setattr(Keeper, "_open_again", kept)
+        assert again.wait(10)
+        time.sleep(0.2)
+        return ending(self, execution, reason)
+
+    with ExecutionScope("gone") as scope:
+        own_sidecar.kill()
+        own_sidecar.start()
+        monkeypatch.setattr(Control, "end", ends)
+    assert scope.summary is not None
+    time.sleep(0.5)
+    assert own_sidecar.executions() == []
+    assert not any("registered again" in warning for warning in warnings())
 
 
 def test_the_end_of_a_dead_run_leaves_alone_what_another_process_has_begun_by_its_id(

@@ -11,6 +11,7 @@ import execpool
 import pytest
 from conftest import Postgres, Sidecar, eventually
 from execpool import ExecutionScope
+from execpool.control import Control
 from execpool.telling import Telling
 from execpool.workers import workers
 
@@ -188,10 +189,13 @@ def test_what_waits_to_be_told_comes_first_and_what_fails_hinders_nothing(
     # The thread that is to tell it is late.
     monkeypatch.setattr(workers, "run", coming.append)
 
+    def soon(act: Callable[[], object]) -> None:
+        telling.soon(act, lambda error: pytest.fail(str(error)))
+
     async def main() -> None:
-        telling.soon(lambda: told.append(1))
-        telling.soon(lambda: 1 // 0)
-        telling.soon(lambda: told.append(2))
+        soon(lambda: told.append(1))
+        soon(lambda: 1 // 0)
+        soon(lambda: told.append(2))
 
     asyncio.run(main())
     assert told == [] and len(coming) == 1
@@ -200,8 +204,71 @@ def test_what_waits_to_be_told_comes_first_and_what_fails_hinders_nothing(
     coming.pop()()
     asyncio.run(main())
     assert told == [1, 2, 3] and len(coming) == 1
-    telling.soon(lambda: told.append(4))  # who may block does not wait for the thread
+    soon(lambda: told.append(4))  # who may block does not wait for the thread
     assert told == [1, 2, 3, 1, 2, 4]
+
+
+@pytest.mark.parametrize("how", ["untracked in a coroutine", "closed by the end"])
+def test_a_scope_with_much_to_tell_is_left_soon_though_the_sidecar_hangs(
+    own_sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(Control.__init__, "__defaults__", (0.3,))
+    monkeypatch.setattr("execpool.control.END_TIMEOUT", 0.3)
+    monkeypatch.setattr("execpool.execution.PATIENCE", 0.1)
+    process, closed = own_sidecar.process, list[str]()
+    assert process is not None
+    scope = ExecutionScope("much")
+
+    async def untrack(browsers: list[Browser]) -> None:
+        for browser in browsers:
+            assert scope.untrack(browser)
+
+    with scope:
+        browsers = [scope.track(Browser(closed)) for _ in range(50)]
+        process.send_signal(signal.SIGSTOP)
+        if how == "untracked in a coroutine":
+            asyncio.run(untrack(browsers))
+        began = time.monotonic()
+    took = time.monotonic() - began
+    process.send_signal(signal.SIGCONT)
+    assert took < 5, took
+
+
+def test_what_comes_after_one_that_the_sidecar_does_not_answer_fails_untried() -> None:
+    telling, told, failed = Telling(), list[int](), list[str]()
+
+    def hangs() -> None:
+        told.append(1)
+        raise execpool.SidecarUnavailable("it hangs")
+
+    telling.all_soon([(hangs, lambda error: failed.append(str(error)))] * 3)
+    assert told == [1] and failed == ["it hangs"] * 3
+    telling.soon(lambda: told.append(2), lambda error: failed.append(str(error)))
+    assert told == [1, 2] and len(failed) == 3
+
+
+def test_what_is_tracked_as_the_end_comes_is_closed_or_refused(direct: Postgres) -> None:
+    """Between the end's look at what is tracked and anything that is tracked later nothing gets lost."""
+    closed: list[str] = []
+    asked: list[bool] = []
+    with ExecutionScope("ends") as scope:
+        known = scope.execution.resources.take_all
+
+        def take_all(**final: bool) -> object:
+            taken = known(**final)
+            with pytest.raises(execpool.ExecutionEnded, match="nobody would close"):
+                # By a thread that has looked before whether the execution ends.
+                scope.execution.is_ending = False
+                try:
+                    scope.track(Browser(closed, "late"))
+                finally:
+                    scope.execution.is_ending = True
+            asked.append(True)
+            return taken
+
+        scope.execution.resources.take_all = take_all  # type: ignore[method-assign, assignment]
+        scope.track(Browser(closed))
+    assert asked and closed == ["browser"]
 
 
 def test_what_the_sidecar_is_not_told_in_a_coroutine_is_logged(
@@ -228,7 +295,8 @@ def test_what_the_sidecar_is_not_told_in_a_coroutine_is_logged(
         with pytest.raises(execpool.InvalidExecution, match="heartbeat 'soon'"):
             scope.heartbeat("soon")
         sidecar_ends = own_sidecar.control.end("heard", "")
-        with pytest.raises(execpool.SidecarRefused, match="no_such_execution"):
+        # As its hold has told so already, or has not.
+        with pytest.raises((execpool.SidecarRefused, execpool.ExecutionEnded)):
             scope.heartbeat("1m")
         assert sidecar_ends["complete"]
 

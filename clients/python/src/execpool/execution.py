@@ -191,17 +191,21 @@ class Execution:
         self.created = control.begin(asked.id, asked.deadline, asked.labels, asked.pool)
         self._deadline_in(self.created.get("deadline_seconds"))
 
-    def _register_again(self, control: Control) -> None:
-        """With a sidecar that was restarted: what is left of the time, and all resources."""
+    def _register_again(self, control: Control) -> bool:
+        """With a sidecar that was restarted: what is left of the time, and all resources. Answers whether it
+        is: one that has ended meanwhile is not brought back."""
 
-        def tell() -> None:
+        def tell() -> bool:
+            if self.has_ended:
+                return False
             asked, left = self.request, None
             if self._deadline is not None:
                 left = f"{max(1, round((self._deadline - time.monotonic()) * 1000))}ms"
             self.created = control.begin(asked.id, left, asked.labels, asked.pool)
             self.resources.register_again(control, self.id)
+            return True
 
-        self._telling.now(tell)
+        return self._telling.now(tell)
 
     def _deadline_in(self, seconds: float | None) -> None:
         self._deadline = None if seconds is None else time.monotonic() + seconds
@@ -263,12 +267,12 @@ class Execution:
     def track(self, tracked: Tracked, ttl: str | None = None) -> None:
         """Closes a resource when the execution ends. Does not block a coroutine. Raises ExecutionEnded where
         nobody would close it any more."""
-        if self.is_ending and self.is_ours:
+        control = self.control if self.ended_by is None else None
+        if not self.resources.add(tracked, control, self.id, ttl) and self.is_ours:
             raise ExecutionEnded(
                 f"execution {self.id} has ended: nobody would close {tracked.name}. Close it here, or track "
                 "it in a scope that is still to be left"
             )
-        self.resources.add(tracked, self.control if self.ended_by is None else None, self.id, ttl)
 
     def untrack(self, resource: object) -> bool:
         """Stops tracking a resource; answers whether it was tracked. Does not block a coroutine."""
@@ -279,7 +283,7 @@ class Execution:
 
     def heartbeat(self, extend: str | None) -> float | None:
         """Moves the deadline; answers the seconds until then, None without a deadline. Blocks; raises
-        as the control API does."""
+        as the control API does, and ExecutionEnded for a straggler."""
         control = self.control
         return None if control is None else self._telling.now(lambda: self._beat(control, extend))
 
@@ -288,21 +292,30 @@ class Execution:
         control = self.control
         if control is None:
             return
+        if self.has_ended and self.is_ours:
+            self._not_moved(self._straggles())
+            return
         self._next_beat.append(extend)
-        self._telling.soon(lambda: self._beat_that_waits(control))
+        self._telling.soon(lambda: self._beat_that_waits(control), self._not_moved)
 
     def _beat_that_waits(self, control: Control) -> None:
-        try:
-            extend = self._next_beat.popleft()
-        except IndexError:
-            return  # one before has told it
-        try:
-            if not self.has_ended:
-                self._beat(control, extend)
-        except SidecarError as error:
-            log.warning("execpool: the deadline of execution %s is not moved: %s", self.id, error)
+        # None: one before has told it. What ends needs no deadline.
+        if self._next_beat and not self.is_ending:
+            self._beat(control, self._next_beat.popleft())
+
+    def _not_moved(self, why: Exception) -> None:
+        self._next_beat.clear()
+        log.warning("execpool: the deadline of execution %s is not moved: %s", self.id, why)
+
+    def _straggles(self) -> ExecutionEnded:
+        return ExecutionEnded(
+            f"execution {self.id} has ended ({self.ended_by or 'its scope was left'}), and its deadline is moved "
+            "no more: let what beats for it end with it"
+        )
 
     def _beat(self, control: Control, extend: str | None) -> float | None:
+        if self.has_ended and self.is_ours:
+            raise self._straggles()  # the sidecar goes by the id, which may be a newer run's by now
         seconds = control.heartbeat(self.id, extend).get("deadline_seconds")
         self._deadline_in(seconds)
         return seconds
@@ -351,7 +364,7 @@ class Execution:
 
     def _clean_up(self) -> None:
         """Closes what is the library's to close: what is open afterwards was forgotten."""
-        taken = self.resources.take_all()
+        taken = self.resources.take_all(final=True)
         resources.close_all(taken)
         if self.ended_by is None:
             self.resources.release(taken, self.control, self.id)

@@ -34,13 +34,13 @@ class Hold:
         self,
         control: Control,
         execution: str,
-        register: Callable[[], object],
+        register: Callable[[], bool],
         on_ended: Callable[[str, list[Answer]], None],
     ) -> None:
         self.control = control
         self.execution = execution
         self.register = register
-        """Registers the execution anew with a sidecar that does not know it."""
+        """Registers the execution anew with a sidecar that does not know it; False: it has ended."""
         self.on_ended = on_ended
         """Is told, in the keeper's thread, why the sidecar has ended it, and what was left."""
         self.socket: socket.socket | None = None
@@ -213,8 +213,8 @@ class Keeper:
         try:
             if hold.control.execution(hold.execution).get("kind") != "implicit":
                 return
-            hold.register()
-            _say_registered(hold)
+            if hold.register():
+                _say_registered(hold)
         except SidecarError:
             hold.close()
             raise
@@ -225,9 +225,9 @@ class Keeper:
             if ended is not None and ended.get("reason") not in (None, "shutdown"):
                 hold.end(str(ended["reason"]))
                 return
-            hold.register()
-            hold.open()
-            _say_registered(hold)
+            if hold.register() and hold.is_wanted:
+                hold.open()
+                _say_registered(hold)
         except SidecarError as error:
             log.debug("execpool: execution %s is not registered again yet: %s", hold.execution, error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast, get_args
 
 from .control import Control
-from .errors import ConfigurationError, SidecarError, SidecarUnavailable
+from .errors import ConfigurationError, SidecarError
 from .naming import cut
 from .telling import Telling
 from .workers import workers
@@ -87,19 +88,28 @@ class Resources:
         """In a forked child: what is open is the parent's."""
         self._lock = threading.Lock()
         self._tracked: list[Tracked] = []
+        self._is_final = False
+        """Whether all were taken for the last time; the lock guards it."""
 
     def __len__(self) -> int:
         return len(self._tracked)
 
     def add(
         self, tracked: Tracked, control: Control | None, execution: str, ttl: str | None = None
-    ) -> None:
-        """Tracks one, and lets the sidecar know of it; in a coroutine without waiting for that."""
+    ) -> bool:
+        """Tracks one, and lets the sidecar know of it; in a coroutine without waiting for that. Answers False
+        where all were taken for the last time, so that nobody would close it."""
         tracked.ttl = ttl
         with self._lock:
+            if self._is_final:
+                return False
             self._tracked.append(tracked)
         if control is not None:
-            self._telling.soon(lambda: self._register(tracked, control, execution))
+            self._telling.soon(
+                lambda: self._register(tracked, control, execution),
+                lambda error: self._unknown(tracked, error),
+            )
+        return True
 
     def register_again(self, control: Control, execution: str) -> None:
         """Lets a sidecar know of them that was restarted. To be called in `Telling.now`, so that none is
@@ -107,23 +117,34 @@ class Resources:
         with self._lock:
             tracked = list(self._tracked)
         for one in tracked:
-            self._register(one, control, execution)
+            try:
+                self._register(one, control, execution)
+            except SidecarError as error:
+                self._unknown(one, error)
 
     def release(self, taken: list[Tracked], control: Control | None, execution: str) -> None:
         """Tells the sidecar that resources are closed; in a coroutine without waiting for that."""
-        if control is not None and taken:
-            self._telling.soon(lambda: _release(taken, control, execution))
+        if control is None or not taken:
+            return
+        part = functools.partial
+        self._telling.all_soon(
+            [(part(_release, one, control, execution), part(_not_released, one)) for one in taken]
+        )
 
     def _register(self, tracked: Tracked, control: Control, execution: str) -> None:
-        with self._lock:
-            if not any(one is tracked for one in self._tracked):
-                return  # it was closed before anybody was told of it
-        try:
+        if self._is_there(tracked):
             tracked.number = control.register(
                 execution, tracked.kind, cut(tracked.name, LONGEST_NAME), tracked.ttl
             )
-        except SidecarError as error:
+
+    def _unknown(self, tracked: Tracked, error: Exception) -> None:
+        if self._is_there(tracked):
             log.warning("execpool: the sidecar does not know of %s: %s", tracked.name, error)
+
+    def _is_there(self, tracked: Tracked) -> bool:
+        """Whether it was not closed before anybody was told of it."""
+        with self._lock:
+            return any(one is tracked for one in self._tracked)
 
     def take(self, resource: object) -> Tracked | None:
         """Stops tracking one."""
@@ -139,26 +160,22 @@ class Resources:
         with self._lock:
             return self._tracked.pop() if self._tracked else None
 
-    def take_all(self) -> list[Tracked]:
-        """Stops tracking; the last first."""
+    def take_all(self, *, final: bool = False) -> list[Tracked]:
+        """Stops tracking; the last first. Where it is final, none can be added any more."""
         with self._lock:
+            self._is_final |= final
             taken = self._tracked[::-1]
             self._tracked = []
         return taken
 
 
-def _release(taken: list[Tracked], control: Control, execution: str) -> None:
-    for tracked in taken:
-        if tracked.number is None:
-            continue
-        try:
-            control.release(execution, tracked.number)
-        except SidecarUnavailable as error:
-            # It won't hear of the others either, and each attempt may take seconds.
-            log.debug("execpool: %s and others are not released: %s", tracked.name, error)
-            return
-        except SidecarError as error:
-            log.debug("execpool: %s is not released: %s", tracked.name, error)
+def _release(tracked: Tracked, control: Control, execution: str) -> None:
+    if tracked.number is not None:
+        control.release(execution, tracked.number)
+
+
+def _not_released(tracked: Tracked, error: Exception) -> None:
+    log.debug("execpool: %s is not released: %s", tracked.name, error)
 
 
 def close_all(taken: list[Tracked]) -> None:

@@ -6,14 +6,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from .errors import ExecpoolError, SidecarUnavailable
 from .workers import in_loop, workers
 
 log = logging.getLogger("execpool")
 
 T = TypeVar("T")
+
+Failed = Callable[[ExecpoolError], object]
+"""Logs it. Raises nothing."""
 
 
 class Telling:
@@ -26,7 +30,7 @@ class Telling:
         """In a forked child: what waits is the parent's to tell."""
         self._turn = threading.RLock()
         """Held while something is told: so all of it keeps its order."""
-        self._waiting: deque[Callable[[], object]] = deque()
+        self._waiting: deque[tuple[Callable[[], object], Failed]] = deque()
         self._lock = threading.Lock()
         self._is_coming = False
         """Whether a thread is on its way; the lock guards it."""
@@ -37,10 +41,15 @@ class Telling:
             self._tell_what_waits()
             return act()
 
-    def soon(self, act: Callable[[], object]) -> None:
+    def soon(self, act: Callable[[], object], failed: Failed) -> None:
         """Tells it: before this returns where that may block, and in another thread where an event
-        loop runs in this one. Never raises: what fails is logged by `act` itself."""
-        self._waiting.append(act)
+        loop runs in this one. Never raises: `failed` is told by what it fails. Where the sidecar does not
+        answer, neither does it what comes after, and each attempt may take seconds: that fails untried."""
+        self.all_soon([(act, failed)])
+
+    def all_soon(self, acts: Sequence[tuple[Callable[[], object], Failed]]) -> None:
+        """The same for several, one after the other."""
+        self._waiting.extend(acts)
         if not in_loop():
             with self._turn:
                 self._tell_what_waits()
@@ -58,8 +67,18 @@ class Telling:
             self._tell_what_waits()
 
     def _tell_what_waits(self) -> None:
+        gone: SidecarUnavailable | None = None
         while self._waiting:
+            act, failed = self._waiting.popleft()
             try:
-                self._waiting.popleft()()
+                if gone is None:
+                    act()
+                else:
+                    failed(gone)
+            except SidecarUnavailable as error:
+                gone = error
+                failed(error)
+            except ExecpoolError as error:
+                failed(error)
             except Exception:
                 log.exception("execpool: telling the sidecar stumbles, and goes on")
