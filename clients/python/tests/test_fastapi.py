@@ -20,6 +20,7 @@ from execpool import ExecutionScope, current_scope
 from execpool.fastapi import ExecutionMiddleware, RequestExecution, debug_router, execution
 from execpool.starlette import debug_routes
 from fastapi import BackgroundTasks, Depends, FastAPI, WebSocket
+from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
@@ -320,3 +321,17 @@ def test_starlette_alone_is_served_too(sidecar: Sidecar, postgres: Postgres) -> 
     with served(app) as at:
         assert httpx.get(f"http://{at}/").json().startswith("GET_")
         assert nothing_is_left(sidecar, postgres)
+
+
+@pytest.mark.parametrize(
+    "given", [{"deadline": "10 min"}, {"labels": {"a": 1}}, {"pool": {"sise": 3}}], ids=lambda it: next(iter(it))
+)
+def test_a_mistake_is_told_as_the_app_starts_and_not_in_each_request(given: Any) -> None:
+    with pytest.raises(execpool.InvalidExecution):
+        RequestExecution(**given)
+    with pytest.raises(execpool.InvalidExecution):
+        ExecutionMiddleware(FastAPI(), **given)
+    app = FastAPI()
+    app.add_middleware(ExecutionMiddleware, **given)
+    with pytest.raises(execpool.InvalidExecution), TestClient(app):
+        pass

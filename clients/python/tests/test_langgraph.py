@@ -617,3 +617,11 @@ def nothing_is_left(sidecar: Sidecar, postgres: Postgres) -> None:
         asked_for = "SELECT setting::int FROM pg_settings WHERE name = 'max_connections'"
         assert admin.execute(asked_for).fetchone() == (40,)
     assert eventually(lambda: not left(sidecar, postgres), 2), left(sidecar, postgres)
+
+
+@pytest.mark.parametrize(
+    "given", [{"deadline": "10 min"}, {"labels": {"a": 1}}, {"pool": {"sise": 3}}], ids=lambda it: next(iter(it))
+)
+def test_a_mistake_is_told_as_the_callback_is_made_and_not_in_each_run(given: Any) -> None:
+    with pytest.raises(execpool.InvalidExecution):
+        ExecutionCallback(**given)

@@ -114,7 +114,7 @@ def test_a_deadline_that_passes_as_it_is_entered_is_told_and_nothing_goes_past_t
     opens = Hold.open
 
     def late(self: Hold) -> None:
-        assert eventually(lambda: sidecar.control.ended("brief"))
+        assert eventually(lambda: "brief" not in sidecar.executions())
         opens(self)
 
     monkeypatch.setattr(Hold, "open", late)
@@ -133,6 +133,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"deadline": "0s"}, "not above 0"),
     ({"deadline": "-5s"}, "deadline '-5s'"),
     ({"deadline": b"10m"}, "deadline b'10m'"),
+    ({"deadline": "999999999999999999999d"}, "over a century"),
+    ({"deadline": "9" * 5000 + "ms"}, "over a century"),
+    ({"deadline": "36500d1ms"}, "over a century"),
+    ({"deadline": 1e306}, "over a century"),
+    ({"deadline": 10**5000}, "over a century"),
+    ({"deadline": datetime.timedelta.max}, "over a century"),
     ({"labels": "sales"}, "labels are a mapping"),
     ({"labels": {"user": 7}}, r"write str\(7\)"),
     ({"labels": {7: "user"}}, r"write str\(7\)"),
@@ -141,6 +147,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"pool": {"siez": 4}}, "siez"),
     ({"pool": {"size": 0}}, "size is a whole number from 1"),
     ({"pool": {"overflow": "2"}}, "overflow is a whole number from 0"),
+    ({"pool": {"size": 1_000_001}}, "size is a whole number from 1 to 1000000"),
+    ({"pool": {"overflow": 2_000_000}}, "overflow is a whole number from 0 to 1000000"),
+    ({"pool": {"size": True}}, "and not True"),
     ({"pool": 5}, "and not 5"),
 ]
 
@@ -152,10 +161,13 @@ def test_a_mistake_is_told_with_a_sidecar_or_without(given: dict[str, Any], told
 
 
 def test_what_is_right_here_is_right_there(sidecar: Sidecar) -> None:
-    for deadline in ("1h30m", "250ms1s", "1d", 0.5, datetime.timedelta(minutes=1)):
+    longest = (datetime.timedelta(days=36500), "36500d", f"{'0' * 30}1d")
+    for deadline in ("1h30m", "250ms1s", "1d", 0.5, datetime.timedelta(minutes=1), *longest):
         labels = {"a": "ä" * 512, "b" * 1024: ""} | {str(number): "" for number in range(62)}
         with ExecutionScope("right", deadline=deadline, labels=labels, pool={"size": 1, "overflow": 0}):
             assert sidecar.control.execution("right")["labels"] == labels
+    with ExecutionScope("right", pool={"size": 1_000_000, "overflow": 1_000_000}) as scope:
+        assert scope.uses_sidecar
 
 
 def test_a_decorator_without_brackets_is_told() -> None:

@@ -15,11 +15,16 @@ from .errors import InvalidExecution
 Duration = str | float | datetime.timedelta
 """`"10m"`, a number of seconds, or a timedelta."""
 
+LONGEST_DURATION_MS = 100 * 365 * 86_400_000
+"""A century."""
+MOST_CONNECTIONS = 1_000_000
 MOST_LABELS = 64
 LONGEST_LABEL = 1024
 
 _ID = re.compile(r"(?!\.)[A-Za-z0-9_@.-]{1,128}")
 _DURATION = re.compile(r"(?:[0-9]+(?:ms|s|m|h|d))+")
+_PART = re.compile(r"([0-9]+)(ms|s|m|h|d)")
+_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def checked_id(text: object) -> str:
@@ -50,6 +55,9 @@ def checked_duration(what: str, given: Duration | None) -> str | None:
     if isinstance(given, (int, float)):
         if not 0 < given < float("inf"):
             raise InvalidExecution(f"a {what} of {given} s is not above 0, or has no end: leave it out")
+        # Before it is counted in milliseconds, which may be too many for a float.
+        if given > LONGEST_DURATION_MS / 1000:
+            raise _too_long(what, "so many seconds")
         return f"{max(1, round(given * 1000))}ms"
     if not isinstance(given, str) or not _DURATION.fullmatch(given):
         raise InvalidExecution(
@@ -58,7 +66,16 @@ def checked_duration(what: str, given: Duration | None) -> str | None:
         )
     if not re.search("[1-9]", given):
         raise InvalidExecution(f"a {what} of {given} is not above 0: leave it out")
+    parts = _PART.findall(given)
+    # So many digits are too long by themselves, and Python may refuse to read them.
+    longest = max(len(number.lstrip("0")) for number, _ in parts)
+    if longest > 13 or sum(int(number) * _MS[unit] for number, unit in parts) > LONGEST_DURATION_MS:
+        raise _too_long(what, given)
     return given
+
+
+def _too_long(what: str, given: str) -> InvalidExecution:
+    return InvalidExecution(f"a {what} of {given[:40]} is over a century: leave it out, and there is none")
 
 
 def checked_labels(given: Mapping[str, str] | None) -> dict[str, str]:
@@ -85,8 +102,8 @@ def checked_pool(given: Mapping[str, int] | None) -> dict[str, int] | None:
     if not isinstance(given, Mapping) or not least.keys() >= given.keys():
         raise InvalidExecution(f'a pool is such as {{"size": 4, "overflow": 0}}, and not {given!r}')
     for name, value in given.items():
-        if not isinstance(value, int) or value < least[name]:
+        if type(value) is not int or not least[name] <= value <= MOST_CONNECTIONS:
             raise InvalidExecution(
-                f"a pool's {name} is a whole number from {least[name]}, and not {value!r}"
+                f"a pool's {name} is a whole number from {least[name]} to {MOST_CONNECTIONS}, and not {value!r}"
             )
     return dict(given)

@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.requests import HTTPConnection
 
-from .checks import Duration
+from .checks import Duration, checked_duration, checked_labels, checked_pool
 from .scope import ExecutionScope
 from .starlette import DEBUG, KEY, ExecutionMiddleware, cleanup, debug_routes, request_id, status
 
@@ -42,9 +42,10 @@ class RequestExecution:
         pool: Mapping[str, int] | None = None,
         make_id: Callable[[Mapping[str, Any]], str] = request_id,
     ) -> None:
-        self._deadline = deadline
-        self._labels = labels
-        self._pool = pool
+        # As they would fail in each request.
+        self._deadline = checked_duration("deadline", deadline)
+        self._labels = checked_labels(labels)
+        self._pool = checked_pool(pool)
         self._make_id = make_id
 
     async def __call__(self, connection: HTTPConnection) -> AsyncGenerator[ExecutionScope, None]:

@@ -26,7 +26,7 @@ from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables.config import var_child_runnable_config
 
 from . import current
-from .checks import Duration
+from .checks import Duration, checked_duration, checked_labels, checked_pool
 from .current import Within
 from .scope import ExecutionScope
 from .settings import Settings
@@ -290,9 +290,10 @@ class ExecutionCallback(_Runs):
         settings: Settings | None = None,
     ) -> None:
         super().__init__()
-        self._deadline = deadline
-        self._labels = dict(labels or {})
-        self._pool = pool
+        # As they would fail in each run.
+        self._deadline = checked_duration("deadline", deadline)
+        self._labels = checked_labels(labels)
+        self._pool = checked_pool(pool)
         self._make_id = make_id
         self._settings = settings
 

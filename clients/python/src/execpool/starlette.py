@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from .checks import Duration
+from .checks import Duration, checked_duration, checked_labels, checked_pool
 from .control import Answer
 from .errors import SidecarRefused, SidecarUnavailable
 from .manager import ExecutionConnectionManager
@@ -71,9 +71,10 @@ class ExecutionMiddleware:
         settings: Settings | None = None,
     ) -> None:
         self.app = app
-        self._deadline = deadline
-        self._labels = labels
-        self._pool = pool
+        # As they would fail in each request.
+        self._deadline = checked_duration("deadline", deadline)
+        self._labels = checked_labels(labels)
+        self._pool = checked_pool(pool)
         self._make_id = make_id
         self._skip = skip
         self._settings = settings
