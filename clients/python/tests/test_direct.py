@@ -416,6 +416,30 @@ def test_waiting_for_a_pool_does_not_wait_for_its_connections_to_be_given_back(d
     assert time.monotonic() - began < 3
 
 
+def test_sqlalchemys_form_of_a_url_is_one_for_asyncpg_too(
+    direct: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = direct.url.replace("postgresql:", "postgresql+asyncpg:").partition("?")[0]
+    url += "?ssl=prefer&prepared_statement_cache_size=0&statement_cache_size=0&command_timeout=9&timeout=9"
+    monkeypatch.setenv("DATABASE_URL", f"{url}&channel_binding=prefer")
+
+    async def main() -> None:
+        for given in (url, None):
+            connection = await execpool.asyncpg.connect(given)
+            assert await connection.fetchval("SELECT 1") == 1
+            await connection.close()
+        engine = execpool.create_execution_scoped_async_engine()
+        async with engine.connect() as opened:
+            assert (await opened.execute(text("SELECT 1"))).scalar() == 1
+        # The certificate is looked for, where it is not.
+        url_of_it = direct.url.replace("prefer", "verify-ca&sslrootcert=/is-not-here/ca.pem")
+        engine = execpool.create_execution_scoped_async_engine(url_of_it)
+        with pytest.raises(FileNotFoundError):
+            await engine.connect()
+
+    asyncio.run(main())
+
+
 def test_another_database_is_left_alone(direct: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "sqlite://")
     with ExecutionScope("sqlite"), execpool.create_execution_scoped_engine().connect() as connection:

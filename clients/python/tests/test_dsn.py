@@ -60,11 +60,46 @@ def test_a_password_that_is_not_encoded_is_told_and_not_taken_for_a_database(sid
         ("postgresql://u@h/d?connect_timeout=3", "postgresql://u@h/d", {"timeout": 3.0}),
         ("postgresql://u@h/d?connect_timeout=0&a=%20", "postgresql://u@h/d?a=%20", {}),
         ("not a url", "not a url", {}),
+        (
+            "postgresql+asyncpg://u@h/d?ssl=require&prepared_statement_cache_size=0&statement_cache_size=0"
+            "&command_timeout=2.5&search_path=a",
+            "postgresql://u@h/d?search_path=a",
+            {"ssl": "require", "statement_cache_size": 0, "command_timeout": 2.5},
+        ),
+        (
+            "postgresql://u@h/d?sslmode=require&channel_binding=require&gssencmode=disable&keepalives_idle=3",
+            "postgresql://u@h/d?sslmode=require",
+            {},
+        ),
+        # Of asyncpg's own form it is a setting of the server, as ever.
+        ("postgresql://u@h/d?command_timeout=3", "postgresql://u@h/d?command_timeout=3", {}),
     ],
 )
 def test_asyncpg_gets_what_it_can_read(given: str, url: str, keywords: dict[str, object]) -> None:
     assert dsn.for_asyncpg(given, {}) == (url, keywords)
-    assert dsn.for_asyncpg(given, {"timeout": 7}) == (url, {"timeout": 7})
+    assert dsn.for_asyncpg(given, {"timeout": 7}) == (url, keywords | {"timeout": 7})
+
+
+def test_an_engine_gives_asyncpg_its_certificates_by_a_url_as_it_takes_them_nowhere_else() -> None:
+    words = dsn.asyncpg_keywords(
+        {
+            "host": "h", "sslmode": "verify-full", "sslrootcert": "/a b/ca.pem", "channel_binding": "require",
+            "command_timeout": "3", "connect_timeout": "2", "keepalives": "1",
+        }
+    )  # fmt: skip
+    assert dsn.certificates_in_dsn(words) == {
+        "host": "h", "ssl": "verify-full", "command_timeout": 3.0, "timeout": 2.0,
+        "dsn": "postgresql://?sslrootcert=/a%20b/ca.pem",
+    }  # fmt: skip
+
+
+def test_a_time_out_that_is_no_number_is_told() -> None:
+    with pytest.raises(execpool.ConfigurationError, match="connect_timeout='abc' of the database's URL"):
+        dsn.for_asyncpg("postgresql://u@h/d?connect_timeout=abc", {})
+    with pytest.raises(execpool.ConfigurationError, match="statement_cache_size='1.5'"):
+        dsn.for_asyncpg("postgresql+asyncpg://u@h/d?statement_cache_size=1.5", {})
+    with pytest.raises(execpool.ConfigurationError, match="connect_timeout='abc'"):
+        dsn.asyncpg_keywords({"connect_timeout": "abc"})
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ async def connect(dsn: str | None = None, **kwargs: Any) -> Connection:
     Cancel safe."""
     connecting = Connecting.begin()
     if dsn is None and "host" not in kwargs and "service" not in kwargs:
-        dsn = connecting.default_dsn()
+        dsn = connecting.settings.database_url
     if dsn is not None:
         dsn, kwargs = dsns.for_asyncpg(dsn, kwargs)
     place, prepared = _arguments(connecting, dsn, kwargs)

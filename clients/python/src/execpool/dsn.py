@@ -6,7 +6,7 @@ the sidecar is a socket within the pod, and the database's password is the sidec
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -25,6 +25,28 @@ _DROPPED = frozenset(
         "ssl_context", "load_balance_hosts",
     }
 )  # fmt: skip
+
+_CERTIFICATES = frozenset(
+    {
+        "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation",
+        "ssl_min_protocol_version", "ssl_max_protocol_version",
+    }
+)  # fmt: skip
+_LIBPQS_ALONE = frozenset(
+    {
+        "channel_binding", "gssencmode", "gssdelegation", "keepalives", "keepalives_idle",
+        "keepalives_interval", "keepalives_count", "tcp_user_timeout", "load_balance_hosts",
+    }
+)  # fmt: skip
+"""What asyncpg has not, and would take for settings of the server."""
+_SQLALCHEMYS = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback"})
+_NUMBERS: dict[str, Callable[[Any], float]] = {
+    "timeout": float,
+    "command_timeout": float,
+    "statement_cache_size": int,
+    "max_cached_statement_lifetime": int,
+    "max_cacheable_statement_size": int,
+}
 
 
 def is_postgres(dsn: str) -> bool:
@@ -53,17 +75,25 @@ def for_asyncpg(url: str, keywords: Mapping[str, Any]) -> tuple[str, dict[str, A
         return url, dict(keywords)
     before, mark, query = match["rest"].partition("?")
     asked = parse_qsl(query, keep_blank_values=True)
-    kept = [(key, value) for key, value in asked if key != "connect_timeout"]
-    seconds = float(dict(asked).get("connect_timeout") or 0)
-    timeouts = {"timeout": seconds} if seconds > 0 else {}  # for libpq 0 is no limit
+    gone = _LIBPQS_ALONE | {"connect_timeout"}
+    words: dict[str, Any] = {}
+    if "+" in match["scheme"]:
+        # What SQLAlchemy gives asyncpg by keywords, or keeps for itself.
+        gone |= _NUMBERS.keys() | _SQLALCHEMYS | {"ssl"}
+        words = {key: value for key, value in asked if key in _NUMBERS or key == "ssl"}
+    words = _numbers(words)
+    seconds = _number("connect_timeout", dict(asked).get("connect_timeout") or 0, float)
+    if seconds > 0:  # for libpq 0 is no limit
+        words.setdefault("timeout", seconds)
+    kept = [(key, value) for key, value in asked if key not in gone]
     if len(kept) != len(asked):
         mark, query = "?" if kept else "", urlencode(kept, safe="/", quote_via=quote)
-    return f"postgresql://{before}{mark}{query}", timeouts | dict(keywords)
+    return f"postgresql://{before}{mark}{query}", words | dict(keywords)
 
 
 def asyncpg_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of libpq's, as SQLAlchemy reads them off a URL, as asyncpg names them."""
-    words = dict(keywords)
+    words = _numbers({name: value for name, value in keywords.items() if name not in _LIBPQS_ALONE})
     settings = dict(words.pop("server_settings", None) or {})
     if (name := words.pop("application_name", None)) is not None:
         settings.setdefault("application_name", name)
@@ -71,9 +101,34 @@ def asyncpg_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
         settings.setdefault("options", options)  # a startup parameter, too
     if (mode := words.pop("sslmode", None)) is not None:
         words.setdefault("ssl", mode)
-    if (seconds := words.pop("connect_timeout", None)) is not None and float(seconds) > 0:
-        words.setdefault("timeout", float(seconds))
+    seconds = _number("connect_timeout", words.pop("connect_timeout", None) or 0, float)
+    if seconds > 0:
+        words.setdefault("timeout", seconds)
     return words | ({"server_settings": settings} if settings else {})
+
+
+def certificates_in_dsn(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the files of certificates in a URL, as asyncpg takes them nowhere else."""
+    files = {name: value for name, value in keywords.items() if name in _CERTIFICATES}
+    if not files or keywords.get("dsn"):
+        return dict(keywords)
+    rest = {name: value for name, value in keywords.items() if name not in files}
+    return rest | {"dsn": f"postgresql://?{urlencode(files, safe='/', quote_via=quote)}"}
+
+
+def _numbers(words: Mapping[str, Any]) -> dict[str, Any]:
+    """Those as numbers that a URL has as text."""
+    return {
+        name: _number(name, value, _NUMBERS[name]) if name in _NUMBERS and isinstance(value, str) else value
+        for name, value in words.items()
+    }
+
+
+def _number(name: str, value: Any, kind: Callable[[Any], float]) -> float:
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{name}={value!r} of the database's URL is no number") from None
 
 
 def redacted(dsn: str) -> str:

@@ -48,12 +48,18 @@ SEEDS: dict[str, Any] = {
 _POOLING = frozenset({*SEEDS, "pool_use_lifo", "poolclass"})
 _ON_RETURN = {"pool_reset_on_return": "commit"}
 
+
+def _asyncpg(connecting: Connecting, keywords: dict[str, Any]) -> dict[str, Any]:
+    words = connecting.asyncpg(keywords)
+    return words if connecting.sidecar is not None else dsn.certificates_in_dsn(words)
+
+
 _KEYWORDS: dict[str, Callable[[Connecting, dict[str, Any]], dict[str, Any]]] = {
     "psycopg": Connecting.libpq,
     "psycopg_async": Connecting.libpq,
     "psycopg2": Connecting.libpq,
     "psycopg2cffi": Connecting.libpq,
-    "asyncpg": Connecting.asyncpg,
+    "asyncpg": _asyncpg,
     "pg8000": Connecting.pg8000,
 }
 
