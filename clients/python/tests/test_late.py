@@ -236,7 +236,7 @@ def test_a_forked_child_that_meets_the_sidecar_leaves_its_parents_pool_alone(
 ) -> None:
     engine = made_by_instrument(postgres, "psycopg")
     lent = [engine.raw_connection() for _ in range(SIZE)]
-    pids = {one.info.backend_pid for one in (lent[0].driver_connection, lent[1].driver_connection)}  # type: ignore[union-attr]
+    pids = {one.driver_connection.info.backend_pid for one in lent}  # type: ignore[union-attr]
     lent[1].close()
     child = os.fork()
     if child == 0:

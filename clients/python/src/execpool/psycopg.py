@@ -74,7 +74,7 @@ def prepared(
 def _seconds(asked: Any, until: float) -> Any:
     """The time that a connect has: what is left, or what was asked for if that is less. libpq gives it no
     less than 2 s."""
-    left = max(1, round(until - time.monotonic()))
+    left = max(1, round(min(until - time.monotonic(), 2**31 - 1)))
     try:
         return asked if 0 < float(asked or 0) < left else left
     except ValueError:

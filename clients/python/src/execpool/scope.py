@@ -255,7 +255,7 @@ class ExecutionScope:
 
     def heartbeat(self, extend: Duration | None = None) -> float | None:
         """Moves the deadline: to so long from now, or by its original length from now. Answers the
-        seconds until then, None without a deadline.
+        seconds until then, None without a deadline. Raises ExecutionEnded for a straggler.
 
         In a coroutine it does not wait, and so answers None: another thread tells the sidecar, and
         logs what fails. `await scope.heartbeat_async()` answers there."""
