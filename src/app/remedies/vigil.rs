@@ -151,7 +151,7 @@ impl Vigil {
         self.saw(Sight {
             open,
             is_calm,
-            has_come_back: false,
+            came_back: None,
             is_unwanted: is_away || !is_wanted || self.life.is_draining(),
         });
     }
@@ -162,17 +162,20 @@ impl Vigil {
     }
 
     /// Follows the app's own probe, where it has one, for as long as the restart of then is pending: an app that was
-    /// away and is there again was restarted, whoever else holds sessions.
+    /// away and is there again was restarted, whoever else holds sessions. It ends some time after that.
     async fn follow(self: Arc<Self>, since: Instant) {
         let mut comeback = Comeback::default();
+        let mut gone = None;
         while self.waits().is_some_and(|waits| waits.since == since) {
             let Some(probe) = self.own_probe() else {
                 return;
             };
             let told = self.own.ask(&probe).await;
             comeback = comeback.after(told.as_ref().map_err(|sick| &**sick));
-            if comeback == Comeback::Back {
-                return self.saw_come_back();
+            match comeback {
+                Comeback::Away => gone = gone.or_else(|| Some(Instant::now())),
+                Comeback::Back => return self.saw_come_back(gone),
+                Comeback::Unseen | Comeback::There => {}
             }
             tokio::time::sleep(FOLLOWS).await;
         }
@@ -183,15 +186,15 @@ impl Vigil {
         running.loaded.config.reactor.app_probe.clone()
     }
 
-    /// Of what is open, no more is known than before.
-    fn saw_come_back(&self) {
+    /// It was gone at this time. Of what is open, no more is known than before.
+    fn saw_come_back(&self, gone: Option<Instant>) {
         let open = match &self.known.lock().liveness {
             Liveness::Failing(pending) => pending.open.clone(),
             Liveness::Well => return,
         };
         self.saw(Sight {
             open,
-            has_come_back: true,
+            came_back: gone,
             ..Sight::default()
         });
     }

@@ -31,12 +31,7 @@ fn it_fails_from_the_decision_until_the_first_thing_that_ends_it() {
         is_unwanted: true,
         ..sight(open)
     };
-    let back = Sight {
-        has_come_back: true,
-        ..sight([1, 2])
-    };
     for (what, sight, at, over) in [
-        ("the app has come back", back, 1, Some(Over::CameBack)),
         ("nothing has changed", sight([1, 2]), 119, None),
         ("one of two has gone", sight([2]), 1, None),
         ("others have come", sight([1, 2, 3]), 1, None),
@@ -59,6 +54,40 @@ fn it_fails_from_the_decision_until_the_first_thing_that_ends_it() {
         assert_eq!(told, over, "{what}");
         assert_eq!(after.pending(later(at)).is_some(), over.is_none(), "{what}");
         assert_eq!(after == Liveness::Well, over.is_some(), "{what}");
+    }
+}
+
+#[test]
+fn where_the_app_has_come_back_it_fails_for_others_a_while_longer() {
+    let start = Instant::now();
+    let later = |millis| start + Duration::from_millis(millis);
+    let back = |gone| Sight {
+        came_back: Some(later(gone)),
+        ..sight([1, 2])
+    };
+    // When it was gone, when it was back, and when the failure is over.
+    for (gone, at, over) in [
+        (60_000, 62_000, 82_000),
+        (90_000, 95_000, 115_000),
+        (3000, 4000, 5000),
+        (0, 500, 500),
+        (110_000, 115_000, 120_000),
+    ] {
+        let failing = Liveness::decided(ids([1, 2]), start);
+        let (mut failing, told) = failing.after(&back(gone), later(at));
+        if at < over {
+            assert_eq!(told, None, "{gone}");
+            // Once it is back it does not matter that it comes back again, nor that nobody looks.
+            (failing, _) = failing.after(&back(over - 1), later(over - 1));
+            assert!(failing.pending(later(over - 1)).is_some(), "{gone}");
+            assert!(failing.pending(later(over)).is_none(), "{gone}");
+            let gone_after_all = failing.clone().after(&sight([]), later(over - 1));
+            assert_eq!(gone_after_all.1, Some(Over::Gone), "{gone}");
+            let (_, told) = failing.after(&sight([1, 2]), later(over));
+            assert_eq!(told, Some(Over::CameBack), "{gone}");
+        } else {
+            assert_eq!(told, Some(Over::CameBack), "{gone}");
+        }
     }
 }
 
@@ -203,6 +232,63 @@ fn the_probe_of_the_chart_restarts_an_app_once_however_long_it_takes_to_die() {
                     stranger: false,
                 };
                 assert_eq!(restarts(&world), 1, "{world:?}");
+            }
+        }
+    }
+}
+
+/// Two containers are probed by tickers of their own, and only the first one's own probe is asked: how often each is
+/// restarted while the second one keeps its sessions.
+fn restarts_of_two(period: u64, threshold: u64, phases: [u64; 2], dying: u64) -> [u64; 2] {
+    let start = Instant::now();
+    let at = |time: u64| start + Duration::from_millis(time);
+    let mut liveness = Liveness::decided(ids([1, 2]), start);
+    let (mut restarts, mut failures) = ([0, 0], [0, 0]);
+    let mut next = phases;
+    // When each was gone, and is there again.
+    let mut gone = [u64::MAX; 2];
+    let mut back = [u64::MAX; 2];
+    for now in (0..300_000).step_by(100) {
+        let open = (0..2_u64).filter(|which| now < gone[*which as usize]);
+        let seen = Sight {
+            came_back: (now >= back[0]).then(|| at(gone[0])),
+            // The innocent one has opened no session that stays.
+            ..sight(open.filter(|which| *which == 1).map(|which| which + 1))
+        };
+        liveness = liveness.after(&seen, at(now)).0;
+        for which in 0..2 {
+            if now < next[which] {
+                continue;
+            }
+            next[which] = now + period;
+            failures[which] = match liveness.pending(at(now)) {
+                Some(_) => failures[which] + 1,
+                None => 0,
+            };
+            if failures[which] == threshold {
+                failures[which] = 0;
+                restarts[which] += 1;
+                gone[which] = gone[which].min(now + dying);
+                back[which] = back[which].min(now + dying + 2000);
+                next[which] = now + dying + 2000 + period;
+            }
+        }
+    }
+    restarts
+}
+
+#[test]
+fn of_two_containers_the_one_that_leaks_is_restarted_though_the_other_is_back_before_its_turn() {
+    for (period, threshold) in [(10_000, 6), (10_000, 4), (5000, 6), (10_000, 10), (3000, 5)] {
+        for first in [0, 100, period / 2, period - 100] {
+            for second in [0, 100, period / 2, period - 100] {
+                for dying in [0, 1000, 10_000] {
+                    let restarts = restarts_of_two(period, threshold, [first, second], dying);
+                    let what = (period, threshold, first, second, dying);
+                    assert_eq!(restarts[1], 1, "{what:?}");
+                    // Where the other's turn is first it need not be restarted at all.
+                    assert!(restarts[0] <= 1, "{what:?}");
+                }
             }
         }
     }
