@@ -12,7 +12,7 @@ use crate::telemetry::app_probe::Sick;
 /// How it stands with who answers the app's own probe, since a restart was decided.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Comeback {
-    /// It was not reached yet. Left when it is.
+    /// It was not reached yet. Left when it is, or when it takes too long: somebody listens then.
     #[default]
     Unseen,
     /// It was there when it was last heard of. Left when nobody listens any more.
@@ -24,14 +24,19 @@ pub(super) enum Comeback {
 }
 
 impl Comeback {
-    /// What it is after the app was asked. An app that takes too long is not known to be there or away: it may have no
-    /// time for anybody.
+    /// What it is after the app was asked. On the loopback whoever asks where nobody listens is refused at once: so an
+    /// app that takes too long, or talks nonsense, was there. Whether it is the same as before nobody knows, as a new
+    /// one's backlog may take what it does not answer yet.
     pub(super) fn after<T>(self, told: Result<T, &Sick>) -> Self {
         match (self, told) {
             (Self::Back, _) | (Self::Away, Ok(_) | Err(Sick::Answer(_))) => Self::Back,
             (Self::Unseen | Self::There, Ok(_) | Err(Sick::Answer(_))) => Self::There,
             (Self::There, Err(Sick::Unreached(_, error))) if !is_our_lack(error) => Self::Away,
-            (so_far, Err(Sick::Unreached(..) | Sick::Nonsense(..) | Sick::Late(_))) => so_far,
+            (Self::Unseen, Err(Sick::Nonsense(..) | Sick::Late(_))) => Self::There,
+            (
+                so_far,
+                Err(Sick::Unreached(..) | Sick::Nonsense(..) | Sick::Late(_)),
+            ) => so_far,
         }
     }
 }
@@ -71,7 +76,10 @@ mod tests {
         for (told, expected) in [
             ("w", There),
             ("s", There),
-            ("l", Unseen),
+            ("l", There),
+            ("lr", Away),
+            ("rl", There),
+            ("dl", There),
             ("r", Unseen),
             ("rw", There),
             ("wr", Away),
@@ -82,6 +90,10 @@ mod tests {
             ("srs", Back),
             ("wrlw", Back),
             ("wrwr", Back),
+            // It hangs all the while, as one that leaks may, until it is restarted.
+            ("lrw", Back),
+            ("llrrw", Back),
+            ("llrrlw", Back),
             ("rrw", There),
             ("wd", There),
             ("wdw", There),
