@@ -299,6 +299,38 @@ async fn a_flood_fails_no_probe_that_waits_for_the_app_and_does_not_reach_the_ap
 }
 
 #[tokio::test]
+async fn an_app_that_hangs_keeps_nobody_from_healthz_however_many_ask_for_it() {
+    let (app, _often) = slow_app(Duration::from_secs(600)).await;
+    let database = Postgres::shared().database("hangs").await;
+    let options = options(&database.url());
+    let options = options.env("EXECPOOL_REACTOR__APP_PROBE", format!("http://{app}/"));
+    let sidecar = options.start().await;
+    let address = port(&sidecar).await;
+    // Over the time of three questions to the app, as a flood does.
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        for _ in 0..200 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = b"GET /livez/app HTTP/1.1\r\nhost: pod\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            waiting.push(stream);
+        }
+        let begun = Instant::now();
+        let (status, body) = get(address, "/healthz").await;
+        assert_eq!(status, 200, "{body}");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_millis(800), "{took:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    for mut stream in waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer:?}");
+        assert!(answer.contains("the app's own probe"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn who_has_sent_its_request_is_not_crowded_out_before_it_is_read() {
     let sidecar = start("burst").await;
     let address = port(&sidecar).await;

@@ -2,7 +2,8 @@
 //!
 //! A kubelet has one liveness probe for a container. Where that is `/livez/app`, whatever the app had for a probe
 //! itself is asked from here, as a kubelet would: 2xx and 3xx are well, redirects are not followed, and a
-//! connection alone is enough of a TCP probe. However many ask for it, the app is asked once for all of them.
+//! connection alone is enough of a TCP probe. However many ask for it, the app is asked once for all of them, and only
+//! so many wait for it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,16 +18,20 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::AppProbe;
 
 /// How long it may take: less than the second that a kubelet gives a probe, so that it reads why it failed.
 const PATIENCE: Duration = Duration::from_millis(900);
 
-/// How old an answer may be: who asks sooner gets the same again. Less than the second that is the least between two
-/// probes of a kubelet, so that none of its failures counts twice.
+/// For how long from its question on an answer is given again. Less than the second that is the least between two
+/// probes of a kubelet, so that none of the app's failures counts twice.
 const FRESH: Duration = Duration::from_millis(500);
+
+/// How many wait for the app at once. Who comes then gets the last answer at once: a flood of those who ask for an app
+/// that hangs must not fill the port.
+const WAITING: usize = 64;
 
 /// The longest head of an answer, in bytes: the least that hyper takes. No body is read.
 const LARGEST_HEAD: usize = 8 << 10;
@@ -49,6 +54,11 @@ pub enum Sick {
     /// It takes too long.
     #[error("the app's own probe gives no answer within {PATIENCE:?}: {}", without_query(.0))]
     Late(AppProbe),
+    /// Too many ask at once.
+    #[error(
+        "{WAITING} wait for the app's own probe, which has not answered anybody yet: ask again"
+    )]
+    Crowded,
 }
 
 /// What of it is told to everybody who reaches the port: a query may hold a token.
@@ -59,11 +69,22 @@ fn without_query(probe: &AppProbe) -> String {
 }
 
 /// What the app has answered of late, for all who want to know it: whoever they are, the app is asked no more than
-/// twice a second.
-#[derive(Debug, Default)]
+/// twice a second, and [`WAITING`] of them wait for it at most.
+#[derive(Debug)]
 pub struct Asked {
     /// Locked for as long as values are exchanged.
     last: Mutex<Option<Question>>,
+    /// The places of those who wait.
+    places: Semaphore,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self {
+            last: Mutex::default(),
+            places: Semaphore::new(WAITING),
+        }
+    }
 }
 
 /// One question to the app, which goes on though who asked leaves.
@@ -71,22 +92,33 @@ pub struct Asked {
 struct Question {
     probe: AppProbe,
     told: watch::Receiver<Option<Told>>,
+    /// What was told before, of the same probe.
+    before: Option<Told>,
 }
 
 #[derive(Debug, Clone)]
 struct Told {
-    at: Instant,
+    /// When it was asked: what is later the app may not have seen.
+    asked: Instant,
     answer: Result<String, Arc<Sick>>,
 }
 
 impl Asked {
-    /// Asks the app, or waits for the answer to who has asked just before. Takes 900 ms at most. Cancel safe. Within
-    /// a runtime of tokio.
+    /// Asks the app, or waits for the answer to who has asked just before. Takes 900 ms at most. Where too many wait it
+    /// takes no time, and is what was last told, however long ago: that is no longer than since the app was last asked
+    /// before. Cancel safe. Within a runtime of tokio.
     ///
     /// # Errors
     /// See [`Sick`].
     pub async fn ask(&self, probe: &AppProbe) -> Result<String, Arc<Sick>> {
-        let mut told = self.question(probe);
+        let (mut told, before) = self.question(probe);
+        if let Some(fresh) = &*told.borrow() {
+            return fresh.answer.clone();
+        }
+        let Ok(_place) = self.places.try_acquire() else {
+            let before = before.map(|told| told.answer);
+            return before.unwrap_or_else(|| Err(Arc::new(Sick::Crowded)));
+        };
         let told = told.wait_for(Option::is_some).await;
         let told = told.ok().and_then(|told| told.clone());
         match told {
@@ -96,37 +128,46 @@ impl Asked {
         }
     }
 
-    /// The question that is open, or was answered just now; or a new one.
-    fn question(&self, probe: &AppProbe) -> watch::Receiver<Option<Told>> {
+    /// The question that is open, or was asked and answered just now; or a new one. And what was told before it.
+    fn question(&self, probe: &AppProbe) -> (watch::Receiver<Option<Told>>, Option<Told>) {
         let mut last = self.last.lock();
         if let Some(question) = &*last
             && question.is_good_for(probe)
         {
-            return question.told.clone();
+            return (question.told.clone(), question.before.clone());
         }
+        let before = last.take().filter(|question| question.probe == *probe);
+        let before = before.and_then(Question::newest);
         let (tell, told) = watch::channel(None);
-        let asked = probe.clone();
+        let of = probe.clone();
         tokio::spawn(async move {
-            let answer = ask(&asked).await.map_err(Arc::new);
-            let at = Instant::now();
+            let asked = Instant::now();
+            let answer = ask(&of).await.map_err(Arc::new);
             // Whoever wanted to know may have left.
-            let _ = tell.send(Some(Told { at, answer }));
+            let _ = tell.send(Some(Told { asked, answer }));
         });
         *last = Some(Question {
             probe: probe.clone(),
             told: told.clone(),
+            before: before.clone(),
         });
-        told
+        (told, before)
     }
 }
 
 impl Question {
     fn is_good_for(&self, probe: &AppProbe) -> bool {
         let is_open_or_fresh = match &*self.told.borrow() {
-            Some(told) => told.at.elapsed() < FRESH,
+            Some(told) => told.asked.elapsed() < FRESH,
             None => self.told.has_changed().is_ok(),
         };
         self.probe == *probe && is_open_or_fresh
+    }
+
+    /// What was last told.
+    fn newest(self) -> Option<Told> {
+        let told = self.told.borrow().clone();
+        told.or(self.before)
     }
 }
 
@@ -322,7 +363,7 @@ mod tests {
         let left = tokio::time::timeout(Duration::from_millis(20), first).await;
         assert!(left.is_err(), "{left:?}");
         let begun = Instant::now();
-        let all: Vec<_> = (0..100)
+        let all: Vec<_> = (0..WAITING)
             .map(|_| {
                 let (probe, asked) = (probe.clone(), Arc::clone(&asked));
                 tokio::spawn(async move { asked.ask(&probe).await.unwrap() })
@@ -343,5 +384,49 @@ mod tests {
         tokio::time::sleep(FRESH).await;
         asked.ask(&probe).await.unwrap();
         assert_eq!(*often.borrow(), before + 1);
+    }
+
+    #[tokio::test]
+    async fn a_probe_each_second_of_an_app_that_hangs_is_a_question_each() {
+        let (address, often) = slow(Duration::from_secs(60)).await;
+        let (probe, asked) = (http(address), Asked::default());
+        let begun = Instant::now();
+        for count in 1..=2 {
+            let told = asked.ask(&probe).await.unwrap_err();
+            assert!(matches!(&*told, Sick::Late(_)), "{told:?}");
+            // The first answer is a tenth of a second old by the second probe, and of a second before.
+            tokio::time::sleep_until((begun + Duration::from_secs(count)).into()).await;
+        }
+        assert_eq!(*often.borrow(), 2);
+    }
+
+    #[tokio::test]
+    async fn who_finds_too_many_waiting_gets_the_last_answer_at_once() {
+        let (address, _) = slow(Duration::from_secs(60)).await;
+        let (probe, asked) = (http(address), Arc::new(Asked::default()));
+        for is_first in [true, false] {
+            let all: Vec<_> = (0..WAITING + 10)
+                .map(|_| {
+                    let (probe, asked) = (probe.clone(), Arc::clone(&asked));
+                    tokio::spawn(async move {
+                        let told = asked.ask(&probe).await.unwrap_err();
+                        matches!(*told, Sick::Crowded)
+                    })
+                })
+                .collect();
+            while asked.places.available_permits() > 0 {
+                tokio::task::yield_now().await;
+            }
+            let begun = Instant::now();
+            let told = asked.ask(&probe).await.unwrap_err();
+            assert_eq!(matches!(*told, Sick::Crowded), is_first, "{told:?}");
+            assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+            let mut crowded = 0;
+            for one in all {
+                crowded += usize::from(one.await.unwrap());
+            }
+            assert_eq!(crowded, if is_first { 10 } else { 0 });
+            assert_eq!(asked.places.available_permits(), WAITING);
+        }
     }
 }

@@ -35,7 +35,7 @@ impl Comeback {
             (Self::Unseen, Err(Sick::Nonsense(..) | Sick::Late(_))) => Self::There,
             (
                 so_far,
-                Err(Sick::Unreached(..) | Sick::Nonsense(..) | Sick::Late(_)),
+                Err(Sick::Unreached(..) | Sick::Nonsense(..) | Sick::Late(_) | Sick::Crowded),
             ) => so_far,
         }
     }

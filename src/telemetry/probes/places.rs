@@ -2,8 +2,8 @@
 //!
 //! Who has not asked yet goes for a newcomer: it may say nothing for as long as it likes, and others may not. Who has
 //! asked is answered, however many come after it: a flood must not fail a probe whose answer takes a moment, as that
-//! of the app's own probe does. Where too many are being answered a newcomer stays in the system's backlog; that
-//! lasts no longer than the app's own probe may take, as all who wait for that wait for the same answer.
+//! of the app's own probe does. Where too many are being answered a newcomer stays in the system's backlog. Who waits
+//! for the app has half of these places at most, so that an app that hangs keeps nobody from the others' answers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
