@@ -531,6 +531,24 @@ async fn is_refused(sidecar: &Sidecar, guard: &str) {
     }
 }
 
+/// The alert goes by the counter, and is to stay for as long as it is held back.
+#[tokio::test]
+async fn each_try_of_a_restart_that_is_refused_counts_though_it_is_told_once() {
+    let more = "reactor: {restart: evict, restart_after: 1s, cleanup: false}\n";
+    let (_database, sidecar) = start("tries", more).await;
+    let address = port(&sidecar).await;
+    let _leaked = leak(&sidecar, "shared").await;
+    let _waiting = needs(&sidecar);
+    let line = tells(&sidecar, "reactor.refused", SOON).await;
+    assert_eq!(line["guard"], "no_kubernetes", "{line}");
+    let first = Instant::now();
+    counts(&address, "restart", "refused", 1.0).await;
+    // Tried again after half a minute.
+    counts(&address, "restart", "refused", 2.0).await;
+    assert!(first.elapsed() > seconds(25), "{:?}", first.elapsed());
+    assert_eq!(told(&sidecar, "reactor.refused").len(), 1);
+}
+
 #[tokio::test]
 async fn a_restart_is_taken_back_where_the_database_falls_silent_though_nobody_asks_it() {
     let database = Postgres::shared().database("fell_silent").await;

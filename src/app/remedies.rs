@@ -39,8 +39,8 @@ use crate::execution::Remote;
 use crate::execution::tidying::Cleaned;
 use crate::metrics::words::{Action as Counted, Outcome};
 use crate::reactor::{
-    Action, Circumstances, History, Limits, Notice, Policy, Report, Restarts, Rung, Snapshot,
-    decide,
+    Action, Circumstances, Guard, Heard, History, Limits, Notice, Policy, Report, Restarts, Rung,
+    Snapshot, decide,
 };
 use crate::shutdown::Life;
 
@@ -123,10 +123,11 @@ impl Remedies {
             cluster: Cluster::start(parts.at, remote.counters()),
             leave: parts.leave,
             life: Arc::clone(&life),
+            running: running.clone(),
             told: say,
         };
         let hands = Arc::new(hands);
-        hands.remember(running.clone());
+        hands.remember();
         Self {
             remote,
             control: parts.control,
@@ -181,6 +182,8 @@ impl Remedies {
         for action in actions {
             self.perform(action, &snapshot, &policy, now);
         }
+        // Told by now, or not for the first time.
+        self.standing.forgets_objection();
         self.follow(&config.reactor, &snapshot, &policy);
         self.show();
         self.ask_databases(&snapshot, &policy, now);
@@ -238,7 +241,12 @@ impl Remedies {
                     tell::restart_over(mode.as_str(), "failed", after, Some(&why), events);
                 }
             }
-            Told::More(guard, more) => self.standing.more(&guard, more),
+            Told::Refused(objection) => {
+                let heard = Heard::RestartRefused(objection.guard);
+                self.standing.heard(heard);
+                self.history.heard(heard, now);
+                self.standing.objects(*objection);
+            }
             Told::Remembers(restarts) => {
                 self.history.remember(&restarts, now, SystemTime::now());
             }
@@ -288,24 +296,47 @@ impl Remedies {
                     snapshot: snapshot.clone(),
                     report: Report::of(&self.history, snapshot, policy),
                     restarts: self.history.restarts().clone(),
-                    time: snapshot.circumstances.time,
+                    decided: clock::moment(),
                     limits: Limits {
                         cooldown: policy.cooldown,
                         per_hour: policy.max_restarts_per_hour,
                     },
                 });
             }
-            Action::Refuse { rung, guard } => {
-                let why = self.standing.why(&guard);
-                tell::refused(rung, &guard, &why, self.remote.events());
-                self.hands.counts(counted(rung), Outcome::Refused);
-                self.standing.refused(rung, &guard, &why, now);
-                if rung == Rung::Restart {
+            Action::Refuse { rung, guard } => self.refuse(rung, guard, snapshot, policy, now),
+        }
+    }
+
+    /// Tells what is due and not done: as it stands now, or as it stood when it was tried.
+    fn refuse(
+        &mut self,
+        rung: Rung,
+        guard: Guard,
+        snapshot: &Snapshot,
+        policy: &Policy,
+        now: Instant,
+    ) {
+        let objection = self.standing.objection(rung, guard);
+        let more = objection.as_ref().and_then(|found| found.more.as_deref());
+        let why = match more {
+            Some(more) => format!("{guard} ({more})"),
+            None => guard.to_string(),
+        };
+        tell::refused(rung, &guard, &why, self.remote.events());
+        self.standing.refused(rung, &guard, &why, now);
+        // A try was counted where it was made.
+        if objection.is_none() {
+            self.hands.counts(counted(rung), Outcome::Refused);
+        }
+        if rung == Rung::Restart {
+            let notice = match objection {
+                Some(found) => Notice::of_objection(&guard, &why, &found.report),
+                None => {
                     let report = Report::of(&self.history, snapshot, policy);
-                    let notice = Notice::of_refusal(&guard, &why, &report);
-                    self.hands.announce(&notice, policy.dry_run);
+                    Notice::of_refusal(&guard, &why, &report)
                 }
-            }
+            };
+            self.hands.announce(&notice, policy.dry_run);
         }
     }
 

@@ -231,7 +231,8 @@ metrics! {
     REACTOR_ACTIONS: Counter, "execpool.reactor.actions", "{action}",
         [words("action", Action::WORDS), words("outcome", Outcome::WORDS)],
         "What was done about exhaustion, and what became of it",
-        "A cleanup is `ok` where it has ended something. `refused` is once for each reason and shortage.";
+        "A cleanup is `ok` where it has ended something. `refused` is once for each reason and \
+         shortage; of a restart that was tried, once for each try.";
     RESOURCE_COUNT: Gauge, "execpool.resources", "{resource}", [words(KIND, RESOURCES)],
         "What apps have registered with their executions, by kind", "";
     SNAPSHOT_AGE: Gauge, "execpool.snapshot.age", "s", [],

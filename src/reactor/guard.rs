@@ -22,6 +22,8 @@ pub enum Guard {
     Draining,
     /// Nobody waits for a connection by now.
     Passed,
+    /// The configuration says otherwise by now.
+    Unwanted,
     /// The pod has not been there for long.
     PodYoung {
         /// How long it is still young.
@@ -70,6 +72,7 @@ impl Guard {
             Self::Queries => "queries",
             Self::Draining => "draining",
             Self::Passed => "passed",
+            Self::Unwanted => "unwanted",
             Self::PodYoung { .. } => "pod_young",
             Self::Cooldown { .. } => "cooldown",
             Self::TooMany { .. } => "too_many",
@@ -101,6 +104,10 @@ impl fmt::Display for Guard {
             }
             Self::Draining => "the pod is on its way out",
             Self::Passed => "nobody waits for a connection any more",
+            Self::Unwanted => {
+                "the configuration was changed while it was prepared: reactor.restart or reactor.dry_run says otherwise \
+                 by now"
+            }
             Self::PodYoung { left } => {
                 return write!(f, "the pod is too young for {} more", spoken(*left));
             }

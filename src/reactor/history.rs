@@ -165,10 +165,12 @@ impl History {
         self.restarts = merged;
     }
 
-    /// The clock was set. What is as long ago as it was, is so by that clock, too; the guards go by another one.
+    /// The clock was set. What is as long ago as it was, is so by that clock, too; the guards go by another one. What
+    /// was published has the old times, which would be those of other restarts: it is due anew.
     pub fn clock_is_set(&mut self, step: clock::Step) {
         self.restarts.moves(step);
         self.since = self.since.map(|since| step.moves(since));
+        self.done.published = None;
     }
 
     /// A look was taken, and this was decided at it.

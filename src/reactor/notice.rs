@@ -79,30 +79,38 @@ impl Notice {
     /// Of a restart that is due and not done: this forbids it, and says why.
     #[must_use]
     pub fn of_refusal(guard: &Guard, why: &str, report: &Report) -> Self {
+        Self::refused("A restart is due, and is not done", guard, why, report)
+    }
+
+    /// Of a restart that was due and was not done, as this was found against it when it was tried; `report` is of
+    /// then.
+    #[must_use]
+    pub fn of_objection(guard: &Guard, why: &str, report: &Report) -> Self {
+        Self::refused("A restart was due, and was not done", guard, why, report)
+    }
+
+    fn refused(begins: &str, guard: &Guard, why: &str, report: &Report) -> Self {
         Self {
             reason: Reason::PoolRestartRefused,
             about: guard.as_str(),
-            words: format!(
-                "A restart is due, and is not done: {}. {}",
-                cut(why, PART),
-                stands(report)
-            ),
+            words: format!("{begins}: {}. {}", cut(why, PART), stands(report)),
         }
     }
 
     /// Of an emergency cleanup that has ended so many sessions, while so many wait still; `what` names what it has
-    /// closed.
+    /// closed. Where it has ended none, all of that is what ended executions have left behind.
     #[must_use]
     pub fn of_cleanup(ended: usize, waiting: usize, what: &str) -> Self {
-        let sessions = match ended {
-            1 => "1 session was".to_owned(),
-            many => format!("{many} sessions were"),
+        let ended = match ended {
+            0 => "what ended executions have left on the server was closed".to_owned(),
+            1 => "1 session was ended".to_owned(),
+            many => format!("{many} sessions were ended"),
         };
         Self {
             reason: Reason::PoolCleanup,
             about: "cleanup",
             words: format!(
-                "Emergency cleanup: {sessions} ended to make room, and {waiting} wait still. Closed: {}.",
+                "Emergency cleanup: {ended} to make room, and {waiting} wait still. Closed: {}.",
                 cut(what, PART)
             ),
         }

@@ -90,6 +90,17 @@ impl Report {
         }
     }
 
+    /// The same, with the numbers of another look.
+    #[must_use]
+    pub fn as_of(self, snapshot: &Snapshot) -> Self {
+        Self {
+            used: snapshot.used,
+            limit: snapshot.limit,
+            waiting: snapshot.waiting,
+            ..self
+        }
+    }
+
     /// The annotations, by their whole names. What is not among them is not there.
     #[must_use]
     pub fn annotations(&self) -> Vec<(String, String)> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::front::Fault;
-use crate::ground::{Ground, LIMITS, Pod, SOON, pod};
+use crate::ground::{Ground, LIMITS, Pod, SOON, is_due, pod};
 use crate::support::eventually;
 
 fn guard(result: Result<(), NotDone>) -> Option<Guard> {
@@ -68,7 +68,7 @@ async fn an_eviction_waits_for_no_disruption_budget_and_is_done_when_it_allows_f
     let kubernetes = pod.start();
     for _ in 0..2 {
         let start = Instant::now();
-        let refused = kubernetes.restart(Restart::Evict, LIMITS).await;
+        let refused = kubernetes.restart(Restart::Evict, LIMITS, is_due).await;
         assert!(
             start.elapsed() < Duration::from_secs(5),
             "{:?}",
@@ -91,7 +91,10 @@ async fn an_eviction_waits_for_no_disruption_budget_and_is_done_when_it_allows_f
         .merge(&path, &json!({"spec": {"maxUnavailable": 1}}))
         .await;
     allows(&ground, &path, 1).await;
-    kubernetes.restart(Restart::Evict, LIMITS).await.unwrap();
+    kubernetes
+        .restart(Restart::Evict, LIMITS, is_due)
+        .await
+        .unwrap();
     eventually(SOON, "the pod is gone", async || {
         is_there(&ground, &pod).await
     })
@@ -125,7 +128,7 @@ async fn an_eviction_is_asked_for_once_and_its_failure_is_told() {
         front.set_for("POST", fault);
         let before = front.seen_of("POST").len();
         let failed = kubernetes
-            .restart(Restart::Evict, LIMITS)
+            .restart(Restart::Evict, LIMITS, is_due)
             .await
             .unwrap_err();
         assert!(matches!(failed, NotDone::Failed(_)), "{failed:?}");
@@ -135,7 +138,7 @@ async fn an_eviction_is_asked_for_once_and_its_failure_is_told() {
     front.set(Fault::Hold);
     let start = Instant::now();
     kubernetes
-        .restart(Restart::Evict, LIMITS)
+        .restart(Restart::Evict, LIMITS, is_due)
         .await
         .unwrap_err();
     assert!(
@@ -150,12 +153,35 @@ async fn an_eviction_is_asked_for_once_and_its_failure_is_told() {
 }
 
 #[tokio::test]
+async fn a_pod_is_not_evicted_where_that_is_due_no_more_once_it_was_looked_at() {
+    let Some(ground) = Ground::new("passed").await else {
+        return;
+    };
+    let pod = of_a_set(&ground).await;
+    let (kubernetes, front) = pod.start_behind().await;
+    let passed = async || {
+        // All was read by then that is to be read.
+        assert_eq!(front.seen_of("GET").len(), 1);
+        Err(NotDone::Refused {
+            guard: Guard::Passed,
+            more: None,
+        })
+    };
+    let refused = kubernetes
+        .restart(Restart::Evict, LIMITS, || passed())
+        .await;
+    assert_eq!(guard(refused), Some(Guard::Passed));
+    assert!(front.seen_of("POST").is_empty());
+    is_there(&ground, &pod).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn a_pod_that_nobody_replaces_is_not_evicted() {
     let Some(ground) = Ground::new("alone").await else {
         return;
     };
     let pod = ground.pod("agent").await;
-    let refused = pod.start().restart(Restart::Evict, LIMITS).await;
+    let refused = pod.start().restart(Restart::Evict, LIMITS, is_due).await;
     assert_eq!(guard(refused.clone()), Some(Guard::NoOwner), "{refused:?}");
     let why = refused.unwrap_err().to_string();
     assert!(why.contains("would be its end"), "{why}");
@@ -168,7 +194,10 @@ async fn an_exit_with_88_needs_a_rule_in_our_container() {
         return;
     };
     let bare = ground.pod("bare").await;
-    let refused = bare.start().restart(Restart::ExitCode, LIMITS).await;
+    let refused = bare
+        .start()
+        .restart(Restart::ExitCode, LIMITS, is_due)
+        .await;
     assert_eq!(guard(refused), Some(Guard::NoRuleFor88));
 
     let rule = json!([{
@@ -180,10 +209,16 @@ async fn an_exit_with_88_needs_a_rule_in_our_container() {
     let made = ground.admin.create(&ground.core("pods"), &ruled).await;
     let ruled = ground.pod_of(&made).await;
     let (kubernetes, front) = ruled.start_behind().await;
-    kubernetes.restart(Restart::ExitCode, LIMITS).await.unwrap();
+    kubernetes
+        .restart(Restart::ExitCode, LIMITS, is_due)
+        .await
+        .unwrap();
     // Where the API can't say, nothing is against it.
     front.set(Fault::status(500));
-    kubernetes.restart(Restart::ExitCode, LIMITS).await.unwrap();
+    kubernetes
+        .restart(Restart::ExitCode, LIMITS, is_due)
+        .await
+        .unwrap();
 
     let mut other = pod("other");
     other["spec"]["containers"][0]["restartPolicy"] = "Never".into();
@@ -193,7 +228,7 @@ async fn an_exit_with_88_needs_a_rule_in_our_container() {
         .pod_of(&made)
         .await
         .start()
-        .restart(Restart::ExitCode, LIMITS)
+        .restart(Restart::ExitCode, LIMITS, is_due)
         .await;
     assert_eq!(
         guard(other),
@@ -209,6 +244,9 @@ async fn a_restart_by_liveness_asks_nothing() {
     };
     let pod = ground.pod("agent").await;
     let (kubernetes, front) = pod.start_behind().await;
-    kubernetes.restart(Restart::Liveness, LIMITS).await.unwrap();
+    kubernetes
+        .restart(Restart::Liveness, LIMITS, is_due)
+        .await
+        .unwrap();
     assert!(front.seen().is_empty());
 }

@@ -10,7 +10,8 @@ use execpool::budget::State;
 use execpool::metrics::Counters;
 use execpool::metrics::words::{Action, Outcome};
 use execpool::reactor::{
-    Circumstances, History, Holder, Kubernetes, Limits, Place, Policy, Report, Snapshot, decide,
+    Circumstances, History, Holder, Kubernetes, Limits, NotDone, Place, Policy, Report, Snapshot,
+    decide,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -409,6 +410,11 @@ impl Pod<'_> {
     pub(crate) fn acted(&self, action: Action, outcome: Outcome) -> u64 {
         self.counters.actions(action, outcome)
     }
+}
+
+/// Of a restart that is still to be done.
+pub(crate) async fn is_due() -> Result<(), NotDone> {
+    Ok(())
 }
 
 pub(crate) const LIMITS: Limits = Limits {

@@ -248,7 +248,11 @@ async fn another_pod_of_the_same_name_is_not_touched() {
     kubernetes.publish(report(State::Sustained, 30), true);
     is_known_to_be_gone(&kubernetes, &ground).await;
     let evicted = kubernetes
-        .restart(execpool::config::Restart::Evict, crate::ground::LIMITS)
+        .restart(
+            execpool::config::Restart::Evict,
+            crate::ground::LIMITS,
+            crate::ground::is_due,
+        )
         .await;
     let why = evicted.unwrap_err().to_string();
     assert!(why.contains("uid") || why.contains("UID"), "{why}");

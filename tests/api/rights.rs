@@ -5,7 +5,7 @@ use execpool::config::Restart;
 use execpool::reactor::{Guard, NotDone, Notice, Reason};
 use serde_json::json;
 
-use crate::ground::{Ground, LIMITS, SOON, pod, report};
+use crate::ground::{Ground, LIMITS, SOON, is_due, pod, report};
 use crate::support::eventually;
 
 /// Without this right that is told, and the rest goes on; with it, it is caught up with.
@@ -142,7 +142,7 @@ async fn rights_to_restart_are_needed_and_named() {
     ] {
         ground.forbid(resource, verb).await;
         let refused = eventually(SOON, "it is refused", async || {
-            match kubernetes.restart(restart, LIMITS).await {
+            match kubernetes.restart(restart, LIMITS, is_due).await {
                 Err(NotDone::Refused {
                     guard: Guard::NotAllowed,
                     more,
@@ -156,7 +156,7 @@ async fn rights_to_restart_are_needed_and_named() {
     }
     ground.allow(&crate::ground::RIGHTS).await;
     eventually(SOON, "it is allowed", async || {
-        kubernetes.restart(Restart::Rollout, LIMITS).await
+        kubernetes.restart(Restart::Rollout, LIMITS, is_due).await
     })
     .await;
 }

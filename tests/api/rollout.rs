@@ -1,5 +1,6 @@
 //! The stamp on the pod's owner.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use execpool::config::Restart;
@@ -7,7 +8,7 @@ use execpool::reactor::{Guard, Limits, NotDone};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::ground::{Ground, LIMITS, SOON, pod};
+use crate::ground::{Ground, LIMITS, SOON, is_due, pod};
 use crate::support::eventually;
 
 const STAMP: &str = "kubectl.kubernetes.io/restartedAt";
@@ -43,7 +44,10 @@ async fn is_rolled_out(plural: &str, more: Value) {
     let path = owner(&ground, plural, more).await;
     let pod = ground.pod_by("agent").await;
     let kubernetes = pod.start();
-    kubernetes.restart(Restart::Rollout, LIMITS).await.unwrap();
+    kubernetes
+        .restart(Restart::Rollout, LIMITS, is_due)
+        .await
+        .unwrap();
     let stamped = ground.admin.get(&path).await;
     let at = stamp(&stamped).clone();
     assert!(at.is_string(), "{stamped}");
@@ -88,7 +92,7 @@ async fn by_any_pod(ground: &Ground, limits: Limits) -> Result<(), NotDone> {
             .pod_by("agent")
             .await
             .start()
-            .restart(Restart::Rollout, limits)
+            .restart(Restart::Rollout, limits, is_due)
             .await;
         match guard(&result) {
             Some(Guard::NotFound) => Err(result),
@@ -147,7 +151,7 @@ async fn of_two_pods_that_decide_at_once_one_stamps() {
     for _ in 0..5 {
         let tries = hands
             .each_ref()
-            .map(|hand| hand.restart(Restart::Rollout, LIMITS));
+            .map(|hand| hand.restart(Restart::Rollout, LIMITS, is_due));
         let [first, second] = tries;
         let (first, second) = tokio::join!(first, second);
         let done = [&first, &second].into_iter().filter(|one| one.is_ok());
@@ -194,7 +198,7 @@ async fn somebody_elses_rollout_counts_and_changes_of_the_owner_do_not_matter() 
     ground
         .cluster
         .kubectl(&["rollout", "restart", "deployment/agent", &namespace]);
-    let refused = kubernetes.restart(Restart::Rollout, LIMITS).await;
+    let refused = kubernetes.restart(Restart::Rollout, LIMITS, is_due).await;
     assert!(
         matches!(guard(&refused), Some(Guard::OwnerStamped { .. })),
         "{refused:?}"
@@ -204,7 +208,7 @@ async fn somebody_elses_rollout_counts_and_changes_of_the_owner_do_not_matter() 
         .merge(&path, &json!({"spec": {"paused": true}}))
         .await;
     let why = kubernetes
-        .restart(Restart::Rollout, LIMITS)
+        .restart(Restart::Rollout, LIMITS, is_due)
         .await
         .unwrap_err()
         .to_string();
@@ -220,13 +224,19 @@ async fn who_has_no_owner_to_be_rolled_out_is_refused_with_a_reason() {
         return;
     };
     let alone = ground.pod("alone").await;
-    let refused = alone.start().restart(Restart::Rollout, LIMITS).await;
+    let refused = alone
+        .start()
+        .restart(Restart::Rollout, LIMITS, is_due)
+        .await;
     assert_eq!(guard(&refused), Some(Guard::NoOwner));
     assert!(refused.unwrap_err().to_string().contains("no owner"));
 
     owner(&ground, "replicasets", json!({"replicas": 1})).await;
     let of_set = ground.pod_by("agent").await;
-    let refused = of_set.start().restart(Restart::Rollout, LIMITS).await;
+    let refused = of_set
+        .start()
+        .restart(Restart::Rollout, LIMITS, is_due)
+        .await;
     assert_eq!(guard(&refused), Some(Guard::NoOwner));
     assert!(refused.unwrap_err().to_string().contains("no Deployment"));
 }
@@ -239,6 +249,34 @@ async fn an_owner_that_replaces_nothing_by_itself_is_refused() {
     let more = json!({"replicas": 1, "serviceName": "a", "updateStrategy": {"type": "OnDelete"}});
     owner(&ground, "statefulsets", more).await;
     let pod = ground.pod_by("agent").await;
-    let refused = pod.start().restart(Restart::Rollout, LIMITS).await;
+    let refused = pod.start().restart(Restart::Rollout, LIMITS, is_due).await;
     assert!(refused.unwrap_err().to_string().contains("OnDelete"));
+}
+
+#[tokio::test]
+async fn it_is_asked_before_each_stamp_whether_that_is_still_due() {
+    let Some(ground) = Ground::new("due-no-more").await else {
+        return;
+    };
+    let path = owner(&ground, "deployments", json!({})).await;
+    let pod = ground.pod_by("agent").await;
+    let asked = AtomicUsize::new(0);
+    let passes = || async {
+        if asked.fetch_add(1, Relaxed) > 0 {
+            return Err(NotDone::Refused {
+                guard: Guard::Passed,
+                more: None,
+            });
+        }
+        // Somebody else changes the owner, so that the first stamp is in vain.
+        let other = json!({"metadata": {"labels": {"changed": "by-hand"}}});
+        ground.admin.merge(&path, &other).await;
+        Ok(())
+    };
+    let hand = pod.start();
+    let refused = hand.restart(Restart::Rollout, LIMITS, passes).await;
+    assert_eq!(guard(&refused), Some(Guard::Passed), "{refused:?}");
+    assert_eq!(asked.load(Relaxed), 2);
+    let known = ground.admin.get(&path).await;
+    assert!(stamp(&known).is_null(), "{known}");
 }

@@ -15,11 +15,12 @@ use crate::execution::cleanup::Scope;
 use crate::execution::tidying::{Cleaned, Order, Origin};
 use crate::metrics::words::{Action as Counted, Outcome};
 use crate::reactor::{
-    Circumstances, Guard, Heard, Limits, Notice, Report, Restarts, Rung, Snapshot,
+    Circumstances, Guard, Heard, Limits, Moment, Notice, Report, Restarts, Rung, Snapshot,
 };
 use crate::session::SessionId;
 use crate::shutdown::Life;
 
+use super::clock;
 use super::cluster::{Cluster, Denied};
 use super::memory::Memory;
 use super::tell::{self, Restarting};
@@ -41,6 +42,7 @@ pub(super) struct Hands {
     pub(super) cluster: Cluster,
     pub(super) leave: Leave,
     pub(super) life: Arc<Life>,
+    pub(super) running: watch::Receiver<Arc<Running>>,
     /// Whom it is told what became of it.
     pub(super) told: mpsc::Sender<Told>,
 }
@@ -54,10 +56,20 @@ pub(super) enum Told {
     Cleaned(Box<Cleaned>, bool),
     /// A restart came to nothing, and why.
     Failed(Restart, String),
-    /// What forbids a restart says more than its guard.
-    More(Guard, String),
+    /// A restart was refused when it was tried.
+    Refused(Box<Objection>),
     /// There were these restarts, too.
     Remembers(Restarts),
+}
+
+/// What was found against a restart when it was tried.
+#[derive(Debug, Clone)]
+pub(super) struct Objection {
+    pub(super) guard: Guard,
+    /// More than the guard says, where there is more.
+    pub(super) more: Option<String>,
+    /// How it stood then.
+    pub(super) report: Report,
 }
 
 /// A restart that is to be carried out.
@@ -69,8 +81,8 @@ pub(super) struct Wanted {
     pub(super) report: Report,
     /// The restarts up to now, without this one.
     pub(super) restarts: Restarts,
-    /// The time of day.
-    pub(super) time: SystemTime,
+    /// The time of day at which it was decided, which may be set until it is carried out.
+    pub(super) decided: Moment,
     /// What the stamp of the pod's owner is held against.
     pub(super) limits: Limits,
 }
@@ -110,10 +122,12 @@ impl Hands {
             let heard = match told {
                 Ok(heard) => heard,
                 Err(Denied::By(guard, more)) => {
-                    if let Some(more) = more {
-                        hands.say(Told::More(guard, more)).await;
-                    }
-                    Heard::RestartRefused(guard)
+                    let report = wanted.report;
+                    return hands.refused(guard, more, report).await;
+                }
+                Err(Denied::Late(guard, snapshot)) => {
+                    let report = wanted.report.as_of(&snapshot);
+                    return hands.refused(guard, None, report).await;
                 }
                 Err(Denied::Failed(why)) => {
                     hands.counts(Counted::Restart, Outcome::Error);
@@ -123,6 +137,17 @@ impl Hands {
             };
             hands.say(Told::Heard(heard)).await;
         });
+    }
+
+    /// Each try counts, though it is told once.
+    async fn refused(&self, guard: Guard, more: Option<String>, report: Report) {
+        self.counts(Counted::Restart, Outcome::Refused);
+        let objection = Objection {
+            guard,
+            more,
+            report,
+        };
+        self.say(Told::Refused(Box::new(objection))).await;
     }
 
     /// Says what would be done, as exactly as it is known.
@@ -153,19 +178,22 @@ impl Hands {
     }
 
     async fn by_liveness(&self, wanted: &Wanted) -> Result<Heard, Denied> {
-        self.remembers(wanted)?;
+        let time = self.remembers(wanted)?;
         let open = self.vigil.begin().await.map_err(failed)?;
         let what = format!("/livez/app answers 503 until {} is gone", named(&open));
         self.tell(wanted, what, open.len());
         self.counts(Counted::Restart, Outcome::Ok);
-        Ok(Heard::Restarted(wanted.time))
+        Ok(Heard::Restarted(time))
     }
 
     async fn by_exit_code(&self, wanted: &Wanted) -> Result<Heard, Denied> {
-        self.cluster.restart(wanted.mode, wanted.limits).await?;
+        let is_due = || self.is_still_due(wanted);
+        self.cluster
+            .restart(wanted.mode, wanted.limits, is_due)
+            .await?;
         let open = self.open().await?;
-        self.is_still_due().await?;
-        self.remembers(wanted)?;
+        is_due().await?;
+        let time = self.remembers(wanted)?;
         let what = format!(
             "it ends with exit code 88, upon which the app is restarted as well, and cuts off {}",
             named(&open)
@@ -175,7 +203,7 @@ impl Hands {
         // The process after this one knows nothing of it.
         let _ = tokio::time::timeout(TO_POST, self.cluster.posted()).await;
         self.leave.decide();
-        Ok(Heard::Restarted(wanted.time))
+        Ok(Heard::Restarted(time))
     }
 
     /// The pod goes with its directory, so that it is remembered elsewhere: by its owner, or by the age of the
@@ -183,7 +211,9 @@ impl Hands {
     async fn by_api(&self, wanted: &Wanted) -> Result<Heard, Denied> {
         let pod = self.cluster.pod()?;
         let open = self.open().await?;
-        self.cluster.restart(wanted.mode, wanted.limits).await?;
+        self.cluster
+            .restart(wanted.mode, wanted.limits, || self.is_still_due(wanted))
+            .await?;
         let what = match wanted.mode {
             Restart::Rollout => format!("the owner of the pod {pod} is rolled out anew"),
             _ => format!("the pod {pod} is evicted"),
@@ -191,8 +221,9 @@ impl Hands {
         self.tell(wanted, what, open.len());
         self.counts(Counted::Restart, Outcome::Ok);
         // The pod is on its way out by now: nobody else restarts it.
-        let _ = self.remembers(wanted);
-        Ok(Heard::Restarted(wanted.time))
+        let (restarts, time) = as_of(&wanted.restarts, &wanted.decided, &clock::moment());
+        let _ = self.memory.write(&restarts);
+        Ok(Heard::Restarted(time))
     }
 
     async fn open(&self) -> Result<BTreeSet<SessionId>, Denied> {
@@ -200,8 +231,10 @@ impl Hands {
         open.await.map_err(failed)
     }
 
-    /// The API may have taken ten seconds for its answer, in which all may have become well.
-    async fn is_still_due(&self) -> Result<(), Denied> {
+    /// The API may have taken ten seconds for each answer, in which all may have become well, or the configuration
+    /// another one.
+    async fn is_still_due(&self, wanted: &Wanted) -> Result<(), Denied> {
+        let is_wanted = self.wants(wanted.mode);
         let draining = self.life.is_draining();
         let silence = self.vigil.silence();
         let look = self.remote.ask(move |executions| {
@@ -211,22 +244,33 @@ impl Hands {
                 ..Circumstances::default()
             })
         });
-        match look.await.map_err(failed)?.forbids_late() {
-            Some(guard) => Err(Denied::By(guard, None)),
+        let snapshot = look.await.map_err(failed)?;
+        let unwanted = (!is_wanted).then_some(Guard::Unwanted);
+        match unwanted.or_else(|| snapshot.forbids_late()) {
+            Some(guard) => Err(Denied::Late(guard, Box::new(snapshot))),
             None => Ok(()),
         }
     }
 
-    /// Writes down that there is a restart: one that nobody would remember could come again at once.
-    fn remembers(&self, wanted: &Wanted) -> Result<(), Denied> {
-        let mut restarts = wanted.restarts.clone();
-        restarts.add(wanted.time);
+    /// Whether a restart is to be carried out, and in this way, as it is configured by now.
+    fn wants(&self, mode: Restart) -> bool {
+        let running = self.running.borrow();
+        let reactor = &running.loaded.config.reactor;
+        reactor.restart == Some(mode) && !reactor.dry_run
+    }
+
+    /// Writes down that there is a restart: one that nobody would remember could come again at once. Answers when it
+    /// is, by the clock as it is by now.
+    fn remembers(&self, wanted: &Wanted) -> Result<SystemTime, Denied> {
+        let (restarts, time) = as_of(&wanted.restarts, &wanted.decided, &clock::moment());
         let written = self.memory.write(&restarts);
-        written.map_err(|why| Denied::Failed(format!("nobody would remember it: {why}")))
+        written.map_err(|why| Denied::Failed(format!("nobody would remember it: {why}")))?;
+        Ok(time)
     }
 
     fn tell(&self, wanted: &Wanted, what: String, sessions: usize) {
-        let in_last_hour = wanted.restarts.in_last_hour(wanted.time).saturating_add(1);
+        let in_last_hour = wanted.restarts.in_last_hour(wanted.decided.time);
+        let in_last_hour = in_last_hour.saturating_add(1);
         let count = (in_last_hour, wanted.limits.per_hour);
         let notice = Notice::of_restart(wanted.mode, &what, count, &wanted.report);
         let restart = Restarting {
@@ -251,11 +295,12 @@ impl Hands {
     }
 
     /// Learns what Kubernetes' API remembers, as soon as it may be asked and answers: in the background.
-    pub(super) fn remember(self: &Arc<Self>, mut running: watch::Receiver<Arc<Running>>) {
+    pub(super) fn remember(self: &Arc<Self>) {
         if !self.cluster.is_on() {
             return;
         }
         let hands = Arc::clone(self);
+        let mut running = self.running.clone();
         tokio::spawn(async move {
             let may_ask = |running: &Arc<Running>| !running.loaded.config.reactor.dry_run;
             // Nobody configures any more where the process ends.
@@ -274,6 +319,20 @@ impl Hands {
     async fn say(&self, told: Told) {
         // Who looks may have ended, with the data plane.
         let _ = self.told.send(told).await;
+    }
+}
+
+/// All restarts with the one that was decided at that moment, and when that is, by the clock as it is `now`: it may have
+/// been set since.
+fn as_of(before: &Restarts, decided: &Moment, now: &Moment) -> (Restarts, SystemTime) {
+    let mut restarts = before.clone();
+    restarts.add(decided.time);
+    match now.set_since(decided).filter(|step| step.is_set()) {
+        None => (restarts, decided.time),
+        Some(step) => {
+            restarts.moves(step);
+            (restarts, step.moves(decided.time))
+        }
     }
 }
 
@@ -301,5 +360,33 @@ fn named(sessions: &BTreeSet<SessionId>) -> String {
         (1, _) => format!("session {}", all[0]),
         (_, 0) => format!("each of the sessions {}", all.join(", ")),
         (_, more) => format!("each of the sessions {} and {more} more", all.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::reactor::Up;
+
+    use super::*;
+
+    #[test]
+    fn a_restart_of_before_the_clock_was_set_is_as_long_ago_as_it_was() {
+        let moment = |time, up| Moment {
+            time: SystemTime::UNIX_EPOCH + Duration::from_secs(time),
+            up: Some(Up {
+                boot: "one".to_owned(),
+                since: Duration::from_secs(up),
+            }),
+        };
+        let decided = moment(1_000_000, 5000);
+        let mut before = Restarts::default();
+        before.add(moment(999_000, 0).time);
+        // Ten seconds later, by a clock that was set on, back, or not at all.
+        for now in [1_003_610, 990_010, 1_000_010] {
+            let now = moment(now, 5010);
+            let (restarts, time) = as_of(&before, &decided, &now);
+            assert_eq!(time, now.time - Duration::from_secs(10));
+            assert_eq!(restarts.ages(now.time), [1010, 10].map(Duration::from_secs));
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::config::{KubernetesUse, Restart};
 use crate::control::remedies::KubernetesStatus;
 use crate::metrics::Counters;
 use crate::reactor::{
-    Guard, Kubernetes, Limits, Missing, NotDone, Notice, Place, Report, Restarts,
+    Guard, Kubernetes, Limits, Missing, NotDone, Notice, Place, Report, Restarts, Snapshot,
 };
 
 /// Where Kubernetes' API is, or why it is not spoken to.
@@ -57,6 +57,8 @@ pub(super) enum Cluster {
 pub(super) enum Denied {
     /// This forbids it; and more than it says, where there is more.
     By(Guard, Option<String>),
+    /// This forbids it by now, as it stands by now.
+    Late(Guard, Box<Snapshot>),
     /// It was tried in vain, and why.
     Failed(String),
 }
@@ -108,10 +110,18 @@ impl Cluster {
     }
 
     /// Does of a restart what is the API's to do: an eviction, a rollout, a look for the rule for 88. Where there is
-    /// no API, nobody can say that there is no such rule.
-    pub(super) async fn restart(&self, mode: Restart, limits: Limits) -> Result<(), Denied> {
+    /// no API, nobody can say that there is no such rule. `is_due` is asked before each call that changes something.
+    pub(super) async fn restart<F>(
+        &self,
+        mode: Restart,
+        limits: Limits,
+        is_due: impl Fn() -> F,
+    ) -> Result<(), Denied>
+    where
+        F: Future<Output = Result<(), Denied>>,
+    {
         match self {
-            Self::On(api) => Ok(api.restart(mode, limits).await?),
+            Self::On(api) => api.restart(mode, limits, is_due).await,
             Self::Off(why) if mode.needs_api() => {
                 Err(Denied::By(Guard::NoKubernetes, Some(why.clone())))
             }

@@ -9,6 +9,7 @@ use crate::control::remedies::{KubernetesStatus, PendingRestart, RefusedAction};
 use crate::events::Text;
 use crate::reactor::{Guard, Heard, Report, Restarts, Rung};
 
+use super::act::Objection;
 use super::vigil::Waits;
 
 /// What was done of late.
@@ -22,8 +23,8 @@ pub(super) struct Standing {
     cleaned: Option<String>,
     /// Why the last restart of this spell came to nothing.
     failed: Option<(Restart, String)>,
-    /// What was last said against a restart beside its guard's own words.
-    more: Option<(&'static str, String)>,
+    /// What was found against a restart when it was tried, until the next look has told it.
+    objection: Option<Objection>,
     /// The state and the condition that were last told in a dry run.
     would: Option<(State, bool)>,
     /// How it was published at the last look: in a dry run, and with a condition.
@@ -72,17 +73,20 @@ impl Standing {
         });
     }
 
-    /// A guard says more than its own words.
-    pub(super) fn more(&mut self, guard: &Guard, more: String) {
-        self.more = Some((guard.as_str(), more));
+    /// Something was found against a restart when it was tried.
+    pub(super) fn objects(&mut self, objection: Objection) {
+        self.objection = Some(objection);
     }
 
-    /// All that a guard says.
-    pub(super) fn why(&self, guard: &Guard) -> String {
-        match &self.more {
-            Some((of, more)) if *of == guard.as_str() => format!("{guard} ({more})"),
-            _ => guard.to_string(),
-        }
+    /// What was found so, if that is what this guard is refused for; once.
+    pub(super) fn objection(&mut self, rung: Rung, guard: Guard) -> Option<Objection> {
+        let is_it = |found: &mut Objection| rung == Rung::Restart && found.guard == guard;
+        self.objection.take_if(is_it)
+    }
+
+    /// What was found so is not told any more: a later refusal by the same guard is another matter.
+    pub(super) fn forgets_objection(&mut self) {
+        self.objection = None;
     }
 
     /// This would be published; whether it is something else than before.
@@ -153,5 +157,54 @@ impl Standing {
             refused: self.refused.clone(),
             kubernetes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::reactor::{History, Policy, Snapshot};
+
+    use super::*;
+
+    fn report() -> Report {
+        let env = [("DATABASE_URL", "postgresql://a@h/a")];
+        let loaded = crate::config::load(&crate::config::Sources {
+            file: None,
+            env: env
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            flags: Vec::new(),
+        });
+        let config = loaded.unwrap().config;
+        let policy = Policy::of(&config.exhaustion, &config.reactor, Duration::ZERO);
+        let history = History::new(Instant::now());
+        Report::of(&history, &Snapshot::default(), &policy)
+    }
+
+    #[test]
+    fn what_was_found_at_a_try_is_told_once_and_not_of_a_later_refusal() {
+        let guard = Guard::TooMany {
+            restarts: 2,
+            left: Duration::from_secs(60),
+        };
+        let found = Objection {
+            guard,
+            more: Some("by the stamp of Deployment agent".to_owned()),
+            report: report(),
+        };
+        let mut standing = Standing::default();
+        standing.objects(found.clone());
+        assert!(standing.objection(Rung::CleanUp, guard).is_none());
+        let other = Guard::TooMany {
+            restarts: 2,
+            left: Duration::from_secs(59),
+        };
+        assert!(standing.objection(Rung::Restart, other).is_none());
+        assert!(standing.objection(Rung::Restart, guard).is_some());
+        assert!(standing.objection(Rung::Restart, guard).is_none(), "once");
+        // One that was told before is not told again, nor kept.
+        standing.objects(found);
+        standing.forgets_objection();
+        assert!(standing.objection(Rung::Restart, guard).is_none());
     }
 }

@@ -135,15 +135,25 @@ impl Kubernetes {
     /// | `evict` | has this very pod evicted, if its PodDisruptionBudgets allow for it |
     /// | `rollout` | stamps the owner, unless the owner's stamp is within the limits |
     ///
-    /// It takes ten seconds for each call at most.
+    /// It takes ten seconds for each call at most, so that much may have changed since it was decided: before each call
+    /// that evicts or stamps, `is_due` is asked whether it still is to be done.
     ///
     /// # Errors
-    /// What forbids it, or has failed. To be decided again later.
+    /// What forbids it, or has failed; what `is_due` says against it. To be decided again later.
     ///
     /// # Cancel safety
     /// It may or may not be done when this is dropped.
-    pub async fn restart(&self, restart: Restart, limits: Limits) -> Result<(), NotDone> {
-        restart::restart(&self.hand, restart, limits).await
+    pub async fn restart<E, F>(
+        &self,
+        restart: Restart,
+        limits: Limits,
+        is_due: impl Fn() -> F,
+    ) -> Result<(), E>
+    where
+        E: From<NotDone>,
+        F: Future<Output = Result<(), E>>,
+    {
+        restart::restart(&self.hand, restart, limits, is_due).await
     }
 
     /// What the pod's annotations remember of restarts, as soon as the API tells; not since when the pod has been

@@ -75,13 +75,27 @@ pub struct Limits {
     pub per_hour: u32,
 }
 
-/// Does what of a restart is the API's to do.
-pub(super) async fn restart(hand: &Hand, restart: Restart, limits: Limits) -> Result<(), NotDone> {
+/// Does what of a restart is the API's to do. Before each call that changes something `is_due` is asked whether it
+/// still is to be done: what was read before may have taken its time.
+pub(super) async fn restart<E, F>(
+    hand: &Hand,
+    restart: Restart,
+    limits: Limits,
+    is_due: impl Fn() -> F,
+) -> Result<(), E>
+where
+    E: From<NotDone>,
+    F: Future<Output = Result<(), E>>,
+{
     match restart {
         Restart::Liveness => Ok(()),
-        Restart::ExitCode => may_exit(hand).await,
-        Restart::Evict => evict(hand).await,
-        Restart::Rollout => rollout(hand, limits).await,
+        Restart::ExitCode => Ok(may_exit(hand).await?),
+        Restart::Evict => {
+            may_evict(hand).await?;
+            is_due().await?;
+            Ok(evict(hand).await?)
+        }
+        Restart::Rollout => rollout(hand, limits, is_due).await,
     }
 }
 
@@ -97,14 +111,19 @@ async fn may_exit(hand: &Hand) -> Result<(), NotDone> {
     }
 }
 
-/// Evicts this very pod, where somebody puts another in its place: else that would be its end. It is
+/// Whether somebody puts another pod in the place of this one: else an eviction would be its end. It is
 /// looked at first also because the server takes longer than we wait to find out that another one
 /// has the name.
-async fn evict(hand: &Hand) -> Result<(), NotDone> {
+async fn may_evict(hand: &Hand) -> Result<(), NotDone> {
     let pod = hand.read(Deed::Read).await.map_err(NotDone::of)?;
-    if pod.owner.is_none() {
-        return Err(NotDone::refused(Guard::NoOwner, ENDS));
+    match pod.owner {
+        Some(_) => Ok(()),
+        None => Err(NotDone::refused(Guard::NoOwner, ENDS)),
     }
+}
+
+/// Evicts this very pod.
+async fn evict(hand: &Hand) -> Result<(), NotDone> {
     let place = &hand.api.place;
     let body = json!({
         "apiVersion": "policy/v1",
@@ -132,27 +151,30 @@ async fn evict(hand: &Hand) -> Result<(), NotDone> {
 
 /// Stamps the owner, unless it was within the limits: of two pods that decide at once, the second
 /// finds the first one's stamp, as it has to have seen the object that it changes.
-async fn rollout(hand: &Hand, limits: Limits) -> Result<(), NotDone> {
+async fn rollout<E, F>(hand: &Hand, limits: Limits, is_due: impl Fn() -> F) -> Result<(), E>
+where
+    E: From<NotDone>,
+    F: Future<Output = Result<(), E>>,
+{
     let pod = hand.read(Deed::Read).await.map_err(NotDone::of)?;
     let no_owner = |why| NotDone::refused(Guard::NoOwner, why);
     let owner = Owner::of(&pod).map_err(no_owner)?;
     let mut changed = None;
     for _ in 0..TRIES {
-        match stamp(hand, &owner, &pod, limits).await {
-            Err(NotDone::Failed(failure)) if failure.cause == Cause::Conflict => {
-                changed = Some(failure);
-            }
-            other => return other,
+        let stamp = stamp(hand, &owner, &pod, limits).await?;
+        is_due().await?;
+        match hand.api.call(Deed::Rollout, &stamp).await {
+            Ok(_) => return Ok(()),
+            Err(failure) if failure.cause == Cause::Conflict => changed = Some(failure),
+            Err(failure) => return Err(NotDone::of(failure).into()),
         }
     }
     let words = changed.map(|failure| failure.words().to_owned());
-    Err(NotDone::refused(
-        Guard::OwnerChanged,
-        words.unwrap_or_default(),
-    ))
+    Err(NotDone::refused(Guard::OwnerChanged, words.unwrap_or_default()).into())
 }
 
-async fn stamp(hand: &Hand, owner: &Owner, pod: &Pod, limits: Limits) -> Result<(), NotDone> {
+/// What stamps the owner as it is now, if its stamp allows for it.
+async fn stamp(hand: &Hand, owner: &Owner, pod: &Pod, limits: Limits) -> Result<Call, NotDone> {
     let path = owner.path(&hand.api.place.namespace);
     let answer = hand.api.call(Deed::Owner, &Call::get(path.clone())).await;
     let answer = answer.map_err(NotDone::of)?;
@@ -167,7 +189,5 @@ async fn stamp(hand: &Hand, owner: &Owner, pod: &Pod, limits: Limits) -> Result<
         let more = format!("by the stamp of {} {}", owner.kind, owner.name);
         return Err(NotDone::refused(guard, more));
     }
-    let call = Call::merge(&path, &memory.stamp(now));
-    let done = hand.api.call(Deed::Rollout, &call).await;
-    done.map(drop).map_err(NotDone::of)
+    Ok(Call::merge(&path, &memory.stamp(now)))
 }

@@ -308,6 +308,25 @@ fn a_refusal_is_said_once_for_each_guard_and_spell() {
     assert_eq!(ladder.refused(), [(780 + 190, Rung::Restart, "draining")]);
 }
 
+/// What is published has the times of before: a sidecar that begins anew would take them for other restarts'.
+#[test]
+fn when_a_clock_is_set_the_times_are_published_anew() {
+    let moment = |time| Moment {
+        time: UNIX_EPOCH + Duration::from_secs(time),
+        up: Some(Up {
+            boot: "one".to_owned(),
+            since: SECOND,
+        }),
+    };
+    let mut ladder = Ladder::restarting(Liveness);
+    ladder.looks(5, &used(0));
+    assert_eq!(ladder.published(), [0]);
+    let step = moment(7200).set_since(&moment(3600)).unwrap();
+    ladder.history.clock_is_set(step);
+    ladder.looks(5, &used(0));
+    assert_eq!(ladder.published(), [0, 5]);
+}
+
 #[test]
 fn each_guard_says_why_and_until_when() {
     let left = Duration::from_millis(598_500);
@@ -318,6 +337,7 @@ fn each_guard_says_why_and_until_when() {
         (Guard::Queries, "the database is slow"),
         (Guard::Draining, "on its way out"),
         (Guard::Passed, "nobody waits"),
+        (Guard::Unwanted, "says otherwise"),
         (Guard::PodYoung { left }, "for 9m 59s more"),
         (Guard::Cooldown { left }, "none for 9m 59s more"),
         (

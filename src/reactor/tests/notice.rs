@@ -102,6 +102,13 @@ fn a_restart_that_is_refused_says_why_and_each_reason_is_another() {
         "A restart is due, and is not done: the pod is on its way out. 10 of 10 server connections are in use, \
          1 wait for one, sustained since 2024-10-04T00:02:10Z."
     );
+    let report = report.as_of(&used(9));
+    let passed = Notice::of_objection(&Guard::Passed, &Guard::Passed.to_string(), &report);
+    assert_eq!(
+        passed.words,
+        "A restart was due, and was not done: nobody waits for a connection any more. 9 of 10 server connections are \
+         in use, 0 wait for one, sustained since 2024-10-04T00:02:10Z."
+    );
     assert_ne!(draining.about, cooldown.about);
     assert!(draining.reason.is_normal());
 }
@@ -114,6 +121,11 @@ fn a_cleanup_says_how_many_sessions_were_ended() {
         "Emergency cleanup: 1 session was ended to make room, and 2 wait still. Closed: sessions 3 (leak_suspect)."
     );
     assert!(said(3).contains("3 sessions were ended"), "{}", said(3));
+    assert_eq!(
+        Notice::of_cleanup(0, 2, "leftovers of run-1").words,
+        "Emergency cleanup: what ended executions have left on the server was closed to make room, and 2 wait still. \
+         Closed: leftovers of run-1."
+    );
 }
 
 #[test]
