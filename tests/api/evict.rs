@@ -167,9 +167,7 @@ async fn a_pod_is_not_evicted_where_that_is_due_no_more_once_it_was_looked_at() 
             more: None,
         })
     };
-    let refused = kubernetes
-        .restart(Restart::Evict, LIMITS, || passed())
-        .await;
+    let refused = kubernetes.restart(Restart::Evict, LIMITS, passed).await;
     assert_eq!(guard(refused), Some(Guard::Passed));
     assert!(front.seen_of("POST").is_empty());
     is_there(&ground, &pod).await.unwrap_err();
