@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import os
@@ -54,9 +55,15 @@ def short_directory() -> Path:
     return _made[-1]
 
 
-def pytest_sessionfinish() -> None:
-    for directory in _made:
-        shutil.rmtree(directory, ignore_errors=True)
+def _remove_all(owner: int) -> None:
+    # A forked child that ends has made none of them.
+    if os.getpid() == owner:
+        for directory in _made:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+# Not by a hook of pytest's: for it this module is another one than for tests that import it.
+atexit.register(_remove_all, os.getpid())
 
 
 # Looked up here: between a fork and its exec nothing may be imported, as another thread may be at it.

@@ -29,8 +29,7 @@ def late(
     postgres: Postgres, shared_sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], None]:
     """An app's environment whose sidecar is not there; what it answers brings it."""
-    directory = short_directory()
-    directory.rmdir()
+    directory = short_directory() / "execpool"
     monkeypatch.setenv("EXECPOOL_DIR", str(directory))
     monkeypatch.setenv("DATABASE_URL", postgres.url)
     monkeypatch.delenv("EXECPOOL", raising=False)
