@@ -69,7 +69,7 @@ fn without_query(probe: &AppProbe) -> String {
 }
 
 /// What the app has answered of late, for all who want to know it: whoever they are, the app is asked no more than
-/// twice a second, and [`WAITING`] of them wait for it at most.
+/// twice a second, and 64 of them wait for it at most.
 #[derive(Debug)]
 pub struct Asked {
     /// Locked for as long as values are exchanged.
