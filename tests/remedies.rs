@@ -550,27 +550,6 @@ async fn each_try_of_a_restart_that_is_refused_counts_though_it_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_restart_is_taken_back_where_the_database_falls_silent_though_nobody_asks_it() {
-    let database = Postgres::shared().database("fell_silent").await;
-    let proxy = Proxy::tcp(Postgres::shared()).await;
-    let url = format!(
-        "postgresql://app@127.0.0.1:{}/{}?sslmode=disable",
-        proxy.port(),
-        database.name
-    );
-    let sidecar = over(&url, LIVENESS).start().await;
-    let address = port(&sidecar).await;
-    let _leaked = leak(&sidecar, "shared").await;
-    let _waiting = needs(&sidecar);
-    tells(&sidecar, "reactor.restart", SOON).await;
-    assert_eq!(livez(&address).await.0, 503);
-    proxy.set(Fault::Freeze);
-    let over = tells(&sidecar, "reactor.restart_over", SOON).await;
-    assert_eq!(over["outcome"], "withdrawn", "{over}");
-    assert_eq!(livez(&address).await, (200, "ok".to_owned()));
-}
-
-#[tokio::test]
 async fn a_dry_run_says_exactly_what_would_be_done_and_does_nothing() {
     let more = "session: {leak_after: 1s}\n\
         reactor: {restart: liveness, restart_after: 1s, dry_run: true}\n";
