@@ -13,15 +13,13 @@
 mod support;
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use postgres_protocol::message::frontend;
 use serde_json::json;
 use support::session::{assert_in, kinds, rows};
 use support::sidecar::upstream;
-use support::{Fault, Message, Postgres, Proxy, Raw, Sidecar, eventually};
+use support::{Fault, Message, Postgres, Proxy, Raw, SOON, Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(10);
 /// The lengths of the column's name: up to the longest that the server takes.
 const NAMES: RangeInclusive<usize> = 13..=63;
 /// RowDescription of the longest name: the others stand behind theirs.

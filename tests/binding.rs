@@ -13,9 +13,8 @@ use std::time::Duration;
 use postgres_protocol::message::frontend;
 use support::session::{assert_in, batch, error, kinds, place, rows, told_pid};
 use support::sidecar::upstream;
-use support::{Fault, Message, Postgres, PostgresOptions, Proxy, Raw, Sidecar, eventually};
+use support::{Fault, Message, Postgres, PostgresOptions, Proxy, Raw, SOON, Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(5);
 /// Above every process id that a server gives.
 const SYNTHETIC: i32 = 4_194_304;
 const BUDGET_OF_ONE: &str = "budget: {size: 1, overflow: 0}\npool: {timeout: 5s}\n";

@@ -15,13 +15,12 @@ use std::time::Duration;
 
 use support::connection_log::ConnectionLog;
 use support::sidecar::upstream;
-use support::{Postgres, Sidecar, eventually};
+use support::{Postgres, SOON, Sidecar, eventually};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
 const EXECUTIONS: usize = 50;
 const SESSIONS: usize = 8;
-const SOON: Duration = Duration::from_secs(20);
 
 /// What clients met, so that it can be told that it was rough.
 #[derive(Default)]

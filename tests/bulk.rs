@@ -14,11 +14,10 @@ use std::time::Duration;
 
 use postgres_protocol::message::frontend;
 use support::session::{error, kinds, place, rows};
-use support::{Postgres, Raw, Sidecar, eventually};
+use support::{Postgres, Raw, SOON, Sidecar, eventually};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-const SOON: Duration = Duration::from_secs(10);
 const MEBIBYTE: usize = 1 << 20;
 /// Near what PostgreSQL allows for one field: 1 GiB with all that is around it.
 const FIELD: usize = 1_000_000_000;

@@ -15,9 +15,8 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
 use support::session::{error, rows};
 use support::sidecar::upstream;
-use support::{Database, Postgres, Raw, Sidecar, eventually};
+use support::{Database, Postgres, Raw, SOON, Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(10);
 /// Somebody else.
 const STRANGER: u32 = 54_321;
 const PASSWORD: &str = "pencil";

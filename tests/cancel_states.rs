@@ -9,15 +9,12 @@
 
 mod support;
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use support::session::{assert_in, batch, error, kinds, rows};
 use support::sidecar::upstream;
-use support::{Database, Message, Postgres, Raw, Sidecar, eventually};
+use support::{Database, Message, Postgres, Raw, SOON, Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(10);
 /// Above every process id that a server gives.
 const SYNTHETIC: i32 = 4_194_304;
 /// More than all buffers on the way hold.

@@ -11,18 +11,16 @@ mod support;
 
 #[path = "charts_api/releases.rs"]
 mod releases;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use support::SOON;
 use support::cluster::Cluster;
 use support::helm::{Charts, Helm, NAMESPACE, Objects, container, source};
 
-const SOON: Duration = Duration::from_secs(30);
 /// The Deployment of `charts/example`.
 const OWNER: &str = "demo-example";
 

@@ -15,10 +15,7 @@ use serde_json::{Value, json};
 use support::guard::Stopped;
 use support::session::{error, place, rows};
 use support::sidecar::upstream;
-use support::{Database, Fault, Postgres, Proxy, Raw, Sidecar, eventually};
-
-/// More than anything takes on a machine that is busy with other tests.
-const SOON: Duration = Duration::from_secs(60);
+use support::{Database, Fault, Postgres, Proxy, Raw, SOON, Sidecar, eventually};
 
 /// Everybody who asks nothing is soon a suspect, and a transaction soon idle for too long.
 const HASTY: &str = "session: {leak_after: 300ms}\ncleanup: {idle_in_transaction: 300ms}\n";

@@ -16,12 +16,9 @@ use ::http::header;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use support::api::{Api, ApiOptions, POOLED};
-use support::{Database, Fault, Postgres, Proxy, eventually, http};
+use support::{Database, Fault, Postgres, Proxy, SOON, eventually, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-
-/// More than anything takes here.
-const SOON: Duration = Duration::from_secs(10);
 
 /// What an answer that waits for nothing may take, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(1);

@@ -14,13 +14,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::sidecar::upstream;
-use support::{Database, Postgres, Sidecar, eventually};
+use support::{Database, Postgres, SOON, Sidecar, eventually};
 use tokio::process::Command;
 use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
-
-/// More than anything takes here.
-const SOON: Duration = Duration::from_secs(10);
 
 /// What a command has said: its exit code, standard output, standard error.
 struct Said {

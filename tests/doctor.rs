@@ -8,15 +8,12 @@
 mod support;
 
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 use support::pgbouncer::PgBouncer;
 use support::session::place;
 use support::sidecar::upstream;
-use support::{Postgres, PostgresOptions, Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(10);
+use support::{Postgres, PostgresOptions, SOON, Sidecar, eventually};
 
 /// What the doctor says of whoever has this directory: its exit status, and each check with its
 /// outcome and what it tells.

@@ -15,10 +15,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use support::load::{pgbench, prepare, psycopg};
 use support::session::{nothing_left, place};
-use support::{Sidecar, eventually};
+use support::{SOON, Sidecar, eventually};
 use tokio::process::Command;
-
-const SOON: Duration = Duration::from_secs(10);
 
 /// Runs a command of the command line; its exit code and what it said.
 async fn execpool(sidecar: &Sidecar, command: &str) -> (Option<i32>, String) {

@@ -15,10 +15,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use support::session::{assert_in, error, place};
 use support::sidecar::upstream;
-use support::{Database, Postgres, Sidecar, eventually, tools};
+use support::{Database, Postgres, SOON, Sidecar, eventually, tools};
 use tokio::process::{Child, Command};
-
-const SOON: Duration = Duration::from_secs(10);
 
 async fn post(sidecar: &Sidecar, body: Value) -> (u16, Value) {
     sidecar.control("POST", "/v1/executions", Some(body)).await

@@ -17,10 +17,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use support::{Fault, Postgres, PostgresOptions, Proxy, Raw, Sidecar, eventually, load};
-
-/// More than anything takes on a machine that is busy with other tests.
-const SOON: Duration = Duration::from_secs(60);
+use support::{Fault, Postgres, PostgresOptions, Proxy, Raw, SOON, Sidecar, eventually, load};
 
 /// A warning takes 30 s, and so does recovery.
 const HOLD: Duration = Duration::from_secs(30);

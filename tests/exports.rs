@@ -25,12 +25,11 @@ use rustls::{RootCertStore, ServerConfig};
 use serde_json::Value;
 use support::receiver::{Answer, Receiver};
 use support::sidecar::{SidecarOptions, upstream};
-use support::{Postgres, Sidecar, eventually};
+use support::{Postgres, SOON, Sidecar, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-const SOON: Duration = Duration::from_secs(20);
 const EXPORTED: &str = "otel.sdk.exporter.metric_data_point.exported";
 
 /// Exports to there, often.

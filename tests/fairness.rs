@@ -10,14 +10,11 @@
 mod support;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::Duration;
 
 use serde_json::Value;
 use support::sidecar::upstream;
-use support::{Postgres, Sidecar, eventually};
+use support::{Postgres, SOON, Sidecar, eventually};
 use tokio::task::JoinSet;
-
-const SOON: Duration = Duration::from_secs(60);
 
 /// A pool: execution and upstream.
 type Pool = (u64, u64);

@@ -17,13 +17,9 @@ mod timeline;
 
 mod support;
 
-use std::time::Duration;
-
 use serde_json::Value;
 use support::schema::assert_described;
-use support::{Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(10);
+use support::{SOON, Sidecar, eventually};
 
 /// A story, as the control socket tells it.
 struct Told {

@@ -14,10 +14,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::postgres::{PASSWORD, ROLES};
-use support::{Fault, Postgres, PostgresOptions, Proxy, Raw, eventually};
+use support::{Fault, Postgres, PostgresOptions, Proxy, Raw, SOON, eventually};
 use tokio_postgres::{Client, NoTls};
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// What [`nothing_outlives_a_killed_test_program`] runs and kills.
 #[test]

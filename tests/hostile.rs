@@ -17,9 +17,8 @@ use nix::sys::signal::Signal;
 use postgres_protocol::message::frontend;
 use support::session::{assert_in, error, kinds, place, rows};
 use support::sidecar::{Refused, upstream};
-use support::{Postgres, Raw, Sidecar, eventually};
+use support::{Postgres, Raw, SOON, Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(10);
 const MEGABYTE: u64 = 1 << 20;
 
 /// A message of this type and length word, with a body that need not fit.

@@ -16,10 +16,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use support::session::error;
-use support::{Postgres, PostgresOptions, Proxy, Sidecar, eventually};
+use support::{Postgres, PostgresOptions, Proxy, SOON, Sidecar, eventually};
 use tempfile::NamedTempFile;
 
-const SOON: Duration = Duration::from_secs(10);
 /// A port where nothing listens.
 const NOBODY: u16 = 1;
 

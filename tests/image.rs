@@ -23,12 +23,11 @@ use certificates::{Authority, Files, params};
 use nix::unistd::Uid;
 use serde_json::{Value, json};
 use support::image::{self, Image};
-use support::{Postgres, PostgresOptions, eventually};
+use support::{Postgres, PostgresOptions, SOON, eventually};
 
 /// Of all files of the image, unpacked.
 const MOST_BYTES: u64 = 15_000_000;
 const NAME: &str = "db.example.test";
-const SOON: Duration = Duration::from_secs(20);
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

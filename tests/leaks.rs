@@ -13,9 +13,7 @@ use std::time::Duration;
 use postgres_protocol::message::frontend;
 use serde_json::{Value, json};
 use support::session::place;
-use support::{Raw, Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(10);
+use support::{Raw, SOON, Sidecar, eventually};
 
 /// Waits until so many sessions are suspected.
 async fn suspects(sidecar: &Sidecar, wanted: usize) -> Vec<Value> {

@@ -15,9 +15,7 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use support::session::{assert_in, batch, error};
 use support::sidecar::upstream;
-use support::{Database, Postgres, PostgresOptions, Raw, Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(10);
+use support::{Database, Postgres, PostgresOptions, Raw, SOON, Sidecar, eventually};
 
 async fn place(name: &str) -> (Database, Sidecar) {
     let database = Postgres::shared().database(name).await;

@@ -40,10 +40,9 @@ use execpool::pool::{
 use execpool::protocol::startup::Parameters;
 use execpool::server::{Address, Password};
 use support::postgres::PASSWORD;
-use support::{Database, Fault, Postgres, PostgresOptions, Proxy, eventually};
+use support::{Database, Fault, Postgres, PostgresOptions, Proxy, SOON, eventually};
 use tokio::runtime::Handle;
 
-const SOON: Duration = Duration::from_secs(20);
 const UPKEEP: Upkeep = Upkeep {
     recycle: Duration::from_secs(1800),
     idle_timeout: Duration::from_secs(300),

@@ -15,9 +15,7 @@ use postgres_protocol::message::frontend;
 use serde_json::{Value, json};
 use support::session::error;
 use support::sidecar::upstream;
-use support::{Postgres, Raw, Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(10);
+use support::{Postgres, Raw, SOON, Sidecar, eventually};
 
 async fn place(name: &str, more: &str) -> Sidecar {
     let database = Postgres::shared().database(name).await;

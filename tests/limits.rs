@@ -12,9 +12,8 @@ use std::time::Duration;
 use postgres_protocol::message::frontend;
 use support::session::{kinds, rows};
 use support::sidecar::upstream;
-use support::{Database, Postgres, Raw, Sidecar, eventually};
+use support::{Database, Postgres, Raw, SOON, Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(5);
 /// Longer than any limit here, and the sweep that looks for it.
 const WHILE: Duration = Duration::from_millis(2500);
 

@@ -14,9 +14,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::guard::Stopped;
 use support::sidecar::upstream;
-use support::{Database, Fault, Postgres, PostgresOptions, Proxy, Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(20);
+use support::{Database, Fault, Postgres, PostgresOptions, Proxy, SOON, Sidecar, eventually};
 
 async fn pooled(database: &Database) -> usize {
     let filter = format!(

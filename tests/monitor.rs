@@ -17,11 +17,8 @@ use execpool::config::{Host, PasswordSource, Secret, Sources, Upstream, load};
 use execpool::monitor::{APPLICATION_NAME, ErrorKind, Monitor, MonitorError};
 use execpool::server;
 use support::postgres::{Backend, PASSWORD};
-use support::{Database, Fault, Postgres, PostgresOptions, Proxy, eventually};
+use support::{Database, Fault, Postgres, PostgresOptions, Proxy, SOON, eventually};
 use tokio::net::TcpListener;
-
-/// More than any answer takes here.
-const SOON: Duration = Duration::from_secs(10);
 
 /// What a URL says, as an upstream `main` with a `connect_timeout` of 2 s.
 fn upstream(url: &str) -> Upstream {

@@ -37,10 +37,8 @@ use fleet::Fleet;
 use support::alertmanager::Alertmanager;
 use support::prometheus::Prometheus;
 use support::sidecar::upstream;
-use support::{Postgres, eventually};
+use support::{Postgres, SOON, eventually};
 
-/// For what comes by itself, on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
 /// Recovery takes half a minute of calm, which no knob changes.
 const LONG: Duration = Duration::from_secs(120);
 

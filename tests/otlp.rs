@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use certificates::{Authority, Files, params};
 use nix::sys::signal::Signal;
@@ -24,10 +23,9 @@ use serde_json::{Value, json};
 use support::collector::{Collector, Point};
 use support::prometheus::Prometheus;
 use support::sidecar::{SidecarOptions, upstream};
-use support::{Postgres, Sidecar, eventually, http};
+use support::{Postgres, SOON, Sidecar, eventually, http};
 use tokio::net::{TcpListener, TcpStream};
 
-const SOON: Duration = Duration::from_secs(20);
 const DELTA: Option<u64> = Some(1);
 const CUMULATIVE: Option<u64> = Some(2);
 

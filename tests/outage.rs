@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 
 use support::session::{error, kinds};
 use support::sidecar::upstream;
-use support::{Fault, Postgres, PostgresOptions, Proxy, Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(10);
+use support::{Fault, Postgres, PostgresOptions, Proxy, SOON, Sidecar, eventually};
 
 #[tokio::test]
 async fn a_restart_of_the_database_is_a_wait_for_who_holds_nothing() {

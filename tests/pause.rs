@@ -17,9 +17,8 @@ use serde_json::{Value, json};
 use support::load::{pgbench, prepare, psycopg};
 use support::session::{batch, error, kinds, nothing_left, place, rows};
 use support::sidecar::upstream;
-use support::{Postgres, PostgresOptions, Raw, Sidecar, eventually};
+use support::{Postgres, PostgresOptions, Raw, SOON, Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(10);
 /// Long enough for what must not happen to happen.
 const WHILE: Duration = Duration::from_millis(200);
 
@@ -299,8 +298,7 @@ async fn a_pause_with_an_end_goes_on_by_itself_and_says_so() {
     let answer = post(&sidecar, "/v1/pause?for=1s").await;
     assert_eq!(answer["complete"], true, "{answer}");
     assert_eq!(raw.ask("SELECT 'by itself'").await, "by itself");
-    let log = sidecar.log().join("\n");
-    assert!(log.contains("\"by\":\"time\""), "{log}");
+    sidecar.logged(&["\"resume\"", "\"by\":\"time\""]).await;
     assert_eq!(sidecar.get("/v1/status").await["paused"], false);
 }
 

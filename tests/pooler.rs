@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use support::pgbouncer::PgBouncer;
 use support::session::{error, kinds, told_pid};
 use support::sidecar::upstream;
-use support::{Database, Postgres, PostgresOptions, Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(5);
+use support::{Database, Postgres, PostgresOptions, SOON, Sidecar, eventually};
 
 /// A server that logs each statement, and a database of it.
 async fn server() -> (Postgres, Database) {

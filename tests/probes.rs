@@ -14,13 +14,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::sidecar::{SidecarOptions, upstream};
-use support::{Postgres, PostgresOptions, Sidecar, eventually};
+use support::{Postgres, PostgresOptions, SOON, Sidecar, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-
-/// More than anything takes on a machine that is busy with other tests.
-const SOON: Duration = Duration::from_secs(60);
 
 fn options(url: &str) -> SidecarOptions {
     Sidecar::options()

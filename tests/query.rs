@@ -14,12 +14,10 @@ use std::time::{Duration, Instant};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use support::session::place;
-use support::{Database, Postgres, Sidecar, eventually, http};
+use support::{Database, Postgres, SOON, Sidecar, eventually, http};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::Command;
-
-const SOON: Duration = Duration::from_secs(10);
 
 /// One connection for all.
 const ONE: &str = "budget: {size: 1, overflow: 0}\n";

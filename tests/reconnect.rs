@@ -14,9 +14,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::load::{pgbench, prepare, psycopg};
 use support::session::{place, told_pid};
-use support::{Database, Postgres, Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(10);
+use support::{Database, Postgres, SOON, Sidecar, eventually};
 
 async fn reconnect(sidecar: &Sidecar) -> Value {
     match sidecar.control("POST", "/v1/reconnect", None).await {

@@ -22,17 +22,12 @@ mod under_load;
 #[path = "reload/upstreams.rs"]
 mod upstreams;
 
-use std::time::Duration;
-
 use nix::unistd::geteuid;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use support::session::{assert_in, error};
 use support::sidecar::upstream;
-use support::{Database, Postgres, Sidecar, eventually};
-
-/// How long anything may take that waits for nothing but a look at the file.
-const SOON: Duration = Duration::from_secs(15);
+use support::{Database, Postgres, SOON, Sidecar, eventually};
 
 /// A database, a sidecar before it, and its configuration, to which more can be added.
 async fn place(name: &str, more: &str) -> (Database, Sidecar, String) {

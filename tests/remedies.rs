@@ -18,13 +18,10 @@ use serde_json::{Value, json};
 use support::http::get_tcp;
 use support::receiver::{Answer, Receiver};
 use support::sidecar::{SidecarOptions, upstream};
-use support::{Database, Fault, Postgres, Proxy, Raw, Sidecar, eventually, memory};
+use support::{Database, Fault, Postgres, Proxy, Raw, SOON, Sidecar, eventually, memory};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-
-/// More than anything takes on a machine that is busy with other tests.
-const SOON: Duration = Duration::from_secs(60);
 
 /// What takes minutes takes seconds. Restarts are put off by a second at most.
 const SHORT: &str = "

@@ -15,12 +15,9 @@ use serde_json::{Value, json};
 use support::cluster::{Cluster, Part};
 use support::helm::{Charts, Helm};
 use support::sidecar::upstream;
-use support::{Postgres, Raw, Sidecar, eventually, memory};
+use support::{Postgres, Raw, SOON, Sidecar, eventually, memory};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-
-/// More than anything takes on a machine that is busy with other tests.
-const SOON: Duration = Duration::from_secs(90);
 
 /// Recovery takes half a minute of calm.
 const LONG: Duration = Duration::from_secs(180);

@@ -9,12 +9,8 @@
 
 mod support;
 
-use std::time::Duration;
-
 use support::sidecar::upstream;
-use support::{Database, Postgres, Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(20);
+use support::{Database, Postgres, SOON, Sidecar, eventually};
 
 /// A sidecar with a budget of three, and `warm` in the reserve.
 async fn sidecar(name: &str, warm: usize) -> (Sidecar, Database) {

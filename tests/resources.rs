@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use support::session::place;
-use support::{Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(10);
+use support::{SOON, Sidecar, eventually};
 
 async fn begin(sidecar: &Sidecar, id: &str) {
     let begun = sidecar.control("POST", "/v1/executions", Some(json!({"id": id})));

@@ -13,12 +13,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use support::sidecar::upstream;
-use support::{Postgres, Sidecar, eventually};
+use support::{Postgres, SOON, Sidecar, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-const SOON: Duration = Duration::from_secs(20);
 /// What a kubelet waits for a probe by default.
 const PROBE: Duration = Duration::from_secs(1);
 

@@ -10,7 +10,6 @@ mod support;
 
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use postgres_protocol::IsNull;
@@ -19,7 +18,7 @@ use serde_json::json;
 use support::postgres::PASSWORD;
 use support::session::{assert_in, error, kinds, place};
 use support::sidecar::upstream;
-use support::{Postgres, Raw, Sidecar, eventually};
+use support::{Postgres, Raw, SOON, Sidecar, eventually};
 
 /// Who waits is told so soon, and waits in vain not for long.
 const POOL_OF_ONE: &str =
@@ -28,7 +27,6 @@ const POOL_OF_ONE: &str =
 const IMPATIENT: &str =
     "pool: {size: 1, overflow: 0, timeout: 50ms, notice_after: 10ms}\nlog: {level: trace}\n";
 
-const SOON: Duration = Duration::from_secs(10);
 /// More than is ever quoted of a holder's statement.
 const QUOTED: usize = 200;
 

@@ -16,9 +16,7 @@ use execpool::protocol::message::{Fields, Severity, SqlState};
 use execpool::protocol::startup::Parameters;
 use execpool::server::cancel::cancel;
 use execpool::server::{Address, ConnectError, Connection, Login};
-use support::{Database, Postgres, PostgresOptions, eventually, postgres::PASSWORD};
-
-const SOON: Duration = Duration::from_secs(10);
+use support::{Database, Postgres, PostgresOptions, SOON, eventually, postgres::PASSWORD};
 
 fn over_the_socket(postgres: &Postgres) -> Address {
     Address::Unix {

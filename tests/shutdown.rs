@@ -15,9 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use support::session::{nothing_left, place};
 use support::sidecar::upstream;
-use support::{Postgres, Raw, eventually};
-
-const SOON: Duration = Duration::from_secs(10);
+use support::{Postgres, Raw, SOON, eventually};
 
 async fn is_told(raw: &mut Raw) {
     let fields = raw.expect_error().await;

@@ -9,15 +9,13 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 use support::postgres::{PASSWORD, ROLES};
 use support::session::{assert_in, error, kinds, place, rows};
 use support::sidecar::upstream;
-use support::{Message, Postgres, Raw, Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(5);
+use support::{Message, Postgres, Raw, SOON, Sidecar, eventually};
 
 /// Startup parameters, the execution they name, and the application's name at the server.
 type Form<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);

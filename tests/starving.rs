@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 
 use support::load::{pgbench, prepare};
 use support::sidecar::upstream;
-use support::{Database, Postgres, Sidecar, eventually};
+use support::{Database, Postgres, SOON, Sidecar, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const SOON: Duration = Duration::from_secs(10);
 /// Much more than anything takes that does not wait, on a machine that is busy.
 const AT_ONCE: Duration = Duration::from_secs(2);
 

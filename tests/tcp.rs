@@ -18,12 +18,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use support::sidecar::upstream;
-use support::{Database, Postgres, Raw, Sidecar, eventually};
+use support::{Database, Postgres, Raw, SOON, Sidecar, eventually};
 use tempfile::TempDir;
 use tokio_postgres::error::DbError;
 use tokio_postgres::{Client, NoTls};
 
-const SOON: Duration = Duration::from_secs(5);
 /// Somebody else.
 const STRANGER: u32 = 54_321;
 

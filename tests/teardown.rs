@@ -16,9 +16,7 @@ use serde_json::{Value, json};
 use support::guard::Stopped;
 use support::session::{assert_in, error};
 use support::sidecar::upstream;
-use support::{Database, Fault, Postgres, Proxy, Raw, Sidecar, eventually};
-
-const SOON: Duration = Duration::from_secs(20);
+use support::{Database, Fault, Postgres, Proxy, Raw, SOON, Sidecar, eventually};
 
 /// A sidecar with pools of 1 + 1, and a session of another execution that must not notice.
 struct Place {

@@ -18,7 +18,6 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use certificates::{Authority, Files, Pair, params};
 use execpool::config::{Identity, Roots, SslMode, Tls};
@@ -28,10 +27,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use rcgen::SerialNumber;
 use support::sidecar::upstream;
-use support::{Database, PostgresOptions, Sidecar, eventually};
+use support::{Database, PostgresOptions, SOON, Sidecar, eventually};
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(10);
 /// Which certificate of ours the server has seen.
 const SERIAL: &str =
     "SELECT client_serial::text FROM pg_stat_ssl WHERE pid = pg_backend_pid() AND ssl";

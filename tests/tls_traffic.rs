@@ -22,9 +22,8 @@ use relay::{Behind, Opening, Order, Purpose, Relay};
 use support::guard::Stopped;
 use support::session::{rows, told_pid};
 use support::sidecar::upstream;
-use support::{Database, Message, Postgres, PostgresOptions, Raw, Sidecar, eventually};
+use support::{Database, Message, Postgres, PostgresOptions, Raw, SOON, Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(10);
 const MIB: u64 = 1 << 20;
 /// Each value has so many bytes.
 const WIDTH: usize = 4000;

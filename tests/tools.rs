@@ -10,14 +10,11 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use support::alertmanager::Alertmanager;
 use support::collector::Collector;
 use support::prometheus::Prometheus;
-use support::{eventually, guard, tools};
-
-const SOON: Duration = Duration::from_secs(30);
+use support::{SOON, eventually, guard, tools};
 
 /// Sends a span and a counter with OpenTelemetry's own SDK.
 const SENDER: &str = r#"

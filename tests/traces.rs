@@ -25,9 +25,8 @@ use std::time::Duration;
 use support::collector::{Collector, Span};
 use support::session::assert_in;
 use support::sidecar::{SidecarOptions, upstream};
-use support::{Postgres, Raw, Sidecar, eventually};
+use support::{Postgres, Raw, SOON, Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(20);
 const CHECKOUT: &str = "execpool.checkout";
 const EXECUTION: &str = "execpool.execution";
 

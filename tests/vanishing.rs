@@ -27,9 +27,8 @@ use client::{Client, Way};
 use states::{Reached, State};
 use support::session::{kinds, rows};
 use support::sidecar::upstream;
-use support::{Database, Postgres, Raw, Sidecar, eventually};
+use support::{Database, Postgres, Raw, SOON, Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(10);
 /// How long anything may go on for a client that has gone: it is cancelled, and cancelled again.
 const BOUND: Duration = Duration::from_secs(4);
 

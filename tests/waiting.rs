@@ -15,9 +15,8 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use support::session::{assert_in, batch, error, kinds, place, rows};
 use support::sidecar::upstream;
-use support::{Message, Postgres, PostgresOptions, Raw, Sidecar, eventually};
+use support::{Message, Postgres, PostgresOptions, Raw, SOON, Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_millis(300);
 /// A pool of one connection, and waits of 0.3 s without a notice.
 const POOL_OF_ONE: &str = "pool: {size: 1, overflow: 0, timeout: 300ms}\n";

@@ -23,7 +23,7 @@ use crate::log::Log;
 use crate::support::cluster::Cluster;
 use crate::support::eventually;
 
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) use crate::support::SOON;
 
 /// The rights that the reactor may need, as the Role gives them.
 pub(crate) const RIGHTS: [(&str, &str, &[&str]); 7] = [

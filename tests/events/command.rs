@@ -11,10 +11,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::follow::{has_begun, provoke};
-use crate::support::Sidecar;
 use crate::support::session::place;
-
-const SOON: Duration = Duration::from_secs(15);
+use crate::support::{SOON, Sidecar};
 
 /// A command that runs.
 struct Running {

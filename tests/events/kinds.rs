@@ -12,10 +12,7 @@ use crate::reader::Reader;
 use crate::support::schema::{complaint_of_event, mutants};
 use crate::support::session::{assert_in, kinds, place};
 use crate::support::sidecar::upstream;
-use crate::support::{Fault, Postgres, PostgresOptions, Proxy, Sidecar, eventually, memory};
-
-/// More than anything takes on a machine that is busy with other tests.
-const SOON: Duration = Duration::from_secs(60);
+use crate::support::{Fault, Postgres, PostgresOptions, Proxy, SOON, Sidecar, eventually, memory};
 
 async fn post(sidecar: &Sidecar, path: &str, body: Option<Value>) -> Value {
     match sidecar.control("POST", path, body).await {

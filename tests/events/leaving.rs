@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use crate::follow::{has_begun, last, provoke};
 use crate::reader::{Reader, assert_gapless};
 use crate::support::session::place;
-use crate::support::{Sidecar, eventually};
+use crate::support::{SOON, Sidecar, eventually};
 
-const SOON: Duration = Duration::from_secs(20);
 /// How long execpool waits for a reader that reads nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -2,17 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::support::schema::complaint_of_event;
-use crate::support::{Sidecar, http};
-
-/// More than any event takes here.
-const SOON: Duration = Duration::from_secs(60);
+use crate::support::{SOON, Sidecar, http};
 
 /// An event as it was read.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
 //! A scrape, taken apart.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -9,8 +9,7 @@ use tokio::net::TcpStream;
 use crate::support::sidecar::SidecarOptions;
 use crate::support::{Sidecar, eventually};
 
-/// How long a change may take to be seen: a look at the data plane, and a scrape.
-pub(crate) const SOON: Duration = Duration::from_secs(15);
+pub(crate) use crate::support::SOON;
 
 /// All series of one scrape.
 #[derive(Debug, Clone, Default)]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, annotation, ask, events, name, seconds, status};
+use crate::support::SOON;
 
-const SOON: Duration = Duration::from_secs(60);
 /// What the app needs of its grace period, and what the chart gives.
 const LINGER: f64 = 20.0;
 const GRACE: Duration = Duration::from_secs(30);

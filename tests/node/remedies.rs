@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, annotation, ask, available, events, name, status};
+use crate::support::SOON;
 
 /// From a leak to a restart, with seconds for what takes minutes by default; the probe that asks for
 /// the kubelet gives up after one.
 const RESTART: Duration = Duration::from_secs(180);
-const SOON: Duration = Duration::from_secs(60);
 
 /// An app that leaks again and again, until this is dropped: three requests at a time, each of which
 /// opens a session, leaves a transaction open and forgets it.

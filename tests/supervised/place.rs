@@ -13,8 +13,7 @@ use crate::support::daemon::free_port;
 use crate::support::sidecar::upstream;
 use crate::support::{Database, Postgres, eventually, guard, http, memory, tools};
 
-/// Longer than anything here takes on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) use crate::support::SOON;
 
 /// What takes minutes takes seconds.
 const SHORT: &str = "

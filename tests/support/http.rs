@@ -10,8 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 
-/// How long an answer may take: longer than anything in execpool waits.
-const TIMEOUT: Duration = Duration::from_secs(45);
+use super::wait::SOON;
 
 /// Sends one request; answers with the status and the body: JSON as it is, other text
 /// as a string, nothing as null.
@@ -34,9 +33,9 @@ pub(crate) async fn request(
         super::schema::assert_described(method, path, status, &body);
         Ok((status, body))
     };
-    tokio::time::timeout(TIMEOUT, exchange)
+    tokio::time::timeout(SOON, exchange)
         .await
-        .map_err(|_| format!("{method} {path}: no answer within {TIMEOUT:?}"))?
+        .map_err(|_| format!("{method} {path}: no answer within {SOON:?}"))?
 }
 
 /// Sends one request; answers as soon as the head of the response is there, for
@@ -97,9 +96,9 @@ pub(crate) async fn get_tcp(address: &str, path: &str) -> Result<(u16, String), 
         let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
         Ok((status, body))
     };
-    tokio::time::timeout(TIMEOUT, exchange)
+    tokio::time::timeout(SOON, exchange)
         .await
-        .map_err(|_| why(&format_args!("no answer within {TIMEOUT:?}")))?
+        .map_err(|_| why(&format_args!("no answer within {SOON:?}")))?
 }
 
 fn value(body: &Bytes) -> Value {

@@ -25,7 +25,7 @@
 //! | [`memory`] | what a sidecar remembers of restarts |
 //! | [`load`] | pgbench and psycopg, whose every failed query is told |
 //! | [`terminal`] | a pseudo-terminal, and what is to be seen in it |
-//! | [`wait`] | polling for something to become true |
+//! | [`wait`] | waiting for something to become true |
 //!
 //! Nothing outlives a test program, however it ends: see [`guard`].
 //!
@@ -73,4 +73,4 @@ pub(crate) use postgres::{Database, Postgres, PostgresOptions};
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use raw::{Message, Raw};
 pub(crate) use sidecar::Sidecar;
-pub(crate) use wait::eventually;
+pub(crate) use wait::{SOON, eventually};

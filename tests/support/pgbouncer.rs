@@ -12,8 +12,7 @@ use tempfile::TempDir;
 use super::guard::{self, Watchdog};
 use super::postgres::Database;
 use super::tools;
-
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+use super::wait::SOON;
 
 /// The number in the socket's name; the directory is its own.
 const PORT: u16 = 6432;
@@ -69,7 +68,7 @@ impl PgBouncer {
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
             let ended = self.child.try_wait().expect("it is our child");
             assert!(
-                ended.is_none() && start.elapsed() < START_TIMEOUT,
+                ended.is_none() && start.elapsed() < SOON,
                 "PgBouncer does not serve: {ended:?}\n{}",
                 self.log()
             );

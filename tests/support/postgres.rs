@@ -17,7 +17,7 @@ use super::connection_log::{self, ConnectionLog};
 use super::guard::{self, Watchdog};
 use super::template::copy_template;
 use super::tools::postgres_program;
-use super::wait::eventually;
+use super::wait::{SOON, eventually};
 
 /// The `application_name` of the connections that the tests open for themselves.
 pub(crate) const OWN_NAME: &str = "execpool tests";
@@ -32,8 +32,6 @@ pub(crate) const ROLES: [(&str, &str); 3] = [
     ("md5_user", "md5"),
     ("clear_user", "password"),
 ];
-
-const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a server differs from the usual one.
 #[derive(Clone, Debug)]
@@ -210,7 +208,7 @@ impl Postgres {
             "datname = '{}' AND state = 'active' AND wait_event = '{event}'",
             database.name
         );
-        eventually(Duration::from_secs(20), event, async || {
+        eventually(SOON, event, async || {
             let found = self.activity(&filter).await;
             if found.is_empty() { Err(()) } else { Ok(()) }
         })
@@ -349,8 +347,8 @@ impl Postgres {
                 return Err(self.log());
             }
             assert!(
-                start.elapsed() < START_TIMEOUT,
-                "PostgreSQL is not ready after {START_TIMEOUT:?}:\n{}",
+                start.elapsed() < SOON,
+                "PostgreSQL is not ready after {SOON:?}:\n{}",
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(10));

@@ -121,7 +121,10 @@ impl PrometheusOptions {
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", inside("data").display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .args(["--web.enable-otlp-receiver", "--log.level=warn"]);
+            .args(["--web.enable-otlp-receiver", "--log.level=warn"])
+            // An alert that fires before the Alertmanagers are known is sent to nobody, and by
+            // default again after a minute.
+            .arg("--rules.alert.resend-delay=1s");
         let daemon = Daemon::start("Prometheus", directory, &mut command, port).await;
         let prometheus = Prometheus { daemon, port };
         super::eventually(

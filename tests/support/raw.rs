@@ -13,8 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, Command};
 
-/// How long a message may be awaited: longer than execpool's own timeouts.
-const TIMEOUT: Duration = Duration::from_secs(45);
+use super::wait::SOON;
 
 /// How much of a message that is not kept is read at once, in bytes.
 const SKIMMED: usize = 256 * 1024;
@@ -247,10 +246,10 @@ impl Raw {
 
     /// Reads more; false at the end of the stream. Cancel safe.
     async fn fill(&mut self) -> bool {
-        match tokio::time::timeout(TIMEOUT, self.stream.read_buf(&mut self.received)).await {
+        match tokio::time::timeout(SOON, self.stream.read_buf(&mut self.received)).await {
             Ok(Ok(0) | Err(_)) => false,
             Ok(Ok(_)) => true,
-            Err(_) => panic!("nothing comes for {TIMEOUT:?}"),
+            Err(_) => panic!("nothing comes for {SOON:?}"),
         }
     }
 }

@@ -125,7 +125,7 @@ impl Receiver {
         claim: &str,
         wanted: impl Fn(&Received) -> Option<T>,
     ) -> T {
-        super::eventually(Duration::from_secs(20), claim, async || {
+        super::eventually(super::SOON, claim, async || {
             let received = self.received();
             received
                 .iter()

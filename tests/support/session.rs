@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::postgres::{Database, Postgres};
 use super::raw::{Message, Raw};
 use super::sidecar::{Sidecar, upstream};
-use super::wait::eventually;
+use super::wait::{SOON, eventually};
 
 impl Sidecar {
     /// What a client is told that begins as `app` with these parameters besides.
@@ -45,7 +45,7 @@ impl Sidecar {
     /// Waits until one session of an execution is in a state.
     pub(crate) async fn session_is(&self, execution: &str, state: &str) {
         let claim = format!("a session of {execution} is {state}");
-        eventually(Duration::from_secs(5), &claim, async || {
+        eventually(SOON, &claim, async || {
             let sessions = self.sessions_of(execution).await;
             match sessions.iter().any(|session| session["state"] == state) {
                 true => Ok(()),
@@ -57,7 +57,7 @@ impl Sidecar {
 
     /// Waits until `GET /v1/status` shows no session, and no server connection in use.
     pub(crate) async fn settles(&self) {
-        eventually(Duration::from_secs(10), "all is given back", async || {
+        eventually(SOON, "all is given back", async || {
             let status = self.get("/v1/status").await;
             let (sessions, budget) = (&status["sessions"], &status["budget"]);
             let over = sessions["total"] == 0
@@ -145,7 +145,7 @@ pub(crate) async fn place(name: &str, more: &str) -> (Database, Sidecar) {
 /// Waits until no backend serves a database of the shared server.
 pub(crate) async fn nothing_left(database: &Database) {
     let filter = format!("datname = '{}'", database.name);
-    eventually(Duration::from_secs(10), "no backend is left", async || {
+    eventually(SOON, "no backend is left", async || {
         let left = Postgres::shared().activity(&filter).await;
         if left.is_empty() { Ok(()) } else { Err(left) }
     })

@@ -20,8 +20,7 @@ use super::guard::{self, Watchdog};
 use super::http;
 use super::postgres::Database;
 use super::raw::Raw;
-
-const START_TIMEOUT: Duration = Duration::from_secs(30);
+use super::wait::{SOON, eventually};
 
 /// How to start a sidecar.
 #[derive(Clone, Debug, Default)]
@@ -120,8 +119,8 @@ impl SidecarOptions {
             match http::request(&sidecar.control_socket(), "GET", "/v1/status", None).await {
                 Ok((200, _)) => return Ok(sidecar),
                 last => assert!(
-                    start.elapsed() < START_TIMEOUT,
-                    "execpool does not serve after {START_TIMEOUT:?}: {last:?}"
+                    start.elapsed() < SOON,
+                    "execpool does not serve after {SOON:?}: {last:?}"
                 ),
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -338,9 +337,26 @@ impl Sidecar {
             .unwrap_or_else(|why| panic!("{why}"))
     }
 
-    /// The lines that it has logged so far.
+    /// The lines that it has logged so far. What it has just done may not be among them: see
+    /// [`Sidecar::logged`].
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lines.lock().expect("no panic under it").clone()
+    }
+
+    /// Waits until it has logged a line that has all of `parts` in it, and answers the first of them.
+    /// What a client sees is often there before the line that tells it.
+    #[track_caller]
+    pub(crate) fn logged(&self, parts: &[&str]) -> impl Future<Output = String> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let claim = format!("{caller}: it is logged: {parts:?}");
+            eventually(SOON, &claim, async || {
+                let log = self.log();
+                let told = |line: &&String| parts.iter().all(|part| line.contains(part));
+                log.iter().find(told).cloned().ok_or("it is not")
+            })
+            .await
+        }
     }
 
     /// The process.

@@ -9,10 +9,7 @@ use std::time::Duration;
 
 use nix::pty::{Winsize, openpty};
 
-use super::wait::eventually;
-
-/// More than a picture takes, on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+use super::wait::{SOON, eventually};
 
 /// A terminal with a program in it. Dropping it hangs up, which ends the program.
 pub(crate) struct Terminal {

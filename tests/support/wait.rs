@@ -1,15 +1,19 @@
-//! Polling for something to become true.
+//! Waiting for something to become true.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_millis(10);
 
+/// How long a test waits for what must come. It ends a test that fails and says nothing of speed: a
+/// machine that is busy with other tests stands still for seconds at a time.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
 /// Asks `probe` every 10 ms until it answers `Ok`, and returns that. Panics if it
 /// has not within `within`, with `claim` and the last `Err` seen.
 ///
 /// ```ignore
-/// eventually(Duration::from_secs(2), "the execution has ended", async || {
+/// eventually(SOON, "the execution has ended", async || {
 ///     match sidecar.control("GET", "/v1/executions/a", None).await {
 ///         (404, _) => Ok(()),
 ///         other => Err(other),
