@@ -1,5 +1,5 @@
-//! What time alone does on the data plane: ends, limits of sessions, upkeep of idle connections, probes of a full
-//! database, the maintenance pass.
+//! What time alone does on the data plane: ends, the end of a pause, limits of sessions, upkeep of idle
+//! connections, probes of a full database, the maintenance pass.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,9 +27,9 @@ pub(super) async fn run(executions: Arc<Executions>, running: watch::Receiver<Ar
     loop {
         let now = Instant::now();
         let next_end = executions.end_due(now);
+        let pause = executions.lender().watch_pause(now);
         if now >= next_sweep {
             executions.lender().sweep(now);
-            executions.lender().watch_pause(now);
             let mut limits = limits();
             if executions.lender().paused().is_some() {
                 // Whose query is kept back looks idle, and is not.
@@ -54,10 +54,12 @@ pub(super) async fn run(executions: Arc<Executions>, running: watch::Receiver<Ar
             executions.maintain();
             next_pass = Some(now + interval);
         }
-        let wake = next_end.map_or(next_sweep, |end| end.min(next_sweep));
+        let wake = [next_end, pause].into_iter().flatten().min();
+        let wake = wake.map_or(next_sweep, |at| at.min(next_sweep));
         tokio::select! {
             () = tokio::time::sleep_until(wake.into()) => {}
             () = executions.sooner() => {}
+            () = executions.lender().pause_moves() => {}
         }
     }
 }

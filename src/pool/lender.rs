@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::budget::Budget;
 use crate::events::Events;
@@ -43,6 +43,8 @@ pub enum Refused {
 pub struct Lender {
     pub(super) ledger: Mutex<Ledger>,
     pub(super) gatepost: Gatepost,
+    /// Told when a pause begins, or is to end at another time.
+    pub(super) pause_moves: Notify,
     /// Raised when all connections are to be replaced.
     pub(super) epoch: AtomicU64,
     pub(super) runtime: Handle,
@@ -57,6 +59,7 @@ impl Lender {
         Arc::new(Self {
             ledger: Mutex::new(Ledger::new(budget)),
             gatepost: Gatepost::default(),
+            pause_moves: Notify::new(),
             epoch: AtomicU64::new(0),
             runtime,
             events,

@@ -65,6 +65,7 @@ impl Lender {
         inner.gate.pause();
         drop(inner);
         self.gatepost.shut();
+        self.pause_moves.notify_one();
         if is_news {
             let event = Event::Pause {
                 for_seconds: time.map(Seconds),
@@ -118,16 +119,16 @@ impl Lender {
     }
 
     /// Ends a pause whose time is over; a forgotten one is an outage, so one that lasts is logged
-    /// every minute.
-    pub fn watch_pause(self: &Arc<Self>, now: Instant) {
+    /// every minute. Answers when there is something to do next, unless [`Lender::pause_moves`] before.
+    pub fn watch_pause(self: &Arc<Self>, now: Instant) -> Option<Instant> {
         let mut inner = self.ledger.lock();
-        let Some(pause) = &mut inner.pause else {
-            return;
-        };
+        let pause = inner.pause.as_mut()?;
         if pause.until.is_some_and(|until| until <= now) {
             drop(inner);
             self.resume_by(By::Time);
-        } else if now.saturating_duration_since(pause.reminded) >= REMIND {
+            return None;
+        }
+        if now.saturating_duration_since(pause.reminded) >= REMIND {
             pause.reminded = now;
             tracing::warn!(
                 event = "pause.lasts",
@@ -135,6 +136,13 @@ impl Lender {
                 "still paused: nothing is lent until POST /v1/resume or `execpool resume`"
             );
         }
+        let remind = pause.reminded + REMIND;
+        Some(pause.until.map_or(remind, |until| until.min(remind)))
+    }
+
+    /// Waits until a pause begins, or is to end at another time. For one who waits, and cancel safe.
+    pub async fn pause_moves(&self) {
+        self.pause_moves.notified().await;
     }
 
     /// Where sessions stand still during a pause.

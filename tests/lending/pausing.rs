@@ -83,6 +83,26 @@ async fn a_pause_ends_by_itself_at_the_end_that_was_said_last() {
 }
 
 #[tokio::test]
+async fn who_watches_a_pause_is_told_when_to_look_again() {
+    let (pools, _) = pools("look_again", Budget::new(1, 0), 1).await;
+    let lender = &pools.lender;
+    let now = std::time::Instant::now();
+    let minute = Duration::from_secs(60);
+    assert_eq!(lender.watch_pause(now), None);
+    lender.pause(Some(Duration::from_secs(30)));
+    lender.pause_moves().await;
+    let ends = lender.watch_pause(now).expect("it ends");
+    assert!(ends >= now + Duration::from_secs(30) && ends < now + minute);
+    lender.pause(None);
+    lender.pause_moves().await;
+    let reminds = lender.watch_pause(now).expect("it is to be said again");
+    assert!(reminds >= now + minute);
+    assert_eq!(lender.watch_pause(reminds), Some(reminds + minute));
+    assert!(lender.resume());
+    assert_eq!(lender.watch_pause(now), None);
+}
+
+#[tokio::test]
 async fn a_connection_of_an_earlier_epoch_is_never_lent_again() {
     let (pools, _) = pools("epoch", Budget::new(3, 0), 1).await;
     let lent = pools.lent(0).await;
