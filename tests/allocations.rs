@@ -279,13 +279,9 @@ async fn nothing_is_allocated(name: &str, is_measured: bool) {
     // What allocates is seen: another session comes in, on the same thread.
     let _other = UnixStream::connect(&socket).unwrap();
     ask(&mut stream, &simple);
-    support::eventually(
-        Duration::from_secs(5),
-        "a newcomer is counted",
-        async || {
-            let asked = ASKED.load(SeqCst) - before;
-            if asked > 0 { Ok(()) } else { Err(asked) }
-        },
-    )
+    support::eventually(support::SOON, "a newcomer is counted", async || {
+        let asked = ASKED.load(SeqCst) - before;
+        if asked > 0 { Ok(()) } else { Err(asked) }
+    })
     .await;
 }

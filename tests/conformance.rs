@@ -23,13 +23,11 @@ mod messages;
 #[path = "conformance/states.rs"]
 mod states;
 
-use std::time::Duration;
-
 use conversation::{Conversation, Cut, assert_same};
 use endings::{Ending, assert_ends_alike};
 use support::session::{assert_in, told_pid};
 use support::sidecar::upstream;
-use support::{Database, Fault, Message, Postgres, Proxy, Raw, Sidecar, eventually};
+use support::{Database, Fault, Message, Postgres, Proxy, Raw, SOON, Sidecar, eventually};
 use tokio_postgres::Client;
 
 /// Above every process id that a server gives.
@@ -136,7 +134,7 @@ async fn every_end_of_a_session_is_told_as_the_server_tells_it_and_leaves_what_i
 /// left at work in between would hold its lock.
 async fn left_behind(other: &Client, rows: i64, what: &str) {
     let sql = "SELECT count(*) FROM kept";
-    eventually(Duration::from_secs(5), what, async || {
+    eventually(SOON, what, async || {
         match other.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) {
             seen if seen == rows => Ok(()),
             seen => Err(seen),

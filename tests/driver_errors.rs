@@ -14,14 +14,11 @@ mod support;
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use page::{is_like, page, printed};
-use support::{Database, Postgres, Sidecar, eventually, tools};
+use support::{Database, Postgres, SOON, Sidecar, eventually, tools};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-
-const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `tests/drivers/errors.py` with one driver.
 struct Program {
@@ -57,7 +54,7 @@ impl Program {
 
     /// Its next line.
     async fn hear(&mut self) -> String {
-        let line = tokio::time::timeout(TIMEOUT, self.output.next_line()).await;
+        let line = tokio::time::timeout(SOON, self.output.next_line()).await;
         let line = line.expect("it goes on").unwrap();
         line.expect("it says something")
     }
@@ -92,7 +89,7 @@ impl Place {
         let name = &database.name;
         let yaml = format!(
             "upstreams: [{{name: {name}, url: '{}'}}]\n\
-             pool: {{size: 1, overflow: 0, timeout: 1s}}\n",
+             pool: {{size: 1, overflow: 0, timeout: 8s}}\n",
             database.url()
         );
         let sidecar = Sidecar::start(yaml).await;
@@ -134,7 +131,7 @@ impl Place {
         program.query("SELECT pg_sleep(60)").await;
         let name = &self.database.name;
         let sleeping = format!("datname = '{name}' AND wait_event = 'PgSleep'");
-        eventually(Duration::from_secs(10), "it sleeps", async || {
+        eventually(SOON, "it sleeps", async || {
             let found = Postgres::shared().activity(&sleeping).await;
             if found.len() == 1 { Ok(()) } else { Err(found) }
         })

@@ -143,8 +143,11 @@ async fn a_server_of_ones_own_can_be_full_and_can_be_stopped() {
     })
     .await;
     assert_eq!(full.code().unwrap().code(), "53300");
-    let backends = postgres.activity("usename = 'app'").await;
-    assert_eq!(backends.len(), 2, "{backends:?}");
+    eventually(SOON, "there are two backends", async || {
+        let backends = postgres.activity("usename = 'app'").await;
+        (backends.len() == 2).then_some(()).ok_or(backends)
+    })
+    .await;
 
     postgres.stop();
     assert!(first.0.simple_query("SELECT 1").await.is_err());

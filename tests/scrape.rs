@@ -12,6 +12,7 @@ mod support;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use support::sidecar::upstream;
 use support::{Postgres, SOON, Sidecar, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -47,11 +48,21 @@ async fn asked(port: SocketAddr, line: &str) -> String {
     answer.unwrap_or_else(|error| error.to_string())
 }
 
-async fn is_healthy(port: SocketAddr) {
+/// Whether a probe is answered in time. Where the machine stands still it is not, whoever else asks: it is to be tried
+/// again, under the same load.
+async fn is_healthy(port: SocketAddr) -> Result<(), String> {
     let start = Instant::now();
     let answer = asked(port, "GET /healthz").await;
-    assert!(answer.contains("200 OK"), "{answer}");
-    assert!(start.elapsed() < PROBE, "{:?}", start.elapsed());
+    let took = start.elapsed();
+    match answer.contains("200 OK") && took < PROBE {
+        true => Ok(()),
+        false => Err(format!("{took:?}: {answer}")),
+    }
+}
+
+async fn becomes_healthy(port: SocketAddr) {
+    let probe = async || is_healthy(port).await;
+    eventually(SOON, "a probe is answered in time", probe).await;
 }
 
 /// A connection that has sent this and reads nothing, with the smallest of buffers.
@@ -75,7 +86,7 @@ async fn a_hundred_scrapes_a_second_are_answered_and_cost_little() {
         let answer = asked(port, "GET /metrics").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     }
-    is_healthy(port).await;
+    becomes_healthy(port).await;
     let busy = (sidecar.ticks() - before) as f64 / 100.0 / start.elapsed().as_secs_f64();
     println!("{:.1} % of a CPU", busy * 100.0);
     assert!(busy < 0.5, "{busy}");
@@ -89,16 +100,28 @@ async fn a_hundred_scrapes_a_second_are_answered_and_cost_little() {
 #[tokio::test]
 async fn who_never_reads_or_asks_by_half_holds_nobody_up() {
     let (sidecar, port) = start("unread").await;
+    eventually(SOON, "it has begun", async || {
+        let answer = asked(port, "GET /readyz").await;
+        answer.contains("200 OK").then_some(()).ok_or(answer)
+    })
+    .await;
     let (memory, descriptors) = (sidecar.rss(), sidecar.descriptors());
     let mut kept = Vec::new();
     for bytes in [
         &b"GET /metrics HTTP/1.1\r\nhost: pod\r\n\r\n"[..],
         b"GET /metri",
     ] {
-        for _ in 0..500 {
-            kept.push(unread(port, bytes).await);
-        }
-        is_healthy(port).await;
+        let mut crowd = Vec::new();
+        eventually(SOON, "a probe is answered in time", async || {
+            // They are let go after a while: each try has its own.
+            crowd.clear();
+            for _ in 0..500 {
+                crowd.push(unread(port, bytes).await);
+            }
+            is_healthy(port).await
+        })
+        .await;
+        kept.push(crowd);
     }
     assert!(
         sidecar.rss() < memory + (16 << 20),
@@ -130,13 +153,17 @@ async fn failed(port: SocketAddr, reason: &str) -> u64 {
 
 #[tokio::test]
 async fn a_thousand_at_once_are_answered_or_counted() {
-    let (_sidecar, port) = start("counted").await;
+    let (sidecar, port) = start("counted").await;
     let mut all = JoinSet::new();
+    // Those whom the system keeps for it are there when it looks again, however slow we are.
+    sidecar.signal(Signal::SIGSTOP);
     for _ in 0..1000 {
         all.spawn(async move { asked(port, "GET /metrics").await });
     }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    sidecar.signal(Signal::SIGCONT);
     let answers = all.join_all().await;
-    is_healthy(port).await;
+    becomes_healthy(port).await;
     let taken = answers.iter().filter(|answer| answer.contains("200 OK"));
     let taken = taken.count() as u64;
     assert!(taken > 0 && taken < 1000, "{taken}");

@@ -27,7 +27,7 @@ async fn single_concurrent_and_failing_executions_are_cleaned_up() {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(Duration::from_secs(60), output).await;
+    let output = tokio::time::timeout(Duration::from_secs(300), output).await;
     let output = output.expect("it ends").expect("python3 can be run");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");

@@ -78,7 +78,7 @@ fn a_process_whose_log_nobody_reads_works_on_and_ends() {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        assert!(start.elapsed() < Duration::from_secs(20), "it hangs");
+        assert!(start.elapsed() < Duration::from_secs(120), "it hangs");
         thread::sleep(Duration::from_millis(10));
     };
     assert!(status.success());

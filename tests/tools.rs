@@ -123,7 +123,7 @@ async fn prometheus_scrapes_and_answers() {
     assert_eq!(label("pod"), Some("p-1"));
     assert_eq!(label("job"), Some("page"));
     assert_eq!(label("kind"), Some("x"));
-    assert_eq!(prometheus.targets_up().await, 1);
+    prometheus.targets_are_up(1).await;
     assert_eq!(prometheus.value("1 + 1").await, Some(2.0));
     assert!(prometheus.query("nothing_of_this_name").await.is_empty());
     let refused = prometheus.try_query("sent_total{").await.unwrap_err();

@@ -43,7 +43,8 @@ async fn options(name: &str, endpoint: &str, more: &str) -> SidecarOptions {
         .env("EXECPOOL_TELEMETRY__LISTEN", "127.0.0.1:0")
         .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)
         .env("OTEL_BSP_SCHEDULE_DELAY", "100")
-        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "400")
+        // Each span arrives, also where the machine stands still for a while.
+        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "60000")
 }
 
 /// The span that asks, sampled or not.

@@ -80,7 +80,7 @@ class Matrix:
         json.dump(self.observations, sys.stdout, default=str)
 
 
-def until(probe, seconds=20):
+def until(probe, seconds=60):
     """Asks until the answer is true."""
     end = time.monotonic() + seconds
     while not probe():
@@ -89,7 +89,7 @@ def until(probe, seconds=20):
         time.sleep(0.01)
 
 
-async def until_async(probe, seconds=20):
+async def until_async(probe, seconds=60):
     """The same for a probe that is awaited."""
     end = time.monotonic() + seconds
     while not await probe():

@@ -209,7 +209,7 @@ async def notify(listener, sender):
     sender_pid = await one(sender, "SELECT pg_backend_pid()")
     sql = "SELECT pg_notify('channel', 'first'), pg_notify('channel', %s)"
     await sender.execute(sql, ("x" * 7000,))
-    heard = [n async for n in listener.notifies(timeout=20, stop_after=2)]
+    heard = [n async for n in listener.notifies(timeout=60, stop_after=2)]
     await listener.execute("UNLISTEN *")
     observed = [[n.channel, digest(n.payload), n.pid == sender_pid] for n in heard]
     seen.see("notify", observed, "7000")
@@ -223,7 +223,7 @@ async def cancel(victim, other):
 
     sleeper = asyncio.create_task(failing(victim, "SELECT pg_sleep(60)"))
     await until_async(sleeps)
-    await victim.cancel_safe(timeout=20)
+    await victim.cancel_safe(timeout=60)
     outcome = await sleeper
 
     # Cancelling the task must cancel the query, too.

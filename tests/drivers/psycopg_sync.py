@@ -204,7 +204,7 @@ def notify(listener, sender):
     listener.execute("LISTEN channel")
     sender_pid = one(sender, "SELECT pg_backend_pid()")
     sender.execute("SELECT pg_notify('channel', 'first'), pg_notify('channel', %s)", ("x" * 7000,))
-    heard = list(listener.notifies(timeout=20, stop_after=2))
+    heard = list(listener.notifies(timeout=60, stop_after=2))
     listener.execute("UNLISTEN *")
     observed = [[n.channel, digest(n.payload), n.pid == sender_pid] for n in heard]
     seen.see("notify", observed, "7000")
@@ -218,7 +218,7 @@ def cancel(victim, other):
     )
     sleeper.start()
     until(lambda: one(other, SLEEPING.format(pid=pid)) == 1)
-    victim.cancel_safe(timeout=20)
+    victim.cancel_safe(timeout=60)
     sleeper.join()
     same = one(victim, "SELECT pg_backend_pid()") == pid
     seen.see("cancel", {"outcome": outcome, "same_backend": same}, "57014")

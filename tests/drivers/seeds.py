@@ -10,6 +10,7 @@ import re
 import socket
 import sys
 import threading
+import time
 
 import psycopg
 from sqlalchemy import create_engine, text
@@ -81,6 +82,16 @@ def left(execution_id):
         return shared.execute(sql, (f"%/* {execution_id} */%",)).fetchone()[0]
 
 
+def gone(execution_id):
+    """How many are left of an execution that has ended. A backend goes a moment after its connection."""
+    until = time.monotonic() + 60
+    while count := left(execution_id):
+        if time.monotonic() > until:
+            break
+        time.sleep(0.05)
+    return count
+
+
 def use(scope, forgotten):
     """Opens a connection and an engine's, queries on both, and closes neither."""
     mark = f"SELECT 1 /* {scope.id} */"
@@ -98,7 +109,7 @@ def single_execution():
         use(scope, forgotten)
         inside = stats()["single"]
         before = left("single")
-    return {"inside": inside, "before": before, "after": left("single"), "listed": stats(),
+    return {"inside": inside, "before": before, "after": gone("single"), "listed": stats(),
             "complete": scope.ended["complete"]}
 
 
@@ -116,7 +127,7 @@ def concurrent_isolation():
                 with scope.connection() as again:
                     seen[name] = again.execute("SELECT 'works'").fetchone()[0]
         if ends_first:
-            seen[f"{name} after"] = left(name)
+            seen[f"{name} after"] = gone(name)
             barrier.wait()
 
     threads = [
@@ -127,7 +138,7 @@ def concurrent_isolation():
         thread.start()
     for thread in threads:
         thread.join()
-    return {"seen": seen, "after": [left(name) for name in ("one", "two", "three")]}
+    return {"seen": seen, "after": [gone(name) for name in ("one", "two", "three")]}
 
 
 def exception_cleanup():
@@ -137,7 +148,7 @@ def exception_cleanup():
             use(scope, forgotten)
             raise RuntimeError("the agent failed")
     except RuntimeError as error:
-        return {"raised": str(error), "after": left("fails"), "complete": scope.ended["complete"]}
+        return {"raised": str(error), "after": gone("fails"), "complete": scope.ended["complete"]}
 
 
 print(json.dumps({

@@ -189,7 +189,7 @@ def notify(listener, sender):
     sender.commit()
     raw = driver(listener)
     raw.autocommit = True
-    heard = list(raw.notifies(timeout=20, stop_after=2))
+    heard = list(raw.notifies(timeout=60, stop_after=2))
     raw.autocommit = False
     seen.see("notify", [[n.channel, digest(n.payload), n.pid == sender_pid] for n in heard], "7000")
 
@@ -208,7 +208,7 @@ def cancel(victim, other):
             return other.scalar(text(SLEEPING.format(pid=pid))) == 1
 
     until(sleeps)
-    driver(victim).cancel_safe(timeout=20)
+    driver(victim).cancel_safe(timeout=60)
     sleeper.join()
     victim.rollback()
     same = victim.scalar(text("SELECT pg_backend_pid()")) == pid

@@ -186,7 +186,8 @@ async fn each_step_of_a_session_changes_the_series_that_tell_it() {
     let sum = place
         .last
         .value(&well.replace("db_client_operation_duration_seconds_count", sum));
-    assert!((0.3..2.0).contains(&sum), "{sum}");
+    // Seconds, and not milliseconds.
+    assert!((0.3..100.0).contains(&sum), "{sum}");
     raw.send_with(frontend::terminate).await;
     drop(raw);
     place
@@ -206,7 +207,7 @@ async fn each_step_of_a_session_changes_the_series_that_tell_it() {
 
 #[tokio::test]
 async fn cancels_ends_and_failures_are_told_by_whom_and_why() {
-    let more = "pool: {size: 1, overflow: 0, timeout: 400ms}\nsession: {leak_after: 200ms}\n\
+    let more = "pool: {size: 1, overflow: 0, timeout: 10s}\nsession: {leak_after: 200ms}\n\
         cleanup: {idle_in_transaction: 200ms}\n";
     let mut place = Place::new("causes", more).await;
     let sleeps = "SELECT pg_sleep(60)";

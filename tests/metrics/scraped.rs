@@ -88,11 +88,12 @@ pub(crate) async fn changes(
 ) -> Scraped {
     let begun = Instant::now();
     eventually(SOON, action, async || {
+        let since = begun.elapsed();
         let now = scrape(sidecar).await;
         // Histograms are of this moment; the rest is to be of a look after the action as well. Who
         // asks often gets an answer that is a quarter of a second old.
         let age = now.value("execpool_snapshot_age_seconds") + 0.25;
-        if age > begun.elapsed().as_secs_f64() {
+        if age > since.as_secs_f64() {
             return Err(vec![format!("the last look is {age} s old")]);
         }
         let wrong: Vec<String> = deltas

@@ -6,7 +6,7 @@ use postgres_protocol::message::frontend;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::fleet::{Fleet, page};
+use crate::fleet::{Fleet, narrow, page};
 use crate::support::collector::Collector;
 use crate::support::session::assert_in;
 use crate::support::{Raw, Sidecar, eventually, load};
@@ -195,7 +195,7 @@ async fn a_database_is_full(fleet: &Fleet) {
     if let Ok(second) = fleet.heard.client("app", "second").await {
         second.simple_query("SELECT 1").await.unwrap_err();
     }
-    let less = r#"execpool_budget_effective{pod="agent-1"} < 6"#;
+    let less = r#"execpool_budget_effective{pod="agent-1"} < 16"#;
     fleet.prometheus.has(less).await;
     let told = r#"execpool_execution_connections{execpool_execution_id="first"} > 0"#;
     fleet.prometheus.has(told).await;
@@ -215,6 +215,7 @@ pub(crate) async fn exhaust(sidecar: &Sidecar) -> Vec<Raw> {
         raw.query("BEGIN").await;
         holders.push(raw);
     }
+    narrow(sidecar).await;
     let waits = async {
         loop {
             if let Ok(client) = sidecar.client("app", "waits").await {

@@ -12,10 +12,20 @@ use crate::support::prometheus::Prometheus;
 use crate::support::sidecar::{SidecarOptions, upstream};
 use crate::support::{Database, Fault, Postgres, PostgresOptions, Proxy, Sidecar};
 
-/// What takes minutes takes a moment.
-pub(crate) const SHORT: &str = "
+/// Room for all that goes on at once, on a machine that stands still at times.
+const WIDE: &str = "
+budget: {size: 12, overflow: 4, warm: 1}
+pool: {size: 4, overflow: 2, timeout: 20s, notice_after: 300ms}
+";
+
+/// Room for what one execution can hold.
+const NARROW: &str = "
 budget: {size: 4, overflow: 2, warm: 1}
 pool: {size: 4, overflow: 2, timeout: 1500ms, notice_after: 300ms}
+";
+
+/// What takes minutes takes a moment.
+const SHORT: &str = "
 exhaustion: {wait: 100ms, after: 1s, sustained_after: 2s}
 session: {leak_after: 1s, idle_in_transaction: {notice: 500ms}}
 hold: {grace: 100ms}
@@ -51,11 +61,18 @@ pub(crate) fn labels(pod: &str) -> [(&'static str, &str); 4] {
 /// A sidecar with a port for scrapes, which exports each second once it has an endpoint.
 pub(crate) fn options(upstreams: &str) -> SidecarOptions {
     Sidecar::options()
-        .config(upstreams.to_owned() + SHORT)
+        .config(upstreams.to_owned() + WIDE + SHORT)
         .env("EXECPOOL_TELEMETRY__LISTEN", "127.0.0.1:0")
         .env("OTEL_METRIC_EXPORT_INTERVAL", "1000")
         .env("OTEL_BSP_SCHEDULE_DELAY", "200")
         .env("OTEL_EXPORTER_OTLP_TIMEOUT", "400")
+}
+
+/// From now on there is less room.
+pub(crate) async fn narrow(sidecar: &Sidecar) {
+    let yaml = std::fs::read_to_string(sidecar.config_file()).unwrap();
+    assert!(yaml.contains(WIDE), "{yaml}");
+    sidecar.reload(&yaml.replace(WIDE, NARROW)).await;
 }
 
 /// Where it is scraped.
@@ -73,6 +90,7 @@ impl Fleet {
         proxy.set(Fault::Refuse);
         let nowhere = format!("postgresql://app@127.0.0.1:{}/nowhere", proxy.port());
         let cut_off = options(&upstream("app", &nowhere)).start().await;
+        narrow(&cut_off).await;
         let example: Value =
             serde_saphyr::from_str(&text("deploy/collector/prometheus.example.yaml")).unwrap();
         let prometheus = Prometheus::options()

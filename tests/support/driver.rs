@@ -33,7 +33,8 @@ pub(crate) const MATRIX: [&str; 16] = [
     "default_pool",
 ];
 
-const TIMEOUT: Duration = Duration::from_secs(120);
+/// A program is of many steps, each of which has its own patience.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What a driver saw, by name, in the order in which it looked.
 pub(crate) type Observations = Vec<(String, Value)>;

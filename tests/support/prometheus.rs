@@ -22,7 +22,7 @@ pub(crate) struct PrometheusOptions {
 }
 
 /// A running Prometheus, which scrapes and evaluates once a second. The first scrape comes about six
-/// seconds after the start: wait for a state, with half a minute of patience.
+/// seconds after the start: wait for a state. On a machine that stands still a scrape fails now and then.
 pub(crate) struct Prometheus {
     daemon: Daemon,
     port: u16,
@@ -200,17 +200,18 @@ impl Prometheus {
         .await;
     }
 
-    /// How many targets answered their last scrape. Panics with the reason where one did not.
-    pub(crate) async fn targets_up(&self) -> usize {
-        let data = self.api("/api/v1/targets?state=active").await;
-        let data = data.expect("Prometheus tells its targets");
-        let health = |target: &Value| match target["health"].as_str() {
-            Some("down") => panic!("a scrape failed: {target}"),
-            other => other == Some("up"),
-        };
-        list(&data["activeTargets"])
-            .filter(|one| health(one))
-            .count()
+    /// Waits until all targets, which are so many, have answered their last scrape.
+    pub(crate) async fn targets_are_up(&self, count: usize) {
+        super::eventually(super::SOON, "all targets are up", async || {
+            let data = self.api("/api/v1/targets?state=active").await?;
+            let targets: Vec<&Value> = list(&data["activeTargets"]).collect();
+            let is_up = |target: &&Value| target["health"] == "up";
+            match targets.len() == count && targets.iter().all(is_up) {
+                true => Ok(()),
+                false => Err(data.to_string()),
+            }
+        })
+        .await;
     }
 
     /// The alerts that are pending or firing: labels, annotations, state.

@@ -47,13 +47,10 @@ async fn checkouts_are_part_of_the_agents_own_trace_and_tell_what_it_did() {
         // asyncpg asks nothing when it connects.
         assert!(execution.start <= checkout.start && checkout.end <= execution.end);
         assert!(checkout.start < way.end, "{driver}");
-        // What it did, and no more than a busy machine adds.
+        // What it did, each in its place. All of it together is the whole time.
         for (name, least) in [("active", 0.4), ("idle_in_transaction", 0.6), ("idle", 0.2)] {
             let told = seconds(checkout, &format!("execpool.checkout.{name}"));
-            assert!(
-                told >= least && told < least + 1.0,
-                "{driver}: {name} {told}"
-            );
+            assert!(told >= least, "{driver}: {name} {told}");
         }
         let parts = ["wait", "active", "idle_in_transaction", "idle"]
             .map(|name| seconds(checkout, &format!("execpool.checkout.{name}")));

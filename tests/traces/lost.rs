@@ -1,12 +1,13 @@
 //! A collector that is away, or never answers: nobody waits, nothing grows, and it is told.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::support::daemon::free_port;
 use crate::support::{Sidecar, eventually};
 use crate::{SOON, options, visit};
 
@@ -26,25 +27,22 @@ async fn counted(sidecar: &Sidecar, name: &str, attribute: &str) -> u64 {
         .sum()
 }
 
-/// Runs more sessions than there is room for spans, each in no time, until some were dropped; then
-/// answers what was logged about that.
-async fn overrun(sidecar: &Sidecar) -> Vec<Value> {
+/// Runs more sessions than there is room for spans, until some were dropped.
+async fn overrun(sidecar: &Sidecar) {
     let begun = Instant::now();
-    let mut visits: u32 = 0;
     while counted(sidecar, PROCESSED, "queue_full").await < 10 {
         assert!(begun.elapsed() < SOON, "none is dropped");
         for _ in 0..10 {
             visit(sidecar, "run-1", "").await;
-            visits += 1;
         }
     }
-    let each = begun.elapsed() / visits;
-    assert!(each < Duration::from_millis(200), "{each:?}");
+}
+
+/// What was logged about traces.
+fn told(sidecar: &Sidecar) -> Vec<Value> {
     let lines = sidecar.log().into_iter();
-    lines
-        .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
-        .filter(|line| line["signal"] == "traces")
-        .collect()
+    let lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    lines.filter(|line| line["signal"] == "traces").collect()
 }
 
 const PROCESSED: &str = "otel_sdk_processor_span_processed_total{";
@@ -54,46 +52,49 @@ const EXPORTED: &str = "otel_sdk_exporter_span_exported_total{";
 async fn a_collector_that_never_answers_costs_spans_alone() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    // Whoever waited for an export would wait for longer than the test does.
     let mut sidecar = options("mute_collector", &endpoint, "")
         .await
         .env("OTEL_BSP_MAX_QUEUE_SIZE", "8")
+        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "600000")
+        .env("OTEL_BSP_EXPORT_TIMEOUT", "600000")
         .start()
         .await;
-    let lines = overrun(&sidecar).await;
+    overrun(&sidecar).await;
+    sidecar.logged(&["spans.dropped", "\"waiting\":8"]).await;
+    assert_eq!(counted(&sidecar, EXPORTED, "error_type").await, 0);
+    sidecar.signal(nix::sys::signal::Signal::SIGTERM);
+    sidecar.exited(SOON).await;
+}
+
+#[tokio::test]
+async fn spans_that_a_collector_never_answers_for_are_counted_as_lost() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let sidecar = options("mute_again", &endpoint, "")
+        .await
+        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "400")
+        .start()
+        .await;
     eventually(SOON, "failures are counted", async || {
-        match counted(&sidecar, EXPORTED, "error_type").await {
+        visit(&sidecar, "run-1", "").await;
+        match counted(&sidecar, EXPORTED, "error_type=\"timeout\"").await {
             0 => Err(()),
             _ => Ok(()),
         }
     })
     .await;
-    let dropping = lines.iter().filter(|line| line["waiting"] == 8);
-    assert!(dropping.count() >= 1, "{lines:#?}");
-    let begun = Instant::now();
-    sidecar.signal(nix::sys::signal::Signal::SIGTERM);
-    sidecar.exited(SOON).await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    sidecar.logged(&["export.failing", "traces"]).await;
 }
 
 #[tokio::test]
 async fn a_collector_that_is_away_is_one_line_and_so_is_its_return() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (port, endpoint) = {
-        let address = listener.local_addr().unwrap();
-        (address.port(), format!("http://{address}"))
-    };
-    drop(listener);
-    let sidecar = options("no_collector", &endpoint, "").await.start().await;
-    let told = |sidecar: &Sidecar| {
-        let lines = sidecar.log().into_iter();
-        let lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
-        let lines = lines.filter(|line| line["signal"] == "traces");
-        lines.collect::<Vec<_>>()
-    };
+    let port = free_port();
+    let sidecar = options("no_collector", &format!("http://127.0.0.1:{port}"), "")
+        .await
+        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "400")
+        .start()
+        .await;
     let failures = async |count: u64| {
         eventually(SOON, "exports fail", async || {
             visit(&sidecar, "run-1", "").await;
@@ -108,9 +109,10 @@ async fn a_collector_that_is_away_is_one_line_and_so_is_its_return() {
     };
     let first = failures(1).await;
     failures(first + 5).await;
-    let lines = told(&sidecar);
-    assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert_eq!(lines[0]["error_type"], "UNAVAILABLE");
+    sidecar.logged(&["UNAVAILABLE", "traces"]).await;
+    // A machine that stands still may add one that there was no answer in time.
+    let away = || told(&sidecar).into_iter().filter(is_away).count();
+    assert_eq!(away(), 1, "{:#?}", told(&sidecar));
     let collector = crate::support::collector::Collector::options()
         .port(port)
         .start()
@@ -118,11 +120,17 @@ async fn a_collector_that_is_away_is_one_line_and_so_is_its_return() {
     eventually(SOON, "it arrives again", async || {
         visit(&sidecar, "run-1", "").await;
         let lines = told(&sidecar);
-        if lines.len() == 2 && !collector.spans().is_empty() {
+        let is_told = lines.iter().any(|line| line["event"] == "export.recovered");
+        if is_told && !collector.spans().is_empty() {
             Ok(())
         } else {
             Err(lines)
         }
     })
     .await;
+    assert_eq!(away(), 1, "{:#?}", told(&sidecar));
+}
+
+fn is_away(line: &Value) -> bool {
+    line["error_type"] == "UNAVAILABLE"
 }

@@ -63,13 +63,13 @@ async fn an_execution_is_a_span_and_checkouts_without_a_trace_are_its_children()
 #[tokio::test]
 async fn an_end_that_nobody_asked_for_is_an_error() {
     let collector = Collector::start().await;
-    let more = "execution: {max_duration: 1s}\n";
+    let more = "execution: {max_duration: 8s}\n";
     let sidecar = options("span_ends", &collector.endpoint(), more)
         .await
         .start()
         .await;
     let mut session = enter(&sidecar, "late", "").await;
-    session.query("SELECT pg_sleep(30)").await;
+    session.query("SELECT pg_sleep(60)").await;
     let execution = &spans(&collector, EXECUTION, 1).await[0];
     assert_eq!(execution.status["code"], 2, "{execution:#?}");
     assert_eq!(execution.attributes["error.type"], "deadline");

@@ -7,8 +7,8 @@ use crate::support::collector::Collector;
 use crate::{CHECKOUT, of, options, spans, traceparent, visit};
 
 /// A checkout of each kind under a sampler: asked for by one who samples, by one who does not, by nobody. All
-/// are sent when it ends.
-async fn visits(name: &str, collector: &Collector, sampler: &[(&str, &str)]) {
+/// are sent when it ends, at the latest: then there are so many.
+async fn visits(name: &str, collector: &Collector, sampler: &[(&str, &str)], count: usize) {
     let mut options = options(name, &collector.endpoint(), "").await;
     for (variable, value) in sampler {
         options = options.env(variable, *value);
@@ -21,6 +21,8 @@ async fn visits(name: &str, collector: &Collector, sampler: &[(&str, &str)]) {
     ] {
         visit(&sidecar, &format!("{name}.{kind}"), &traceparent).await;
     }
+    // What is sent at the end has a second for that.
+    spans(collector, CHECKOUT, count).await;
     end(&mut sidecar).await;
 }
 
@@ -63,8 +65,8 @@ async fn the_sampler_decides_and_whoever_asks_where_it_is_based_on_that() {
         // The last, as a sign that all before have arrived.
         ("last", vec![], &["sampled", "rootless"]),
     ] {
-        visits(name, &collector, &sampler).await;
         expected.extend(kinds.iter().map(|kind| format!("{name}.{kind}")));
+        visits(name, &collector, &sampler, expected.len()).await;
     }
     let found = spans(&collector, CHECKOUT, expected.len()).await;
     for execution in &expected {

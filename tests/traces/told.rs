@@ -1,18 +1,17 @@
 //! What spans tell, and what they never do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::collector::Collector;
-use crate::support::eventually;
 use crate::support::session::{assert_in, error};
 use crate::{
     CHECKOUT, EXECUTION, SOON, SPAN, TRACE, enter, of, options, seconds, spans, traceparent, visit,
 };
 
 /// A pool of one, of which the second has too much.
-const NARROW: &str = "pool: {size: 1, overflow: 0, timeout: 500ms}\n";
+const NARROW: &str = "pool: {size: 1, overflow: 0, timeout: 8s}\n";
 
 #[tokio::test]
 async fn a_wait_in_vain_is_a_span_that_says_why_and_its_log_line_names_the_trace() {
@@ -45,15 +44,9 @@ async fn a_wait_in_vain_is_a_span_that_says_why_and_its_log_line_names_the_trace
         assert_eq!(refused.attributes[name], value, "{name}: {refused:#?}");
     }
     let waited = seconds(refused, "execpool.checkout.wait");
-    assert!((0.5..2.0).contains(&waited), "{waited}");
-    let line = eventually(SOON, "it is logged", async || {
-        let lines = sidecar.log().into_iter();
-        let mut lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
-        lines
-            .find(|line| line["event"] == "checkout.refused")
-            .ok_or(())
-    })
-    .await;
+    assert!((8.0..80.0).contains(&waited), "{waited}");
+    let line = sidecar.logged(&["\"checkout.refused\""]).await;
+    let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["trace_id"], TRACE);
     // Who waits long enough is told as one that waited.
     let waiter = tokio::spawn(async move {
@@ -143,7 +136,7 @@ async fn a_wait_for_the_right_to_come_in_is_told_too() {
     };
     let release = async {
         sidecar.session_is("narrow", "startup").await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
         drop(holder);
     };
     tokio::join!(waiter, release);
@@ -153,9 +146,10 @@ async fn a_wait_for_the_right_to_come_in_is_told_too() {
         .filter(|span| span.attributes["execpool.checkout.outcome"] == "returned");
     let granted = granted.find(|span| span.trace_id == TRACE).unwrap();
     let waited = seconds(granted, "execpool.checkout.startup_wait");
-    assert!((0.2..5.0).contains(&waited), "{waited}");
+    assert!((3.0..80.0).contains(&waited), "{waited}");
+    // That wait is told as that alone.
     assert!(
-        seconds(granted, "execpool.checkout.wait") < 0.2,
+        seconds(granted, "execpool.checkout.wait") < waited,
         "{granted:#?}"
     );
 }
@@ -230,18 +224,33 @@ async fn a_checkout_tells_who_and_where_and_nothing_of_what_was_asked() {
     assert_eq!(plain.attributes["code.file.path"], Value::Null);
 }
 
+/// What the last export may take.
+const LAST_EXPORT: Duration = Duration::from_secs(1);
+
 #[tokio::test]
 async fn what_is_not_sent_yet_is_sent_at_the_end() {
-    let collector = Collector::start().await;
-    let mut sidecar = options("last_spans", &collector.endpoint(), "")
+    let options = options("last_spans", "", "")
         .await
-        .env("OTEL_BSP_SCHEDULE_DELAY", "3600000")
-        .start()
-        .await;
-    visit(&sidecar, "run-1", "").await;
-    sidecar.settles().await;
-    sidecar.signal(nix::sys::signal::Signal::SIGTERM);
-    sidecar.exited(Duration::from_secs(20)).await;
+        .env("OTEL_BSP_SCHEDULE_DELAY", "3600000");
+    let begun = Instant::now();
+    let collector = loop {
+        let collector = Collector::start().await;
+        let mut sidecar = options
+            .clone()
+            .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector.endpoint())
+            .start()
+            .await;
+        visit(&sidecar, "run-1", "").await;
+        sidecar.settles().await;
+        let asked = Instant::now();
+        sidecar.signal(nix::sys::signal::Signal::SIGTERM);
+        sidecar.exited(SOON).await;
+        // The machine may stand still for all the time that there is for it.
+        let took = asked.elapsed();
+        if took < LAST_EXPORT || begun.elapsed() > SOON {
+            break collector;
+        }
+    };
     spans(&collector, CHECKOUT, 1).await;
     let execution = &spans(&collector, EXECUTION, 1).await[0];
     assert_eq!(

@@ -8,13 +8,11 @@
 mod data;
 mod session;
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio_postgres::{AsyncMessage, NoTls, Row, SimpleQueryMessage};
 
 use crate::support::driver::Observations;
-use crate::support::eventually;
+use crate::support::{SOON, eventually};
 use data::{arrays, copy, enums, jsonb, one_megabyte, prepared_six_times};
 use session::{Session, code, digest, outcome};
 
@@ -209,7 +207,7 @@ async fn cancel(session: &Session, other: &Session) -> Value {
     let sleeping = "SELECT count(*) FROM pg_stat_activity \
                     WHERE pid = $1 AND state = 'active' AND wait_event = 'PgSleep'";
     let cancelling = async {
-        eventually(Duration::from_secs(20), "the query sleeps", async || {
+        eventually(SOON, "the query sleeps", async || {
             let row = other.client.query_one(sleeping, &[&pid]).await.unwrap();
             if row.get::<_, i64>(0) == 1 {
                 Ok(())

@@ -2,13 +2,14 @@
 
 use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{AsyncMessage, Client, Connection, Error, NoTls, Row};
+
+use crate::support::SOON;
 
 const REPORTED: [&str; 13] = [
     "application_name",
@@ -90,9 +91,9 @@ impl Session {
 
     /// The next message that no query asked for.
     pub(super) async fn heard(&mut self) -> AsyncMessage {
-        tokio::time::timeout(Duration::from_secs(20), self.messages.recv())
+        tokio::time::timeout(SOON, self.messages.recv())
             .await
-            .expect("a message comes within 20 s")
+            .expect("a message comes soon")
             .expect("the connection lives")
     }
 
