@@ -211,7 +211,7 @@ async def cancel(victim, other):
 
     timed_out = None
     try:
-        await victim.fetchval("SELECT pg_sleep(60)", timeout=0.2)
+        await victim.fetchval("SELECT pg_sleep(60)", timeout=2)
     except asyncio.TimeoutError as error:
         timed_out = [type(error).__name__, await victim.fetchval("SELECT 'still here'")]
     sleeper = asyncio.create_task(failing(victim, "SELECT pg_sleep(60)"))
