@@ -1,7 +1,7 @@
 //! A collector that is away, or never answers: nobody waits, nothing grows, and it is told.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,7 +53,7 @@ async fn a_collector_that_never_answers_costs_spans_alone() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     // Whoever waited for an export would wait for longer than the test does.
-    let mut sidecar = options("mute_collector", &endpoint, "")
+    let sidecar = options("mute_collector", &endpoint, "")
         .await
         .env("OTEL_BSP_MAX_QUEUE_SIZE", "8")
         .env("OTEL_EXPORTER_OTLP_TIMEOUT", "600000")
@@ -63,8 +63,31 @@ async fn a_collector_that_never_answers_costs_spans_alone() {
     overrun(&sidecar).await;
     sidecar.logged(&["spans.dropped", "\"waiting\":8"]).await;
     assert_eq!(counted(&sidecar, EXPORTED, "error_type").await, 0);
-    sidecar.signal(nix::sys::signal::Signal::SIGTERM);
-    sidecar.exited(SOON).await;
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_a_collector_that_never_answers() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let options = options("mute_at_the_end", &endpoint, "")
+        .await
+        .env("OTEL_EXPORTER_OTLP_TIMEOUT", "600000")
+        .env("OTEL_BSP_EXPORT_TIMEOUT", "600000");
+    // As fast as it can: the machine may stand still while it ends.
+    eventually(SOON, "it ends in time", async || {
+        let mut sidecar = options.clone().start().await;
+        visit(&sidecar, "run-1", "").await;
+        sidecar.settles().await;
+        let begun = Instant::now();
+        sidecar.signal(nix::sys::signal::Signal::SIGTERM);
+        sidecar.exited(SOON).await;
+        let took = begun.elapsed();
+        match took < Duration::from_secs(3) {
+            true => Ok(()),
+            false => Err(took),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
