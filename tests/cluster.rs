@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::SOON;
 use support::cluster::{Cluster, Part};
 
 const POD: &str = "
@@ -61,7 +62,7 @@ fn an_api_has_controllers_service_accounts_and_admission() {
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: strict, labels: \
          {pod-security.kubernetes.io/enforce: restricted}}",
     );
-    cluster.eventually(Duration::from_secs(20), "an account", |cluster| {
+    cluster.eventually(SOON, "an account", |cluster| {
         let account = cluster.try_kubectl(&["get", "sa", "default", "-n", "strict"]);
         if account.status.success() {
             Ok(())
@@ -76,7 +77,7 @@ fn an_api_has_controllers_service_accounts_and_admission() {
     assert_eq!(phase(&cluster, "plain"), "Pending");
 
     cluster.kubectl(&["create", "deployment", "some", "--image=x", "--replicas=2"]);
-    cluster.eventually(Duration::from_secs(20), "the owner's pods", |cluster| {
+    cluster.eventually(SOON, "the owner's pods", |cluster| {
         let pods = cluster.get(&["pods", "--selector=app=some"]);
         match pods["items"].as_array().map(Vec::len) {
             Some(2) => Ok(()),
@@ -107,8 +108,8 @@ fn an_api_server_is_killed_frozen_and_comes_back_with_what_it_had() {
     let hangs = cluster.try_kubectl(&["get", "pods", "--request-timeout=2s"]);
     assert!(!hangs.status.success(), "{hangs:?}");
     cluster.thaw(Part::ApiServer);
-    cluster.eventually(Duration::from_secs(20), "it goes on", |cluster| {
-        let answer = cluster.try_kubectl(&["get", "pods", "--request-timeout=2s"]);
+    cluster.eventually(SOON, "it goes on", |cluster| {
+        let answer = cluster.try_kubectl(&["get", "pods", "--request-timeout=20s"]);
         if answer.status.success() {
             Ok(())
         } else {
@@ -145,14 +146,12 @@ fn a_node_is_ready_runs_pods_and_leaves_nothing() {
     assert!(traces_of(&number).len() > 1, "{:?}", traces_of(&number));
     let sleep = "localhost/execpool/pause:1";
     cluster.kubectl(&["run", "some", "--image", sleep, "--image-pull-policy=Never"]);
-    cluster.eventually(
-        Duration::from_secs(60),
-        "the pod runs",
-        |cluster| match phase(cluster, "some") {
+    cluster.eventually(SOON * 2, "the pod runs", |cluster| {
+        match phase(cluster, "some") {
             Value::String(phase) if phase == "Running" => Ok(()),
             _ => Err(cluster.kubectl(&["describe", "pod", "some"])),
-        },
-    );
+        }
+    });
     // Who is outside reaches the API server.
     let outside = Command::new(support::tools::kubernetes().join("kubectl"))
         .arg("--kubeconfig")
@@ -212,7 +211,7 @@ fn nothing_of_a_cluster_outlives_a_killed_test_program() {
         if left.is_empty() && !state.exists() {
             break;
         }
-        assert!(start.elapsed() < Duration::from_secs(20), "left: {left:#?}");
+        assert!(start.elapsed() < SOON * 2, "left: {left:#?}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

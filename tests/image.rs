@@ -425,6 +425,10 @@ async fn query_through(container: &Container, url: &str) -> (Result<String, Stri
         socket.exists().then_some(()).ok_or_else(|| running.said())
     })
     .await;
+    eventually(SOON, "it accepts", async || {
+        tokio::net::UnixStream::connect(&socket).await.map(drop)
+    })
+    .await;
     let local = format!("postgresql://app@/app?host={}", sockets.display());
     let answer = match tokio_postgres::connect(&local, tokio_postgres::NoTls).await {
         Ok((client, connection)) => {
@@ -460,6 +464,11 @@ async fn execpool_runs_in_the_image_alone_with_names_and_roots() {
     let server = repository().join("tests/image/names.py");
     names.arg("python3").arg(server).args([NAME, "127.0.0.1"]);
     let names = Running::start(names);
+    eventually(SOON, "names are served", async || {
+        let said = names.said();
+        said.contains("listening").then_some(()).ok_or(said)
+    })
+    .await;
     let files = Files::new();
     let nobody = Authority::root("nobody knows it");
     let options = PostgresOptions {

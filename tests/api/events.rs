@@ -68,7 +68,13 @@ async fn an_event_says_how_it_stands_who_holds_most_and_where_to_look() {
         seen.contains("PoolExhausted") && seen.contains("execpool.dev/execpool"),
         "{seen}"
     );
-    assert_eq!(pod.acted(Action::Event, Outcome::Ok), 2);
+    eventually(SOON, "both are counted", async || {
+        match pod.acted(Action::Event, Outcome::Ok) {
+            2 => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
     assert_eq!(ground.log.lines(), Vec::<Value>::new());
 }
 
@@ -178,7 +184,6 @@ async fn events_of_an_outage_are_posted_afterwards_with_their_times() {
     let pod = ground.pod("agent").await;
     let (kubernetes, front) = pod.start_behind().await;
     front.set(Fault::status(503));
-    let before = std::time::SystemTime::now();
     for _ in 0..3 {
         kubernetes.announce(&Notice::of_state(
             Reason::PoolWarning,
@@ -189,6 +194,7 @@ async fn events_of_an_outage_are_posted_afterwards_with_their_times() {
         Reason::PoolExhausted,
         &report(State::Exhausted, 30),
     ));
+    let announced = std::time::SystemTime::now();
     eventually(SOON, "it is tried", async || {
         match pod.acted(Action::Event, Outcome::Error) {
             2.. => Ok(()),
@@ -200,12 +206,9 @@ async fn events_of_an_outage_are_posted_afterwards_with_their_times() {
     let warning = counted(&ground, &pod, "PoolWarning", 3).await;
     counted(&ground, &pod, "PoolExhausted", 1).await;
     let at: k8s_openapi::jiff::Timestamp = warning["eventTime"].as_str().unwrap().parse().unwrap();
-    let late = std::time::SystemTime::from(at)
-        .duration_since(before)
-        .unwrap();
     assert!(
-        late < Duration::from_secs(1),
-        "when it happened, not when it was posted: {late:?}"
+        std::time::SystemTime::from(at) <= announced,
+        "when it happened, not when it was posted: {at}"
     );
     assert_eq!(ground.log.causes(), ["server_error"]);
 }

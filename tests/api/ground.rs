@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -115,9 +116,10 @@ impl Ground {
             .create(&ground.core("serviceaccounts"), &account)
             .await;
         let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
+        let mark = mark();
         ground
             .admin
-            .create(&format!("{rbac}/roles"), &role(&RIGHTS))
+            .create(&format!("{rbac}/roles"), &role(&RIGHTS, &mark))
             .await;
         let binding = json!({
             "metadata": {"name": "agent"},
@@ -128,7 +130,27 @@ impl Ground {
             .admin
             .create(&format!("{rbac}/rolebindings"), &binding)
             .await;
+        ground.goes_by(&mark).await;
         ground
+    }
+
+    /// Waits until the API server goes by the role of this mark: it learns of a role a moment after
+    /// it was written.
+    async fn goes_by(&self, mark: &str) {
+        let namespace = &self.namespace;
+        let user = format!("system:serviceaccount:{namespace}:agent");
+        let review = json!({"spec": {"user": user, "resourceAttributes": {
+            "namespace": namespace, "verb": "get", "group": "", "resource": mark,
+        }}});
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        eventually(SOON, "the API server goes by these rights", async || {
+            let review = self.admin.create(path, &review).await;
+            match review["status"]["allowed"] == true {
+                true => Ok(()),
+                false => Err(review),
+            }
+        })
+        .await;
     }
 
     /// The path of objects of the core.
@@ -141,15 +163,17 @@ impl Ground {
         format!("/apis/apps/v1/namespaces/{}/{what}", self.namespace)
     }
 
-    /// Gives the service account these rights alone.
+    /// Gives the service account these rights alone, from the return on.
     pub(crate) async fn allow(&self, rights: &[(&str, &str, &[&str])]) {
         let path = format!(
             "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles/agent",
             self.namespace
         );
+        let mark = mark();
         self.admin
-            .merge(&path, &json!({"rules": role(rights)["rules"]}))
+            .merge(&path, &json!({"rules": role(rights, &mark)["rules"]}))
             .await;
+        self.goes_by(&mark).await;
     }
 
     /// Gives it all rights but this one, which is there: resource and verb.
@@ -251,9 +275,17 @@ impl Ground {
     }
 }
 
-fn role(rights: &[(&str, &str, &[&str])]) -> Value {
+/// What no other role lets one get.
+fn mark() -> String {
+    static MARKS: AtomicUsize = AtomicUsize::new(0);
+    format!("marks{}", MARKS.fetch_add(1, Relaxed))
+}
+
+fn role(rights: &[(&str, &str, &[&str])], mark: &str) -> Value {
+    let marked = ("", mark, &["get"][..]);
     let rules: Vec<_> = rights
         .iter()
+        .chain([&marked])
         .map(|(group, what, verbs)| json!({"apiGroups": [group], "resources": [what], "verbs": verbs}))
         .collect();
     json!({"metadata": {"name": "agent"}, "rules": rules})

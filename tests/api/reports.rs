@@ -80,8 +80,13 @@ async fn a_pod_tells_how_it_stands_and_that_it_is_well_again() {
         .iter();
     let ours = managers.filter(|one| one["manager"] == "execpool" && one["operation"] == "Apply");
     assert_eq!(ours.count(), 2, "of the pod, and of its status");
-    assert!(pod.acted(Action::Annotate, Outcome::Ok) >= 3);
-    assert!(pod.acted(Action::Condition, Outcome::Ok) >= 3);
+    eventually(SOON, "each write is counted", async || {
+        match [Action::Annotate, Action::Condition].map(|it| pod.acted(it, Outcome::Ok)) {
+            [one, other] if one.min(other) >= 3 => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
     assert_eq!(ground.log.lines(), Vec::<Value>::new(), "nothing is wrong");
 }
 
@@ -194,6 +199,8 @@ async fn a_deleted_pod_is_not_made_again() {
     ground.admin.delete(&pod.path()).await;
     kubernetes.publish(report(State::Exhausted, 30), true);
     is_known_to_be_gone(&kubernetes, &ground).await;
+    // The other of the two may have been on its way.
+    sleep(WHILE).await;
     let seen = front.seen_of("PATCH").len();
     kubernetes.publish(report(State::Sustained, 30), true);
     sleep(WHILE * 2).await;
@@ -323,18 +330,15 @@ async fn telling_never_waits_for_the_api() {
     let pod = ground.pod("agent").await;
     let (kubernetes, front) = pod.start_behind().await;
     front.set(Fault::Hold);
+    let reports = [0, 1].map(|fewer| report(State::Exhausted, 30 - fewer));
     let start = Instant::now();
-    for used in 0..1000 {
-        let exhausted = report(State::Exhausted, 30 - used % 2);
+    for exhausted in reports.iter().cycle().take(1000) {
         kubernetes.publish(exhausted.clone(), true);
         kubernetes.announce(&execpool::reactor::Notice::of_state(
             execpool::reactor::Reason::PoolExhausted,
-            &exhausted,
+            exhausted,
         ));
     }
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        start.elapsed()
-    );
+    // Each of them would wait for ten seconds.
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
 }

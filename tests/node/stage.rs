@@ -13,10 +13,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::cluster::Cluster;
-use crate::support::{Postgres, PostgresOptions, image, tools};
+use crate::support::{Postgres, PostgresOptions, SOON, image, tools};
+
+/// How long an app may take to accept on a machine that stands still; a pod that is gone takes no longer.
+const CONNECT: Duration = Duration::from_secs(15);
 
 /// How long a rollout may take on a busy machine.
-const ROLLOUT: &str = "--timeout=120s";
+const ROLLOUT: &str = "--timeout=300s";
 
 /// The node, and a server for those who share one.
 struct Place {
@@ -112,6 +115,11 @@ impl Stage {
         format!("postgresql://app@{host}:{port}/{}", self.name)
     }
 
+    /// The same as an upstream, which may take its time on a machine that stands still.
+    pub(crate) fn upstream(&self, postgres: &Postgres) -> Value {
+        json!({"url": self.url(postgres), "connect_timeout": "20s"})
+    }
+
     fn chart(&self) -> PathBuf {
         self.directory.path().join("charts/example")
     }
@@ -154,7 +162,7 @@ impl Stage {
                 "image": {"repository": "localhost/execpool/execpool",
                     "tag": env!("CARGO_PKG_VERSION"), "pullPolicy": "Never"},
                 "serviceAccountName": "",
-                "upstreams": [{"url": self.url(self.postgres())}],
+                "upstreams": [self.upstream(self.postgres())],
             },
         });
         let files = [("base.json", &base), ("more.json", values)].map(|(name, values)| {
@@ -219,6 +227,17 @@ impl Stage {
         }
     }
 
+    /// The first JSON line of an event that a container of a pod writes. What it has written is in its log a moment
+    /// later.
+    #[track_caller]
+    pub(crate) fn says(&self, pod: &str, container: &str, event: &str) -> Value {
+        let claim = format!("{container} says {event}");
+        self.cluster().eventually(SOON, &claim, |_| {
+            let log = self.log(pod, container);
+            events(&log, event).first().cloned().ok_or(log)
+        })
+    }
+
     /// What a container of a pod has written so far.
     pub(crate) fn log(&self, pod: &str, container: &str) -> String {
         self.kubectl(&["logs", pod, "--container", container])
@@ -242,7 +261,7 @@ impl Stage {
         }
     }
 
-    /// Follows what kubectl goes on printing.
+    /// Follows what kubectl goes on printing; it has begun to.
     pub(crate) fn follow(&self, arguments: &[&str]) -> Follow {
         let file = self.directory.path().join(format!(
             "followed-{}",
@@ -257,7 +276,13 @@ impl Stage {
             .stderr(Stdio::null())
             .spawn()
             .expect("kubectl runs");
-        Follow { child, file }
+        let followed = Follow { child, file };
+        self.cluster()
+            .eventually(SOON, "something is followed", |_| match followed.so_far() {
+                nothing if nothing.is_empty() => Err(nothing),
+                _ => Ok(()),
+            });
+        followed
     }
 }
 
@@ -289,12 +314,21 @@ impl Drop for Stage {
 }
 
 impl Follow {
-    /// What was printed, when kubectl has ended by itself or `within` has passed.
-    pub(crate) fn end(mut self, within: Duration) -> String {
+    /// What was printed, when kubectl has ended by itself, or that `is_all`, or long enough was waited for it.
+    pub(crate) fn end(mut self, is_all: impl Fn(&str) -> bool) -> String {
         let start = Instant::now();
-        while start.elapsed() < within && matches!(self.child.try_wait(), Ok(None)) {
+        loop {
+            // In this order: what it printed last is there when it has ended.
+            let is_over = start.elapsed() > SOON || !matches!(self.child.try_wait(), Ok(None));
+            let so_far = self.so_far();
+            if is_over || is_all(&so_far) {
+                return so_far;
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    fn so_far(&self) -> String {
         fs::read_to_string(&self.file).expect("it was made")
     }
 }
@@ -312,7 +346,7 @@ pub(crate) fn ask(pod: &Value, port: u16, path: &str) -> Result<(u16, Value), St
     let address = format!("{address}:{port}").parse().expect("an address");
     let wait = Duration::from_secs(60);
     let why = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).map_err(why)?;
+    let mut stream = TcpStream::connect_timeout(&address, CONNECT).map_err(why)?;
     stream.set_read_timeout(Some(wait)).map_err(why)?;
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n").map_err(why)?;
     let mut answer = String::new();

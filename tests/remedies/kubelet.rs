@@ -11,9 +11,9 @@ use nix::unistd::Pid;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::support::Sidecar;
 use crate::support::http::get_tcp;
 use crate::support::tools::python;
+use crate::support::{SOON, Sidecar};
 
 /// How a probe is set up, and how the app takes it.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +135,7 @@ async fn run(address: String, app: App, timing: Timing, seen: Arc<Mutex<Seen>>) 
     loop {
         sleep(timing.period).await;
         // A kubelet has a second for it, on a node that is not as busy as a machine with many tests.
-        let asked = tokio::time::timeout(Duration::from_secs(10), get_tcp(&address, "/livez/app"));
+        let asked = tokio::time::timeout(SOON, get_tcp(&address, "/livez/app"));
         let (status, body) = match asked.await {
             Ok(Ok(answer)) => answer,
             other => (0, format!("{other:?}")),

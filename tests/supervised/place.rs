@@ -19,7 +19,7 @@ pub(crate) use crate::support::SOON;
 const SHORT: &str = "
 exhaustion: {wait: 300ms, after: 1s, sustained_after: 1s}
 budget: {size: 3, overflow: 0}
-pool: {size: 3, overflow: 0, timeout: 60s}
+pool: {size: 3, overflow: 0, timeout: 300s}
 ";
 
 /// The programs `execpool` and `agents` in `bin`, each of which writes down that it was started; execpool's
@@ -112,7 +112,7 @@ impl Place {
     /// Waits until they were started so often, and the app is served by the last one.
     pub(crate) async fn comes_to(&self, starts: (usize, usize)) {
         let claim = format!("execpool and the app were started {starts:?} times, and it is served");
-        eventually(SOON, &claim, async || {
+        eventually(SOON * 2, &claim, async || {
             let now = self.starts();
             let log = self.text("agents.log");
             let last = log.rsplit("leaked\n").next().unwrap_or_default();

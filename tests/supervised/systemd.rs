@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use tokio::time::sleep;
 
-use crate::place::Place;
+use crate::place::{Place, SOON};
 use crate::support::eventually;
 use crate::support::guard::Watchdog;
 
@@ -231,14 +231,10 @@ async fn with_exit_code_systemd_starts_execpool_again_and_restarts_the_app() {
 
     // A crash is no decision.
     systemd.ctl(&["kill", "--kill-who=main", "--signal=KILL", "execpool"]);
-    eventually(
-        Duration::from_secs(60),
-        "execpool is back",
-        async || match place.starts() {
-            (3, _) => Ok(()),
-            other => Err(other),
-        },
-    )
+    eventually(SOON, "execpool is back", async || match place.starts() {
+        (3, _) => Ok(()),
+        other => Err(other),
+    })
     .await;
     sleep(Duration::from_secs(3)).await;
     assert_eq!(place.starts(), (3, 2), "the app was left alone");
@@ -250,14 +246,10 @@ async fn with_liveness_a_timer_restarts_the_app_alone() {
     let Some(systemd) = Systemd::start(&place, "agents.service") else {
         return;
     };
-    eventually(
-        Duration::from_secs(60),
-        "systemd runs",
-        async || match place.starts() {
-            (1, 1) => Ok(()),
-            other => Err(other),
-        },
-    )
+    eventually(SOON, "systemd runs", async || match place.starts() {
+        (1, 1) => Ok(()),
+        other => Err(other),
+    })
     .await;
     systemd.ctl(&["start", "agents-livez.timer"]);
     place.comes_to((1, 2)).await;
