@@ -145,7 +145,7 @@ async fn the_health_check_ends_the_apps_container_at_a_503_and_at_nothing_else()
     let said = check(
         &container,
         &url,
-        r#"trap 'echo asked; exit' TERM; : >"$STATE/ready"; while :; do sleep 0.1; done"#,
+        &format!("trap 'echo asked; exit' TERM; {SHORT}"),
     );
     assert!(
         said.contains("answers 503: the app is to be restarted"),
@@ -160,11 +160,7 @@ async fn the_health_check_ends_the_apps_container_at_a_503_and_at_nothing_else()
     );
     // One that does not hear is killed.
     let another = short_directory();
-    let said = check(
-        &another,
-        &url,
-        r#"trap '' TERM; : >"$STATE/ready"; sleep 600"#,
-    );
+    let said = check(&another, &url, &format!("trap '' TERM; {SHORT}"));
     assert!(!said.contains("whole"), "{said}");
     asks_by_unit(&place, 503, 1);
 
