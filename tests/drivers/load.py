@@ -1,8 +1,9 @@
-"""Transactions of several threads for some seconds; any failure ends it with a traceback.
+"""Transactions of several threads for some seconds, or until SIGALRM; any failure ends it with a traceback.
 
 Usage: load.py URL SECONDS
 """
 
+import signal
 import sys
 import threading
 import time
@@ -12,13 +13,15 @@ import psycopg
 url, seconds = sys.argv[1], float(sys.argv[2])
 until = time.monotonic() + seconds
 done, failed = [], []
+enough = threading.Event()
+signal.signal(signal.SIGALRM, lambda *_: enough.set())
 
 
 def work(number):
     try:
         with psycopg.connect(url, autocommit=False) as connection:
             count = 0
-            while time.monotonic() < until:
+            while time.monotonic() < until and not enough.is_set():
                 with connection.transaction(), connection.cursor() as cursor:
                     cursor.execute("SELECT set_config('app.thread', %s, true)", [str(number)])
                     for _ in range(3):

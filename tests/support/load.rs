@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
 use super::postgres::Database;
@@ -71,6 +73,15 @@ pub(crate) fn psycopg(url: &str, seconds: u32) -> Load {
 }
 
 impl Load {
+    /// Its time is over: it ends what it is at, and tells of it. How long it may go on before that is
+    /// its `seconds`.
+    pub(crate) fn enough(&self) {
+        let pid = self.child.id().expect("nobody has waited for it");
+        let pid = Pid::from_raw(i32::try_from(pid).expect("a PID fits"));
+        // By it pgbench's own clock ends a run.
+        kill(pid, Signal::SIGALRM).expect("it is our child");
+    }
+
     /// Waits for its end; no query may have failed, and some must have been made.
     pub(crate) async fn succeeds(self) {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait_with_output()).await;

@@ -1,7 +1,7 @@
 //! A real PostgreSQL that lives as long as the test program.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 use tokio_postgres::NoTls;
 
 use super::connection_log::{self, ConnectionLog};
@@ -62,7 +63,7 @@ impl Default for PostgresOptions {
 /// 127.0.0.1. Gone with its directory when dropped, or when the test program ends.
 pub(crate) struct Postgres {
     directory: TempDir,
-    port: u16,
+    port: Port,
     network: Option<u32>,
     running: Option<Running>,
 }
@@ -103,35 +104,29 @@ impl Postgres {
     pub(crate) fn start(options: PostgresOptions) -> Self {
         let mut postgres = Self {
             directory: guard::short_directory(),
-            port: 0,
+            port: Port::free(),
             network: options.network,
             running: None,
         };
         guard::give_away(postgres.directory());
         copy_template(&postgres.data());
-        for _ in 0..5 {
-            postgres.port = free_port();
-            postgres.configure(&options);
-            match postgres.try_run() {
-                Ok(()) => return postgres,
-                // Somebody has taken the port in between.
-                Err(log) if log.contains("could not bind") => {}
-                Err(log) => panic!("PostgreSQL does not start:\n{log}"),
-            }
+        postgres.configure(&options);
+        if let Err(log) = postgres.try_run() {
+            panic!("PostgreSQL does not start:\n{log}");
         }
-        panic!("PostgreSQL found no free port in five attempts");
+        postgres
     }
 
     /// A standby of this server, as a copy that follows it.
     pub(crate) fn standby(&self) -> Self {
         let mut standby = Self {
             directory: guard::short_directory(),
-            port: 0,
+            port: Port::free(),
             network: self.network,
             running: None,
         };
         guard::give_away(standby.directory());
-        let (host, port) = (self.directory().display(), self.port);
+        let (host, port) = (self.directory().display(), self.port());
         let mut copy = guard::unprivileged_command(&postgres_program("pg_basebackup"));
         copy.args(["-X", "stream", "-c", "fast", "-U", "postgres", "-h"])
             .arg(self.directory())
@@ -144,7 +139,6 @@ impl Postgres {
             settings: vec![("primary_conninfo".to_owned(), follows)],
             ..PostgresOptions::default()
         };
-        standby.port = free_port();
         standby.configure(&options);
         if let Err(log) = standby.try_run() {
             panic!("the standby does not start:\n{log}");
@@ -167,12 +161,12 @@ impl Postgres {
 
     /// The port on 127.0.0.1, which is also the number in the socket's name.
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.port.number
     }
 
     /// The path of the socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.directory().join(format!(".s.PGSQL.{}", self.port))
+        self.directory().join(format!(".s.PGSQL.{}", self.port()))
     }
 
     /// Creates a database. The name must be new to this server.
@@ -190,7 +184,7 @@ impl Postgres {
         Database {
             name: name.to_owned(),
             directory: self.directory().to_owned(),
-            port: self.port,
+            port: self.port(),
         }
     }
 
@@ -290,7 +284,7 @@ impl Postgres {
 
         let fixed = [
             ("listen_addresses", "127.0.0.1"),
-            ("port", &self.port.to_string()),
+            ("port", &self.port().to_string()),
             (
                 "unix_socket_directories",
                 &self.directory().to_string_lossy(),
@@ -416,11 +410,30 @@ fn process(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a PID fits"))
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("loopback has a free port")
-        .port()
+/// A port of 127.0.0.1 that nobody else is given as long as this lives, whether its server runs or not.
+///
+/// The kernel lets one listen where another is only bound, if both say that the address may be reused.
+pub(crate) struct Port {
+    pub(crate) number: u16,
+    _kept: TcpSocket,
+}
+
+impl Port {
+    pub(crate) fn free() -> Self {
+        Self::free_at([127, 0, 0, 1].into(), 0)
+    }
+
+    /// This one of some address; any, if it is 0.
+    pub(crate) fn free_at(ip: std::net::Ipv4Addr, port: u16) -> Self {
+        let kept = TcpSocket::new_v4().expect("there is IPv4");
+        kept.set_reuseaddr(true).expect("it may be reused");
+        kept.bind(SocketAddr::from((ip, port)))
+            .expect("the port is free");
+        Self {
+            number: kept.local_addr().expect("it is bound").port(),
+            _kept: kept,
+        }
+    }
 }
 
 fn write(path: &Path, text: &str) {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::guard;
-use super::postgres::{Database, Postgres};
+use super::postgres::{Database, Port, Postgres};
 
 /// What the relay does to all of its connections, old and new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub(crate) struct Proxy {
     held: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
     directory: Option<TempDir>,
+    /// It stays ours while connections are refused.
+    kept: Option<Port>,
 }
 
 #[derive(Clone)]
@@ -88,7 +90,11 @@ impl Proxy {
 
     /// On a port of some address of the loopback.
     pub(crate) async fn tcp_at(ip: Ipv4Addr, port: u16, postgres: &Postgres) -> Self {
-        Self::start(Address::Tcp { ip, port }, postgres).await
+        let kept = Port::free_at(ip, port);
+        let port = kept.number;
+        let mut proxy = Self::start(Address::Tcp { ip, port }, postgres).await;
+        proxy.kept = Some(kept);
+        proxy
     }
 
     /// Its port, of TCP or in the socket's name.
@@ -149,7 +155,7 @@ impl Proxy {
         }
     }
 
-    async fn start(mut address: Address, postgres: &Postgres) -> Self {
+    async fn start(address: Address, postgres: &Postgres) -> Self {
         let listener = address.listen().await.expect("the address is free");
         let (fault, receiver) = watch::channel(Fault::None);
         let connections = Arc::new(AtomicUsize::new(0));
@@ -168,6 +174,7 @@ impl Proxy {
             held,
             accepting,
             directory: None,
+            kept: None,
         }
     }
 }
@@ -180,18 +187,13 @@ impl Drop for Proxy {
 }
 
 impl Address {
-    /// Listens; puts the port that was given in place of 0.
-    async fn listen(&mut self) -> io::Result<Listener> {
+    async fn listen(&self) -> io::Result<Listener> {
         match self {
             Self::Unix { directory, port } => {
                 let path = directory.join(format!(".s.PGSQL.{port}"));
                 UnixListener::bind(path).map(Listener::Unix)
             }
-            Self::Tcp { ip, port } => {
-                let listener = TcpListener::bind((*ip, *port)).await?;
-                *port = listener.local_addr()?.port();
-                Ok(Listener::Tcp(listener))
-            }
+            Self::Tcp { ip, port } => TcpListener::bind((*ip, *port)).await.map(Listener::Tcp),
         }
     }
 
@@ -221,12 +223,15 @@ struct Lines {
 }
 
 /// Accepts for ever; without a listener while connections are to be refused.
-async fn accept(mut listener: Listener, mut address: Address, lines: Lines) {
+async fn accept(mut listener: Listener, address: Address, lines: Lines) {
     let mut fault = lines.fault.clone();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                if let Ok(client) = accepted {
+                // Who comes when the others are refused already is none of the old.
+                if let Ok(client) = accepted
+                    && *fault.borrow() != Fault::Refuse
+                {
                     tokio::spawn(relay(client, lines.clone()));
                 }
             }

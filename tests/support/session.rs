@@ -34,6 +34,19 @@ impl Sidecar {
         raw
     }
 
+    /// The same where a first connect may take longer than the configuration lets it wait.
+    pub(crate) async fn enters(&self, database: &str, execution: &str) -> Raw {
+        eventually(SOON, "it is let in", async || {
+            let named = [("execpool.execution_id", execution)];
+            let (raw, told) = self.started(database, &named).await;
+            match told.last().is_some_and(|last| last.kind == b'Z') {
+                true => Ok(raw),
+                false => Err(told),
+            }
+        })
+        .await
+    }
+
     /// The sessions of an execution, as the control socket tells.
     pub(crate) async fn sessions_of(&self, execution: &str) -> Vec<Value> {
         let sessions = self
