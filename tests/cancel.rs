@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use postgres_protocol::message::frontend;
 use support::sidecar::upstream;
-use support::{Message, Postgres, Raw, Sidecar};
+use support::{Message, Postgres, Raw, SOON, Sidecar, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
@@ -110,6 +110,14 @@ async fn sidecar(name: &str, budget: usize) -> Sidecar {
         upstream(name, &database.url())
     );
     Sidecar::start(config).await
+}
+
+/// Waits until the one query that a database is asked for sleeps there: a request that comes before
+/// cancels nothing.
+async fn sleeps(name: &str) {
+    let postgres = Postgres::shared();
+    let database = postgres.existing_database(name);
+    postgres.waits_in(&database, "PgSleep").await;
 }
 
 const REQUESTS: u64 = 100_000;
@@ -259,9 +267,8 @@ async fn a_wrong_key_cancels_nothing_and_the_right_one_what_runs() {
     }
     let whole = Outcome::Row("whole".to_owned());
     assert_eq!(outcome(&raw.read_until(b'Z').await), whole);
-    send_query(&mut raw, "SELECT 'whole' FROM pg_sleep(30)").await;
-    // Until the server has begun: a request that comes before cancels nothing.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    send_query(&mut raw, "SELECT 'whole' FROM pg_sleep(600)").await;
+    sleeps("wrong_key").await;
     cancel(&socket, (pid, key)).await;
     assert_eq!(outcome(&raw.read_until(b'Z').await), Outcome::Cancelled);
 }
@@ -276,7 +283,7 @@ async fn another_session_that_was_told_the_same_pid_is_not_hit() {
     ask(&mut other, "SELECT '1'").await;
     other.send_with(frontend::terminate).await;
     other.expect_closed().await;
-    let second = support::eventually(Duration::from_secs(20), "it is back", async || {
+    let second = eventually(SOON, "it is back", async || {
         let (raw, key) = enter(&socket, "same_pid").await;
         (key.0 == first_key.0).then_some((raw, key)).ok_or(key)
     });
@@ -291,14 +298,13 @@ async fn another_session_that_was_told_the_same_pid_is_not_hit() {
     let whole = Outcome::Row("whole".to_owned());
     assert_eq!(outcome(&second.read_until(b'Z').await), whole);
     // Nor do the first one's requests count as guesses at the second one's key.
-    send_query(&mut second, "SELECT 'whole' FROM pg_sleep(30)").await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    send_query(&mut second, "SELECT 'whole' FROM pg_sleep(600)").await;
+    sleeps("same_pid").await;
     for _ in 0..30 {
         cancel(&socket, first_key).await;
     }
     cancel(&socket, second_key).await;
-    let cut = tokio::time::timeout(Duration::from_secs(10), second.read_until(b'Z')).await;
-    assert_eq!(outcome(&cut.expect("it is cancelled")), Outcome::Cancelled);
+    assert_eq!(outcome(&second.read_until(b'Z').await), Outcome::Cancelled);
     drop(second);
     assert_eq!(
         ask(&mut first, "SELECT '1'").await,

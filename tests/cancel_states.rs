@@ -39,7 +39,7 @@ impl Place {
         let table = "CREATE TABLE t (a text)";
         database.client().await.batch_execute(table).await.unwrap();
         let yaml = upstream("app", &database.url())
-            + "budget: {size: 1, overflow: 0}\npool: {timeout: 20s, notice_after: 20s}\n";
+            + "budget: {size: 1, overflow: 0}\npool: {timeout: 10m, notice_after: 10m}\n";
         let sidecar = Sidecar::start(yaml).await;
         // The key of all sessions is known from here on.
         drop(sidecar.session("app", "one").await);
@@ -216,12 +216,16 @@ async fn of_a_pipeline_only_the_running_part_is_cancelled() {
             assert_eq!(rows(&raw.read_until(b'Z').await), ["1"]);
             assert_cancelled(&raw.read_until(b'Z').await, 'I');
             // PostgreSQL signals the backend and its process group: two signals for one request, the
-            // second of which may fall on what comes at once.
-            let third = raw.read_until(b'Z').await;
-            if rows(&third) != ["3"] {
-                assert_cancelled(&third, 'I');
+            // second of which may fall on what comes behind, but on no more than one.
+            let mut hit = 0;
+            for whole in ["3", "4"] {
+                let told = raw.read_until(b'Z').await;
+                if rows(&told) != [whole] {
+                    assert_cancelled(&told, 'I');
+                    hit += 1;
+                }
             }
-            assert_eq!(rows(&raw.read_until(b'Z').await), ["4"]);
+            assert!(hit < 2, "both");
         })
         .await;
 }
@@ -258,8 +262,12 @@ async fn wrong_keys_and_those_of_ended_sessions_cancel_nothing() {
     place.sidecar.settles().await;
     place
         .each(async |place, raw, (pid, key)| {
-            send(raw, "SELECT pg_backend_pid() FROM pg_sleep(0.5)").await;
-            place.waits_in("PgSleep").await;
+            let keeper = place.database.client().await;
+            let lock = "SELECT pg_advisory_lock(1)";
+            keeper.batch_execute(lock).await.unwrap();
+            let waits = "SELECT pg_backend_pid() FROM pg_advisory_lock_shared(1)";
+            send(raw, waits).await;
+            place.waits_in("advisory").await;
             for wrong in [
                 old,
                 (pid, !key),
@@ -271,6 +279,7 @@ async fn wrong_keys_and_those_of_ended_sessions_cancel_nothing() {
             ] {
                 place.cancel(wrong).await;
             }
+            drop(keeper);
             let told = raw.read_until(b'Z').await;
             assert_eq!(rows(&told), [backend.to_string()], "{told:?}");
         })

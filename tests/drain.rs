@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -28,6 +28,19 @@ async fn execpool(sidecar: &Sidecar, command: &str) -> (Option<i32>, String) {
     let output = tokio::time::timeout(SOON, output).await.unwrap().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+/// Waits until it drains.
+async fn drains(sidecar: &Sidecar) {
+    eventually(SOON, "it drains", async || {
+        let status = sidecar.get("/v1/status").await;
+        if status["draining"] == true {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -61,39 +74,37 @@ async fn a_drain_closes_the_reserve_and_lets_nothing_into_it() {
         let path = format!("/v1/executions/{execution}");
         let (status, _) = sidecar.control("DELETE", &path, None).await;
         assert_eq!(status, 200);
-        sidecar.get("/v1/status").await["budget"].clone()
     };
-    let budget = use_and_end("a").await;
-    assert_eq!(budget["reserve"], 1, "{budget}");
+    let budget_is = async |claim: &str, reserve: u64| {
+        eventually(SOON, claim, async || {
+            let budget = sidecar.get("/v1/status").await["budget"].clone();
+            if budget["reserve"] == reserve && budget["open"] == reserve {
+                Ok(())
+            } else {
+                Err(budget)
+            }
+        })
+        .await;
+    };
+    use_and_end("a").await;
+    budget_is("its connection is in the reserve", 1).await;
     let (status, _) = sidecar.control("POST", "/v1/drain", None).await;
     assert_eq!(status, 200);
-    eventually(SOON, "the reserve is closed", async || {
-        let budget = sidecar.get("/v1/status").await["budget"].clone();
-        if budget["open"] == 0 {
-            Ok(())
-        } else {
-            Err(budget)
-        }
-    })
-    .await;
-    let budget = use_and_end("b").await;
-    assert_eq!(
-        (&budget["reserve"], &budget["open"]),
-        (&json!(0), &json!(0)),
-        "{budget}"
-    );
+    budget_is("the reserve is closed", 0).await;
+    use_and_end("b").await;
+    budget_is("nothing has come into it", 0).await;
 }
 
 #[tokio::test]
 async fn under_load_drain_and_sigterm_fail_no_query_that_ends_within_the_grace() {
-    let more = "shutdown: {grace: 30s}\nbudget: {size: 30, overflow: 10}\n";
+    let more = "shutdown: {grace: 10m}\nbudget: {size: 30, overflow: 10}\n";
     let (database, mut sidecar) = place("within", more).await;
     prepare(&database).await;
     let host = sidecar.pg_host();
     let loads = [
-        pgbench(host, "app", 4, &["-c", "3", "-M", "simple"]),
-        pgbench(host, "app", 4, &["-c", "3", "-M", "prepared"]),
-        psycopg(&sidecar.url("app"), 4),
+        pgbench(host, "app", 600, &["-c", "3", "-M", "simple"]),
+        pgbench(host, "app", 600, &["-c", "3", "-M", "prepared"]),
+        psycopg(&sidecar.url("app"), 600),
     ];
     eventually(SOON, "all of them work", async || {
         let used = sidecar.get("/v1/status").await["budget"]["used"].clone();
@@ -107,6 +118,11 @@ async fn under_load_drain_and_sigterm_fail_no_query_that_ends_within_the_grace()
     let (code, said) = execpool(&sidecar, "drain").await;
     assert_eq!(code, Some(0), "{said}");
     sidecar.signal(Signal::SIGTERM);
+    drains(&sidecar).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for load in &loads {
+        load.enough();
+    }
     for load in loads {
         load.succeeds().await;
     }
@@ -115,36 +131,22 @@ async fn under_load_drain_and_sigterm_fail_no_query_that_ends_within_the_grace()
 
 #[tokio::test]
 async fn a_second_sigterm_under_load_is_immediate_and_leaves_nothing() {
-    let (database, mut sidecar) = place("second", "shutdown: {grace: 60s}\n").await;
+    let (database, mut sidecar) = place("second", "shutdown: {grace: 10m}\n").await;
     prepare(&database).await;
-    let _load = pgbench(sidecar.pg_host(), "app", 60, &["-c", "4"]);
+    let _load = pgbench(sidecar.pg_host(), "app", 600, &["-c", "4"]);
     let mut busy = sidecar.session("app", "a").await;
-    busy.send(b"Q\0\0\0\x18SELECT pg_sleep(60)\0").await;
+    busy.send(b"Q\0\0\0\x19SELECT pg_sleep(600)\0").await;
     sidecar.session_is("a", "active").await;
     sidecar.signal(Signal::SIGTERM);
-    eventually(SOON, "it drains", async || {
-        let status = sidecar.get("/v1/status").await;
-        if status["draining"] == true {
-            Ok(())
-        } else {
-            Err(status)
-        }
-    })
-    .await;
-    let begun = Instant::now();
+    drains(&sidecar).await;
     sidecar.signal(Signal::SIGTERM);
     assert_eq!(sidecar.exited(SOON).await.code(), Some(0));
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begun.elapsed()
-    );
     nothing_left(&database).await;
 }
 
 #[tokio::test]
 async fn quit_ends_it_as_soon_as_nobody_is_left_also_beside_a_live_app() {
-    let more = "shutdown: {grace: 60s, mode: plain}\n";
+    let more = "shutdown: {grace: 10m, mode: plain}\n";
     let (_database, mut sidecar) = place("quit", more).await;
     let mut raw = sidecar.session("app", "a").await;
     raw.query("BEGIN").await;
@@ -155,31 +157,19 @@ async fn quit_ends_it_as_soon_as_nobody_is_left_also_beside_a_live_app() {
     raw.expect_silence(Duration::from_millis(300)).await;
     assert_eq!(raw.ask("SELECT 'served'").await, "served");
     raw.query("COMMIT").await;
-    let begun = Instant::now();
     drop(raw);
     assert_eq!(sidecar.exited(SOON).await.code(), Some(0));
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        begun.elapsed()
-    );
 }
 
 #[tokio::test]
 async fn quit_after_sigterm_cuts_the_wait_beside_a_live_app_short() {
-    let more = "shutdown: {grace: 60s, mode: plain}\n";
+    let more = "shutdown: {grace: 10m, mode: plain}\n";
     let (_database, mut sidecar) = place("quit_after", more).await;
     sidecar.signal(Signal::SIGTERM);
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let begun = Instant::now();
     let (status, _) = sidecar.control("POST", "/quitquitquit", None).await;
     assert_eq!(status, 200, "it still serves");
     assert_eq!(sidecar.exited(SOON).await.code(), Some(0));
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        begun.elapsed()
-    );
 }
 
 #[tokio::test]

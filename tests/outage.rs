@@ -7,8 +7,6 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
-
 use support::session::{error, kinds};
 use support::sidecar::upstream;
 use support::{Fault, Postgres, PostgresOptions, Proxy, SOON, Sidecar, eventually};
@@ -17,7 +15,7 @@ use support::{Fault, Postgres, PostgresOptions, Proxy, SOON, Sidecar, eventually
 async fn a_restart_of_the_database_is_a_wait_for_who_holds_nothing() {
     let mut postgres = Postgres::start(PostgresOptions::default());
     let database = postgres.database("restarted").await;
-    let yaml = upstream("app", &database.url()) + "pool: {notice_after: 300ms}\n";
+    let yaml = upstream("app", &database.url()) + "pool: {timeout: 10m, notice_after: 300ms}\n";
     let sidecar = Sidecar::start(yaml).await;
     let mut sessions = Vec::new();
     for execution in 0..6 {
@@ -33,32 +31,22 @@ async fn a_restart_of_the_database_is_a_wait_for_who_holds_nothing() {
         "{lost:?}"
     );
 
-    let waits: Vec<_> = sessions
-        .into_iter()
-        .map(|mut raw| tokio::spawn(async move { raw.query("SELECT 1").await }))
-        .collect();
-    eventually(SOON, "all wait", async || {
-        let budget = sidecar.get("/v1/status").await["budget"].take();
-        (budget["waiting"] == 6).then_some(()).ok_or(budget)
-    })
-    .await;
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    postgres.start_again();
-    for wait in waits {
-        let told = wait.await.unwrap();
-        assert_eq!(kinds(&told), "NTDCZ", "{told:?}");
+    for raw in &mut sessions {
+        raw.send(b"Q\0\0\0\x0dSELECT 1\0").await;
+    }
+    for raw in &mut sessions {
+        let told = raw.read_until(b'N').await;
         let notice = format!("{told:?}");
         assert!(notice.contains("cannot reach PostgreSQL"), "{notice}");
     }
+    postgres.start_again();
+    for raw in &mut sessions {
+        let told = raw.read_until(b'Z').await;
+        assert_eq!(kinds(&told), "TDCZ", "{told:?}");
+    }
+    sidecar.logged(&["the database is back"]).await;
     let log = sidecar.log().join("\n");
     assert_eq!(log.matches("the database is away").count(), 1, "{log}");
-    eventually(SOON, "the log tells of its return", async || {
-        let log = sidecar.log().join("\n");
-        log.contains("the database is back")
-            .then_some(())
-            .ok_or(log)
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -66,16 +54,16 @@ async fn who_waits_in_vain_is_told_that_the_database_cannot_be_reached() {
     let database = Postgres::shared().database("away").await;
     let proxy = Proxy::tcp(Postgres::shared()).await;
     let yaml =
-        upstream("app", &proxy.url(&database)) + "pool: {timeout: 500ms, size: 1, overflow: 0}\n";
+        upstream("app", &proxy.url(&database)) + "pool: {timeout: 1s, size: 1, overflow: 0}\n";
     let sidecar = Sidecar::start(yaml).await;
-    let mut raw = sidecar.session("app", "a").await;
+    let mut raw = sidecar.enters("app", "a").await;
     proxy.cut().await;
     proxy.set(Fault::Refuse);
     let told = raw.query("SELECT 1").await;
     assert_eq!(kinds(&told), "EZ", "the session lives on: {told:?}");
     let refused = error(&told);
     assert_eq!(refused[&'C'], "08001", "{refused:?}");
-    let begins = "execpool: no server connection for execution a within 0.5 s: cannot reach PostgreSQL at 127.0.0.1:";
+    let begins = "execpool: no server connection for execution a within 1 s: cannot reach PostgreSQL at 127.0.0.1:";
     assert!(refused[&'M'].starts_with(begins), "{refused:?}");
     assert!(refused[&'H'].contains("database is up"), "{refused:?}");
     proxy.set(Fault::None);
@@ -88,16 +76,13 @@ async fn who_waits_in_vain_is_told_that_the_database_cannot_be_reached() {
 
 #[tokio::test]
 async fn a_database_that_was_never_reached_is_told_at_once() {
-    let sidecar = Sidecar::start(upstream("app", "postgresql://app@127.0.0.1:1/app")).await;
-    let start = Instant::now();
+    // Whoever waited for anything would wait longer than the test does.
+    let yaml = upstream("app", "postgresql://app@127.0.0.1:1/app")
+        + "    connect_timeout: 10m\npool: {timeout: 10m}\n";
+    let sidecar = Sidecar::start(yaml).await;
     let (_, told) = sidecar.started("app", &[]).await;
     let refused = error(&told);
     assert_eq!(refused[&'C'], "08001", "{refused:?}");
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        start.elapsed()
-    );
 }
 
 #[tokio::test]
@@ -105,7 +90,7 @@ async fn those_who_wait_for_one_database_take_no_room_from_another() {
     let database = Postgres::shared().database("isolated").await;
     let proxy = Proxy::tcp(Postgres::shared()).await;
     let yaml = format!(
-        "{}  - {{name: well, url: \"{}\"}}\nbudget: {{size: 2, overflow: 0}}\n",
+        "{}  - {{name: well, url: \"{}\"}}\nbudget: {{size: 2, overflow: 0}}\npool: {{timeout: 10m}}\n",
         upstream("away", &proxy.url(&database)),
         database.url()
     );
@@ -126,14 +111,9 @@ async fn those_who_wait_for_one_database_take_no_room_from_another() {
     })
     .await;
     for round in 0..20 {
-        let start = Instant::now();
+        // Nobody reads for as long as one may wait here.
         let mut raw = sidecar.session("well", &format!("well{round}")).await;
         assert_eq!(raw.ask("SELECT 1").await, "1");
-        assert!(
-            start.elapsed() < Duration::from_secs(3),
-            "{:?}",
-            start.elapsed()
-        );
     }
     proxy.set(Fault::None);
     for wait in waits {

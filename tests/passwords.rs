@@ -7,13 +7,14 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use support::sidecar::upstream;
-use support::{Database, Postgres, PostgresOptions, Sidecar, eventually};
+use support::{Database, Postgres, PostgresOptions, SOON, Sidecar, eventually};
 use tempfile::TempDir;
 
 /// A server whose role `rotating` must give the password that it has at the time.
@@ -123,17 +124,7 @@ async fn a_command_that_fails_is_told_and_the_next_one_may_work() {
         "{message}"
     );
     assert!(hint.contains("by hand"), "{hint}");
-    eventually(
-        Duration::from_secs(5),
-        "the log has its words",
-        async || {
-            let told = sidecar.log().join("\n");
-            told.contains("no credentials here")
-                .then_some(())
-                .ok_or(told)
-        },
-    )
-    .await;
+    sidecar.logged(&["no credentials here"]).await;
     server.write("token", "wrong");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (message, _) = refused(&sidecar, "a").await;
@@ -151,30 +142,35 @@ async fn a_slow_command_holds_up_nobody_else() {
     let server = Guarded::start("first").await;
     server.write("token", "first");
     let other = format!(
-        "{}  - name: other\n    url: \"{}\"\n",
-        server.command("sleep 2; cat token"),
+        "{}    connect_timeout: 60s\n  - name: other\n    url: \"{}\"\n",
+        server.command("until [ -e go ]; do sleep 0.1; done; cat token"),
         server.database.url()
     );
     let sidecar = Sidecar::start(other).await;
-    let start = Instant::now();
-    let slow = async {
-        works(&sidecar, "slow").await;
-        start.elapsed()
-    };
     let others = async {
-        let mut count = 0;
-        while start.elapsed() < Duration::from_millis(1500) {
+        eventually(SOON, "the command runs", async || {
+            let runs = server.runs();
+            (runs > 0).then_some(()).ok_or(runs)
+        })
+        .await;
+        for _ in 0..10 {
             let client = sidecar.client("other", "quick").await.unwrap();
             client.batch_execute("SELECT 1").await.unwrap();
             sidecar.get("/v1/status").await;
-            count += 1;
         }
-        count
+        server.write("go", "");
     };
-    let (slow, others) = tokio::join!(slow, others);
-    assert!(slow > Duration::from_millis(1500), "{slow:?}");
-    assert!(others > 5, "{others} sessions in 1.5 s");
-    assert_eq!(server.runs(), 1);
+    // A command has ten seconds, which a machine that stands still may use up.
+    let (start, tries) = (Instant::now(), Cell::new(0));
+    let slow = eventually(SOON, "it comes in", async || {
+        tries.set(tries.get() + 1);
+        let client = sidecar.client("app", "slow").await?;
+        client.query_one("SELECT 1", &[]).await
+    });
+    let ((), _) = tokio::join!(others, slow);
+    if tries.get() == 1 && start.elapsed() < Duration::from_secs(10) {
+        assert_eq!(server.runs(), 1, "the monitor asks, too");
+    }
 }
 
 /// Puts a file in place as Kubernetes does with a Secret: by one change of one link.

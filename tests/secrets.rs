@@ -18,7 +18,7 @@ use serde_json::json;
 use support::postgres::PASSWORD;
 use support::session::{assert_in, error, kinds, place};
 use support::sidecar::upstream;
-use support::{Postgres, Raw, SOON, Sidecar, eventually};
+use support::{Postgres, Raw, Sidecar};
 
 /// Who waits is told so soon, and waits in vain not for long.
 const POOL_OF_ONE: &str =
@@ -26,6 +26,9 @@ const POOL_OF_ONE: &str =
 /// The same where a hundred wait in vain, one after the other.
 const IMPATIENT: &str =
     "pool: {size: 1, overflow: 0, timeout: 50ms, notice_after: 10ms}\nlog: {level: trace}\n";
+
+/// The same where nobody waits in vain.
+const PATIENT: &str = "pool: {size: 1, overflow: 0, timeout: 10m}\nlog: {level: trace}\n";
 
 /// More than is ever quoted of a holder's statement.
 const QUOTED: usize = 200;
@@ -200,16 +203,7 @@ fn bind(parameters: &[(i16, &str)], buffer: &mut BytesMut) {
 async fn no_literal_is_in_a_log_or_an_answer_or_an_error() {
     let (_database, sidecar) = place("literals", IMPATIENT).await;
     let canary = Canary::new();
-    let mut raw = eventually(SOON, "the first connects in time", async || {
-        let named = [("execpool.execution_id", "a")];
-        let (raw, told) = sidecar.started("app", &named).await;
-        if kinds(&told).ends_with('Z') {
-            Ok(raw)
-        } else {
-            Err(told)
-        }
-    })
-    .await;
+    let mut raw = sidecar.enters("app", "a").await;
     raw.query("CREATE TABLE t (a text, b numeric)").await;
     let mut shown = 0;
     for (number, sql) in canary.statements().iter().enumerate() {
@@ -236,19 +230,16 @@ async fn no_literal_is_in_a_log_or_an_answer_or_an_error() {
         canary.assert_not_in(&answers.to_string(), sql);
     }
     canary.assert_not_in(&told_by_control(&sidecar).await, "the control socket");
-    let log = sidecar.log().join("\n");
-    assert!(
-        log.contains("last statement: SELECT ?"),
-        "holders are logged: {log}"
-    );
-    canary.assert_not_in(&log, "the log");
+    // Holders are logged.
+    sidecar.logged(&["last statement: SELECT ?"]).await;
+    canary.assert_not_in(&sidecar.log().join("\n"), "the log");
 }
 
 #[tokio::test]
 async fn no_parameter_and_no_row_of_a_copy_is_told() {
     let (_database, sidecar) = place("parameters", POOL_OF_ONE).await;
     let canary = Canary::new();
-    let mut raw = sidecar.session("app", "a").await;
+    let mut raw = sidecar.enters("app", "a").await;
     raw.query("CREATE TABLE t (a text, b text)").await;
     let values = [(0, canary.word.as_str()), (1, canary.word.as_str())];
     raw.send_with(|buffer| {
@@ -305,7 +296,7 @@ async fn what_goes_wrong_is_told_without_what_it_is_about() {
     let (_database, sidecar) = place("wrong", POOL_OF_ONE).await;
     let canary = Canary::new();
     let word = &canary.word;
-    let mut holder = sidecar.session("app", "a").await;
+    let mut holder = sidecar.enters("app", "a").await;
     holder.query(&format!("BEGIN; SELECT '{word}'")).await;
     // While it waits itself.
     let mut late = sidecar.session("app", "a").await;
@@ -350,7 +341,7 @@ async fn what_goes_wrong_is_told_without_what_it_is_about() {
     // The end of what runs.
     holder
         .send_with(|buffer| {
-            frontend::query(&format!("SELECT '{word}', pg_sleep(60)"), buffer).unwrap();
+            frontend::query(&format!("SELECT '{word}', pg_sleep(600)"), buffer).unwrap();
         })
         .await;
     sidecar.session_is("a", "active").await;
@@ -363,7 +354,7 @@ async fn what_goes_wrong_is_told_without_what_it_is_about() {
 
 #[tokio::test]
 async fn a_startup_value_that_the_server_refuses_is_told_to_its_client_alone() {
-    let (_database, sidecar) = place("startup_value", POOL_OF_ONE).await;
+    let (_database, sidecar) = place("startup_value", PATIENT).await;
     let canary = Canary::new();
     let options = format!("-c work_mem={}", canary.word);
     for parameters in [
@@ -384,7 +375,7 @@ async fn a_startup_value_that_the_server_refuses_is_told_to_its_client_alone() {
 
 #[tokio::test]
 async fn keys_for_cancel_requests_are_told_to_their_client_alone() {
-    let (_database, sidecar) = place("keys", POOL_OF_ONE).await;
+    let (_database, sidecar) = place("keys", PATIENT).await;
     let (mut raw, told) = sidecar
         .started("app", &[("execpool.execution_id", "a")])
         .await;
@@ -458,7 +449,7 @@ async fn a_password_of_an_upstream_is_told_nowhere_whether_it_is_right_or_wrong(
         assert!(check.contains("scram_user"), "{check}");
         canary.assert_not_in(&check, "the check");
 
-        let mut options = Sidecar::options().config(yaml.clone() + POOL_OF_ONE);
+        let mut options = Sidecar::options().config(yaml.clone() + PATIENT);
         for (name, value) in env {
             options = options.env(name, *value);
         }
@@ -481,7 +472,7 @@ async fn a_password_of_an_upstream_is_told_nowhere_whether_it_is_right_or_wrong(
     // The right one, which is no random text.
     std::fs::write(&file, PASSWORD).unwrap();
     let yaml = upstream("app", &url) + &format!("    password_file: {}\n", file.display());
-    let sidecar = Sidecar::start(yaml + POOL_OF_ONE).await;
+    let sidecar = Sidecar::start(yaml + PATIENT).await;
     let mut raw = sidecar.raw().await;
     assert_in(
         &raw.startup(&[("user", "scram_user"), ("database", "app")])
@@ -508,7 +499,7 @@ async fn the_password_of_tcp_clients_and_its_verifier_are_told_nowhere() {
     let file = directory.path().join("password");
     std::fs::write(&file, word).unwrap();
     let yaml = format!(
-        "{}{POOL_OF_ONE}listen: {{tcp: '127.0.0.1:0', tcp_password_file: {}}}\n",
+        "{}{PATIENT}listen: {{tcp: '127.0.0.1:0', tcp_password_file: {}}}\n",
         upstream("app", &database.url()),
         file.display()
     );

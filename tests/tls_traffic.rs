@@ -262,7 +262,7 @@ async fn a_cancel_request_goes_in_tls_as_its_connection_does() {
         let sidecar = Sidecar::start(upstream(name, &url)).await;
         let named = [("execpool.execution_id", "a")];
         let (mut raw, told) = sidecar.started(name, &named).await;
-        send_query(&mut raw, "SELECT pg_sleep(60)").await;
+        send_query(&mut raw, "SELECT pg_sleep(600)").await;
         postgres.waits_in(&database, "PgSleep").await;
         let (pid, key) = told.iter().find(|one| one.kind == b'K').unwrap().key();
         assert_eq!(pid, told_pid(&told));
@@ -291,7 +291,7 @@ async fn an_idle_connection_is_lent_again_and_one_that_was_ended_is_replaced_uns
     }
     place.sidecar.settles().await;
     let admin = place.postgres.admin().await;
-    let end = format!("SELECT pg_terminate_backend({backend}, 10000)");
+    let end = format!("SELECT pg_terminate_backend({backend}, 60000)");
     let ended = admin.query_one(&end, &[]).await.unwrap();
     assert!(ended.get::<_, bool>(0));
     let mut next = place.session("a").await;

@@ -21,7 +21,7 @@ mod server;
 mod states;
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::{Client, Way};
 use states::{Reached, State};
@@ -31,6 +31,8 @@ use support::{Database, Postgres, Raw, SOON, Sidecar, eventually};
 
 /// How long anything may go on for a client that has gone: it is cancelled, and cancelled again.
 const BOUND: Duration = Duration::from_secs(4);
+/// How often a state is tried of which that is not so: a machine that stands still lengthens it.
+const TURNS: usize = 3;
 
 /// A sidecar with one server connection, so that whoever comes next gets what was left.
 async fn place(name: &str, url: impl FnOnce(&Database) -> String) -> (Database, Sidecar) {
@@ -38,7 +40,7 @@ async fn place(name: &str, url: impl FnOnce(&Database) -> String) -> (Database, 
     let table = "CREATE TABLE t (a text)";
     database.client().await.batch_execute(table).await.unwrap();
     let yaml = upstream("app", &url(&database))
-        + "budget: {size: 1, overflow: 0}\npool: {timeout: 20s, notice_after: 20s}\n";
+        + "budget: {size: 1, overflow: 0}\npool: {timeout: 10m, notice_after: 10m}\n";
     let sidecar = Sidecar::start(yaml).await;
     (database, sidecar)
 }
@@ -67,7 +69,7 @@ async fn nothing_runs(database: &Database, what: &str) {
         "datname = '{}' AND state <> 'idle' AND application_name <> 'execpool monitor'",
         database.name
     );
-    eventually(BOUND, what, async || {
+    eventually(SOON, what, async || {
         let found = Postgres::shared().activity(&filter).await;
         if found.is_empty() { Ok(()) } else { Err(found) }
     })
@@ -84,48 +86,71 @@ const LEFTOVERS: &str = "SELECT current_setting('work_mem') || ' '
     || (SELECT count(*) FROM t)";
 
 async fn the_next_one_is_as_new(raw: &mut Raw, what: &str) {
-    let told = raw.query(LEFTOVERS).await;
-    assert_eq!(kinds(&told), "TDCZ", "{what}: {told:?}");
-    assert_eq!(rows(&told), ["4MB 000000"], "{what}");
-    assert_eq!(told[3].transaction_status(), 'I', "{what}");
+    // A backend that is on its way out has locks and tables for a moment longer.
+    eventually(SOON, what, async || {
+        let told = raw.query(LEFTOVERS).await;
+        assert_eq!(kinds(&told), "TDCZ", "{what}: {told:?}");
+        assert_eq!(told[3].transaction_status(), 'I', "{what}");
+        let found = rows(&told);
+        (found == ["4MB 000000"]).then_some(()).ok_or(found)
+    })
+    .await;
 }
 
 async fn each_state_ends_clean(name: &str, way: Way) {
     let (database, sidecar) = place(name, Database::url).await;
     for state in states::all() {
         let what = format!("{} {way:?}", state.name);
-        let holder = match state.reached {
-            Reached::Session("waiting") => {
-                let mut holder = sidecar.session("app", "holder").await;
-                holder.query("BEGIN").await;
-                Some(holder)
-            }
-            _ => None,
-        };
-        let client = leaver(&sidecar, &state, way);
-        reached(&database, &sidecar, state.reached).await;
-        let left = client.leave();
-        if let Some(mut holder) = holder {
-            // It has left the queue although nothing came free.
-            eventually(BOUND, &what, async || {
-                let waiting = sidecar.sessions_of("leaver").await;
-                if waiting.is_empty() {
-                    Ok(())
-                } else {
-                    Err(waiting)
-                }
-            })
-            .await;
-            holder.query("ROLLBACK").await;
+        let mut took = Vec::new();
+        while took.iter().all(|took| *took > BOUND) {
+            assert!(took.len() < TURNS, "{what}: it goes on for {took:?}");
+            took.push(it_ends_clean(&database, &sidecar, &state, way, &what).await);
         }
-        nothing_runs(&database, &what).await;
-        sidecar.settles().await;
-        left.expect_closed(&what);
-        let mut next = sidecar.session("app", "next").await;
-        the_next_one_is_as_new(&mut next, &what).await;
-        drop(next);
-        sidecar.settles().await;
     }
+}
+
+/// Answers for how long anything went on.
+async fn it_ends_clean(
+    database: &Database,
+    sidecar: &Sidecar,
+    state: &State,
+    way: Way,
+    what: &str,
+) -> Duration {
+    let holder = match state.reached {
+        Reached::Session("waiting") => {
+            let mut holder = sidecar.session("app", "holder").await;
+            holder.query("BEGIN").await;
+            Some(holder)
+        }
+        _ => None,
+    };
+    let client = leaver(sidecar, state, way);
+    reached(database, sidecar, state.reached).await;
+    let start = Instant::now();
+    let left = client.leave();
+    if let Some(mut holder) = holder {
+        // It has left the queue although nothing came free.
+        eventually(SOON, what, async || {
+            let waiting = sidecar.sessions_of("leaver").await;
+            if waiting.is_empty() {
+                Ok(())
+            } else {
+                Err(waiting)
+            }
+        })
+        .await;
+        holder.query("ROLLBACK").await;
+    }
+    nothing_runs(database, what).await;
+    let took = start.elapsed();
+    sidecar.settles().await;
+    left.expect_closed(what);
+    let mut next = sidecar.session("app", "next").await;
+    the_next_one_is_as_new(&mut next, what).await;
+    drop(next);
+    sidecar.settles().await;
+    took
 }
 
 /// A client that is about to leave in some way, in this state.

@@ -4,9 +4,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use postgres_protocol::message::frontend;
+
+use super::SOON;
 
 /// How it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +35,7 @@ pub(crate) enum Left {
 impl Client {
     pub(crate) fn connect(socket: &Path, way: Way) -> Self {
         let stream = UnixStream::connect(socket).expect("execpool listens");
-        let timeout = Some(Duration::from_secs(20));
-        stream.set_read_timeout(timeout).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
         Self { stream, way }
     }
 

@@ -174,8 +174,14 @@ async fn an_unbound_session_does_not_see_the_end_of_a_server_connection() {
         let named = [("execpool.execution_id", "one")];
         let (mut raw, told) = sidecar.started("app", &named).await;
         assert_in(&told);
-        end_it(&sidecar, &proxy, end, "one", "datname = 'server_unbound'").await;
-        raw.expect_silence(Duration::from_millis(50)).await;
+        let ours = "datname = 'server_unbound' AND application_name <> 'execpool monitor'";
+        end_it(&sidecar, &proxy, end, "one", ours).await;
+        eventually(SOON, "it is gone", async || {
+            let left = Postgres::shared().activity(ours).await;
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        })
+        .await;
+        raw.expect_silence(Duration::from_millis(200)).await;
         // What is gone is replaced unseen.
         the_next_one_is_as_new(&mut raw, "unbound").await;
     }
