@@ -37,7 +37,7 @@ async fn agrees(
         .status
         .success()
         .then(|| String::from_utf8_lossy(&direct.stdout).trim() == "t");
-    let sidecar = Sidecar::start(upstream(name, &url)).await;
+    let sidecar = Sidecar::start(upstream(name, &url) + "    connect_timeout: 60s\n").await;
     let mut why = String::new();
     let found = match sidecar.client(name, "a").await {
         Ok(client) => Some(client.query_one(SQL, &[]).await.unwrap().get::<_, bool>(0)),
@@ -212,7 +212,7 @@ async fn scram_is_bound_to_the_channel_where_that_is_demanded() {
             format!("postgresql://scram_user:{password}@127.0.0.1:{port}/{name}?{parameters}");
         let direct = Command::new("psql").args([&url, "-XAtc", SQL]).output();
         assert_eq!(direct.unwrap().status.success(), lets_in, "{parameters}");
-        let sidecar = Sidecar::start(upstream(name, &url)).await;
+        let sidecar = Sidecar::start(upstream(name, &url) + "    connect_timeout: 60s\n").await;
         let mut raw = sidecar.raw().await;
         let told = raw
             .startup(&[("user", "scram_user"), ("database", name)])

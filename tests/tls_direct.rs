@@ -25,7 +25,7 @@ use support::{Postgres, PostgresOptions, Sidecar};
 async fn told(port: u16, database: &str, parameters: &str) -> (Sidecar, Option<String>) {
     let url =
         format!("postgresql://app@localhost:{port}/{database}?sslnegotiation=direct&{parameters}");
-    let sidecar = Sidecar::start(upstream(database, &url)).await;
+    let sidecar = Sidecar::start(upstream(database, &url) + "    connect_timeout: 60s\n").await;
     let (mut raw, told) = sidecar.started(database, &[]).await;
     if told.last().is_some_and(|last| last.kind == b'Z') {
         assert_eq!(raw.ask("SELECT 1").await, "1");

@@ -125,7 +125,7 @@ async fn replaced_files_count_for_the_next_connection_without_a_reload() {
     put(&old.certificate, &first);
     let (port, parameters) = (postgres.port(), secret.parameters());
     let url = format!("postgresql://app@localhost:{port}/replaced?{parameters}");
-    let sidecar = Sidecar::start(upstream("replaced", &url)).await;
+    let sidecar = Sidecar::start(upstream("replaced", &url) + "    connect_timeout: 60s\n").await;
     let stays = sidecar.client("replaced", "a").await.unwrap();
     let serial: String = stays.query_one(SERIAL, &[]).await.unwrap().get(0);
     assert_eq!(serial, "1001");
@@ -180,7 +180,7 @@ async fn a_broken_file_is_named_and_the_next_good_one_heals_it() {
     good();
     let (port, parameters) = (postgres.port(), secret.parameters());
     let url = format!("postgresql://app@localhost:{port}/broken?{parameters}");
-    let sidecar = Sidecar::start(upstream("broken", &url)).await;
+    let sidecar = Sidecar::start(upstream("broken", &url) + "    connect_timeout: 60s\n").await;
     let stays = sidecar.client("broken", "stays").await.unwrap();
     for (turn, (parameter, named, [broken_ca, broken_crt, broken_key])) in [
         ("sslrootcert", "ca.crt", [Some(half(ca)), None, None]),
@@ -303,7 +303,8 @@ async fn the_systems_authorities_are_those_of_ssl_cert_file_and_the_name_counts(
     ] {
         let port = postgres.port();
         let url = format!("postgresql://app@{host}:{port}/system?sslrootcert=system{parameters}");
-        let options = Sidecar::options().config(upstream("system", &url));
+        let options =
+            Sidecar::options().config(upstream("system", &url) + "    connect_timeout: 60s\n");
         let sidecar = options.env("SSL_CERT_FILE", bundle).start().await;
         // The authorities are told.
         sidecar.logged(&[bundle.as_str()]).await;
@@ -321,7 +322,8 @@ async fn the_systems_authorities_are_those_of_ssl_cert_file_and_the_name_counts(
     // One that is replaced counts at once, as a file that is named.
     let url = format!("{}?sslrootcert=system", database.tcp_url_as("app"));
     let url = url.replace("127.0.0.1", "localhost");
-    let options = Sidecar::options().config(upstream("system", &url));
+    let options =
+        Sidecar::options().config(upstream("system", &url) + "    connect_timeout: 60s\n");
     let sidecar = options.env("SSL_CERT_FILE", &other).start().await;
     assert!(sidecar.client("system", "a").await.is_err());
     fs::copy(&ours, &other).unwrap();

@@ -88,7 +88,7 @@ async fn a_relay_in_the_middle_is_found_out_where_anything_tells_it_from_the_ser
         let relay = Relay::start(certificate, &["postgresql"], behind.clone()).await;
         let (port, name) = (relay.port(), &database.name);
         let url = format!(
-            "postgresql://scram_user:{PASSWORD}@localhost:{port}/{name}?{parameters}{binding}"
+            "postgresql://scram_user:{PASSWORD}@localhost:{port}/{name}?{parameters}{binding}&connect_timeout=60"
         );
         let case = format!("{behind:?} {url}");
         assert_eq!(libpq(&url).await, problem.is_none(), "libpq: {case}");
@@ -113,7 +113,7 @@ async fn with_prefer_a_required_binding_does_not_end_in_a_login_without_tls() {
     for (binding, is_let_in) in [("prefer", true), ("require", false)] {
         let relay = Relay::start(&own, &[], Behind::Tls(postgres.port())).await;
         let (port, name) = (relay.port(), &database.name);
-        let parameters = format!("sslmode=prefer&channel_binding={binding}");
+        let parameters = format!("sslmode=prefer&channel_binding={binding}&connect_timeout=60");
         let url =
             format!("postgresql://scram_user:{PASSWORD}@localhost:{port}/{name}?{parameters}");
         assert_eq!(libpq(&url).await, is_let_in, "libpq: {parameters}");
