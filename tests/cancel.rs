@@ -105,6 +105,7 @@ async fn sidecar(name: &str, budget: usize) -> Sidecar {
     let database = Postgres::shared().database(name).await;
     let config = format!(
         "{}budget: {{size: {budget}, overflow: 0}}\n\
+         pool: {{timeout: 10m}}\n\
          log: {{level: 'warn,execpool::execution::cancel=debug,execpool::pool::barrier=debug', \
                 format: json}}\n",
         upstream(name, &database.url())
@@ -255,7 +256,7 @@ async fn a_wrong_key_cancels_nothing_and_the_right_one_what_runs() {
     let sidecar = sidecar("wrong_key", 2).await;
     let socket = sidecar.socket();
     let (mut raw, (pid, key)) = enter(&socket, "wrong_key").await;
-    send_query(&mut raw, "SELECT 'whole' FROM pg_sleep(0.3)").await;
+    send_query(&mut raw, "SELECT 'whole' FROM pg_sleep(1)").await;
     for wrong in [
         (pid, key ^ 1),
         (pid, !key),

@@ -30,19 +30,6 @@ async fn execpool(sidecar: &Sidecar, command: &str) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(said).unwrap())
 }
 
-/// Waits until it drains.
-async fn drains(sidecar: &Sidecar) {
-    eventually(SOON, "it drains", async || {
-        let status = sidecar.get("/v1/status").await;
-        if status["draining"] == true {
-            Ok(())
-        } else {
-            Err(status)
-        }
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_drain_marks_and_ends_nothing_and_may_be_repeated() {
     let (_database, sidecar) = place("marks", "").await;
@@ -118,7 +105,7 @@ async fn under_load_drain_and_sigterm_fail_no_query_that_ends_within_the_grace()
     let (code, said) = execpool(&sidecar, "drain").await;
     assert_eq!(code, Some(0), "{said}");
     sidecar.signal(Signal::SIGTERM);
-    drains(&sidecar).await;
+    sidecar.drains().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     for load in &loads {
         load.enough();
@@ -138,7 +125,7 @@ async fn a_second_sigterm_under_load_is_immediate_and_leaves_nothing() {
     busy.send(b"Q\0\0\0\x19SELECT pg_sleep(600)\0").await;
     sidecar.session_is("a", "active").await;
     sidecar.signal(Signal::SIGTERM);
-    drains(&sidecar).await;
+    sidecar.drains().await;
     sidecar.signal(Signal::SIGTERM);
     assert_eq!(sidecar.exited(SOON).await.code(), Some(0));
     nothing_left(&database).await;
@@ -166,7 +153,8 @@ async fn quit_after_sigterm_cuts_the_wait_beside_a_live_app_short() {
     let more = "shutdown: {grace: 10m, mode: plain}\n";
     let (_database, mut sidecar) = place("quit_after", more).await;
     sidecar.signal(Signal::SIGTERM);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    sidecar.drains().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     let (status, _) = sidecar.control("POST", "/quitquitquit", None).await;
     assert_eq!(status, 200, "it still serves");
     assert_eq!(sidecar.exited(SOON).await.code(), Some(0));

@@ -47,6 +47,7 @@ async fn a_session_that_is_left_is_served_until_it_goes() {
     let mut raw = sidecar.session("app", "a").await;
     raw.query("BEGIN").await;
     sidecar.signal(Signal::SIGTERM);
+    sidecar.drains().await;
     raw.expect_silence(Duration::from_millis(500)).await;
     assert_eq!(raw.ask("SELECT 'still served'").await, "still served");
     raw.query("COMMIT").await;
@@ -88,6 +89,7 @@ async fn a_second_signal_ends_everything_at_once() {
     let mut raw = sidecar.session("app", "a").await;
     assert_eq!(raw.ask("SELECT 1").await, "1");
     sidecar.signal(Signal::SIGTERM);
+    sidecar.drains().await;
     raw.expect_silence(Duration::from_millis(300)).await;
     sidecar.signal(Signal::SIGTERM);
     assert_eq!(sidecar.exited(SOON).await.code(), Some(0));
@@ -100,7 +102,8 @@ async fn beside_a_live_app_it_stays_for_the_whole_grace() {
     let (_database, mut sidecar) = place("plain", more).await;
     let started = Instant::now();
     sidecar.signal(Signal::SIGTERM);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    sidecar.drains().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     let mut raw = sidecar.session("app", "a").await;
     assert_eq!(raw.ask("SELECT 'served'").await, "served");
     drop(raw);
@@ -122,7 +125,8 @@ async fn a_hold_counts_as_somebody_who_is_left() {
     );
     let hold = sidecar.stream("/v1/executions/a/hold").await;
     sidecar.signal(Signal::SIGTERM);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    sidecar.drains().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(sidecar.session("app", "a").await.ask("SELECT 1").await, "1");
     drop(hold);
     assert_eq!(sidecar.exited(SOON).await.code(), Some(0));
@@ -182,6 +186,7 @@ async fn the_control_socket_answers_until_the_end() {
     let mut raw = sidecar.session("app", "a").await;
     raw.query("BEGIN").await;
     sidecar.signal(Signal::SIGTERM);
+    sidecar.drains().await;
     raw.expect_silence(Duration::from_millis(300)).await;
     let (status, ended) = sidecar.control("DELETE", "/v1/executions/a", None).await;
     assert_eq!(status, 200, "{ended}");

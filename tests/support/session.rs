@@ -68,6 +68,16 @@ impl Sidecar {
         .await;
     }
 
+    /// Waits until it drains: it has heard a first signal, and would hear a second one.
+    pub(crate) async fn drains(&self) {
+        eventually(SOON, "it drains", async || {
+            let status = self.get("/v1/status").await;
+            let drains = status["draining"] == true;
+            drains.then_some(()).ok_or(status)
+        })
+        .await;
+    }
+
     /// Waits until `GET /v1/status` shows no session, and no server connection in use.
     pub(crate) async fn settles(&self) {
         eventually(SOON, "all is given back", async || {
