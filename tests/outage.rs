@@ -104,10 +104,9 @@ async fn those_who_wait_for_one_database_take_no_room_from_another() {
     }
     proxy.cut().await;
     proxy.set(Fault::Refuse);
-    let waits: Vec<_> = sessions
-        .into_iter()
-        .map(|mut raw| tokio::spawn(async move { raw.query("SELECT 1").await }))
-        .collect();
+    for raw in &mut sessions {
+        raw.send(b"Q\0\0\0\x0dSELECT 1\0").await;
+    }
     eventually(SOON, "all wait", async || {
         let budget = sidecar.get("/v1/status").await["budget"].take();
         (budget["waiting"] == 10).then_some(()).ok_or(budget)
@@ -119,8 +118,8 @@ async fn those_who_wait_for_one_database_take_no_room_from_another() {
         assert_eq!(raw.ask("SELECT 1").await, "1");
     }
     proxy.set(Fault::None);
-    for wait in waits {
-        let told = wait.await.unwrap();
+    for raw in &mut sessions {
+        let told = raw.read_until(b'Z').await;
         assert!(kinds(&told).ends_with("TDCZ"), "{told:?}");
     }
 }
