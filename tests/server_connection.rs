@@ -16,6 +16,7 @@ use execpool::protocol::message::{Fields, Severity, SqlState};
 use execpool::protocol::startup::Parameters;
 use execpool::server::cancel::cancel;
 use execpool::server::{Address, ConnectError, Connection, Login};
+use support::guard::Stopped;
 use support::{Database, Postgres, PostgresOptions, SOON, eventually, postgres::PASSWORD};
 
 fn over_the_socket(postgres: &Postgres) -> Address {
@@ -258,6 +259,16 @@ async fn nothing_is_left_of_a_terminated_connection() {
         let left = postgres.activity("application_name = 'terminated'").await;
         assert!(left.is_empty(), "a backend outlived the goodbye");
     }
+    // However long it takes.
+    let connection = app(&database, "terminated").await;
+    let stopped = Stopped::new(connection.pid());
+    let mut goodbye = std::pin::pin!(connection.terminate());
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut goodbye).await;
+    assert!(early.is_err(), "its backend can't have gone");
+    drop(stopped);
+    goodbye.await;
+    let left = postgres.activity("application_name = 'terminated'").await;
+    assert!(left.is_empty(), "a backend outlived the goodbye");
 }
 
 #[tokio::test]
