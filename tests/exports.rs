@@ -24,7 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use serde_json::Value;
-use support::daemon::free_port;
+use support::port::Port;
 use support::receiver::{Answer, Receiver};
 use support::sidecar::{SidecarOptions, upstream};
 use support::{Postgres, SOON, Sidecar, eventually};
@@ -201,7 +201,7 @@ async fn one_provider_feeds_otlp_and_the_port() {
 
 #[tokio::test]
 async fn a_collector_that_is_away_is_told_once_and_told_again_when_it_is_back() {
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let address = SocketAddr::from(([127, 0, 0, 1], Port::for_good()));
     let endpoint = format!("http://user:hunter2@{address}");
     let sidecar = options("away", &endpoint).await.start().await;
     let told = line(&sidecar, Some("UNAVAILABLE")).await;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use support::postgres::Port;
+use support::port::Port;
 use support::sidecar::upstream;
 use support::{Database, Postgres, Raw, SOON, Sidecar, eventually};
 use tempfile::TempDir;

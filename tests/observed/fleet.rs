@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::files::{path, text};
 use crate::rules;
 use crate::support::collector::Collector;
-use crate::support::daemon::free_port;
+use crate::support::port::Port;
 use crate::support::prometheus::Prometheus;
 use crate::support::sidecar::{SidecarOptions, upstream};
 use crate::support::{Database, Fault, Postgres, PostgresOptions, Proxy, Sidecar};
@@ -84,7 +84,7 @@ pub(crate) async fn page(sidecar: &Sidecar) -> String {
 impl Fleet {
     /// Starts all, and waits until Prometheus has heard of each pod.
     pub(crate) async fn start() -> Self {
-        let late = free_port();
+        let late = Port::for_good();
         let scraped = scraped(late).await;
         let proxy = Proxy::tcp(Postgres::shared()).await;
         proxy.set(Fault::Refuse);

@@ -9,7 +9,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::daemon::free_port;
+use crate::support::port::Port;
 use crate::support::sidecar::upstream;
 use crate::support::{Database, Postgres, eventually, guard, http, memory, tools};
 
@@ -51,7 +51,7 @@ impl Place {
         let directory = in_memory();
         let place = Self {
             directory,
-            port: free_port(),
+            port: Port::for_good(),
             _database: database,
         };
         let sockets = place.path("execpool");

@@ -4,7 +4,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::daemon::{Daemon, free_port};
+use super::daemon::Daemon;
+use super::port::Port;
 use super::{guard, http, tools};
 
 /// Takes everything, sends nothing on.
@@ -19,7 +20,7 @@ pub(crate) struct Alertmanager {
 impl Alertmanager {
     pub(crate) async fn start() -> Self {
         let directory = guard::short_directory();
-        let port = free_port();
+        let port = Port::for_good();
         let path = directory.path().join("config.yaml");
         std::fs::write(&path, CONFIGURATION).expect("the directory was just made");
         let mut command = Command::new(tools::alertmanager());

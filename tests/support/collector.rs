@@ -5,7 +5,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::daemon::{Daemon, free_port};
+use super::daemon::Daemon;
+use super::port::Port;
 use super::{guard, tools};
 
 /// A running collector. Its file exporters write a line of JSON per request; its page for Prometheus
@@ -109,8 +110,8 @@ impl CollectorOptions {
     /// Starts it and waits until it takes connections.
     pub(crate) async fn start(self) -> Collector {
         let directory = guard::short_directory();
-        let port = self.port.unwrap_or_else(free_port);
-        let page = free_port();
+        let port = self.port.unwrap_or_else(Port::for_good);
+        let page = Port::for_good();
         for (name, text) in &self.files {
             std::fs::write(directory.path().join(name), text).expect("the directory was just made");
         }

@@ -1,7 +1,6 @@
 //! A server of somebody else's, run for a test: on the loopback, in a directory of its own.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +9,6 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
 
 use super::guard::{self, Watchdog};
 
@@ -101,18 +99,4 @@ impl Drop for Daemon {
             println!("---- log of {} ----\n{}", self.name, self.log());
         }
     }
-}
-
-/// A port of the loopback that nobody has, and that nobody is given until this test program ends: a socket has it that
-/// does not listen. Whoever tries to connect is refused, until a server listens there that may reuse an address, as all
-/// do here.
-pub(crate) fn free_port() -> u16 {
-    let kept = TcpSocket::new_v4().expect("there are sockets");
-    kept.set_reuseaddr(true).expect("it can be reused");
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    kept.bind(any).expect("there is a free port");
-    let port = kept.local_addr().expect("it is bound").port();
-    // It is open as long as the program runs.
-    std::mem::forget(kept);
-    port
 }

@@ -18,6 +18,7 @@
 //! | [`collector`] | an OpenTelemetry Collector, and what it has taken |
 //! | [`prometheus`] | Prometheus, its answers and its alerts |
 //! | [`alertmanager`] | Alertmanager, and the alerts that it has |
+//! | [`port`] | ports that nobody else is given |
 //! | [`daemon`] | what these run by |
 //! | [`cluster`] | a Kubernetes: its API alone, or one with a node |
 //! | [`image`] | the container images, and what is in them |
@@ -55,6 +56,7 @@ pub(crate) mod image;
 pub(crate) mod load;
 pub(crate) mod memory;
 pub(crate) mod pgbouncer;
+pub(crate) mod port;
 pub(crate) mod postgres;
 pub(crate) mod prometheus;
 pub(crate) mod proxy;

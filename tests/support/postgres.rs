@@ -1,7 +1,6 @@
 //! A real PostgreSQL that lives as long as the test program.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -11,11 +10,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
 use tokio_postgres::NoTls;
 
 use super::connection_log::{self, ConnectionLog};
 use super::guard::{self, Watchdog};
+use super::port::Port;
 use super::template::copy_template;
 use super::tools::postgres_program;
 use super::wait::{SOON, eventually};
@@ -408,32 +407,6 @@ impl Database {
 
 fn process(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("a PID fits"))
-}
-
-/// A port of 127.0.0.1 that nobody else is given as long as this lives, whether its server runs or not.
-///
-/// The kernel lets one listen where another is only bound, if both say that the address may be reused.
-pub(crate) struct Port {
-    pub(crate) number: u16,
-    _kept: TcpSocket,
-}
-
-impl Port {
-    pub(crate) fn free() -> Self {
-        Self::free_at([127, 0, 0, 1].into(), 0)
-    }
-
-    /// This one of some address; any, if it is 0.
-    pub(crate) fn free_at(ip: std::net::Ipv4Addr, port: u16) -> Self {
-        let kept = TcpSocket::new_v4().expect("there is IPv4");
-        kept.set_reuseaddr(true).expect("it may be reused");
-        kept.bind(SocketAddr::from((ip, port)))
-            .expect("the port is free");
-        Self {
-            number: kept.local_addr().expect("it is bound").port(),
-            _kept: kept,
-        }
-    }
 }
 
 fn write(path: &Path, text: &str) {

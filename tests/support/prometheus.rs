@@ -6,7 +6,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::daemon::{Daemon, free_port};
+use super::daemon::Daemon;
+use super::port::Port;
 use super::{guard, http, tools};
 
 /// How it differs from one that has nothing to do.
@@ -89,7 +90,7 @@ impl PrometheusOptions {
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(self) -> Prometheus {
         let directory = guard::short_directory();
-        let port = free_port();
+        let port = Port::for_good();
         let inside = |name: &str| directory.path().join(name);
         let write =
             |path: &Path, text: &str| std::fs::write(path, text).expect("the directory is ours");

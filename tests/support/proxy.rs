@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::guard;
-use super::postgres::{Database, Port, Postgres};
+use super::port::Port;
+use super::postgres::{Database, Postgres};
 
 /// What the relay does to all of its connections, old and new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

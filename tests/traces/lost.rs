@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::daemon::free_port;
+use crate::support::port::Port;
 use crate::support::{Sidecar, eventually};
 use crate::{SOON, options, visit};
 
@@ -112,7 +112,7 @@ async fn spans_that_a_collector_never_answers_for_are_counted_as_lost() {
 
 #[tokio::test]
 async fn a_collector_that_is_away_is_one_line_and_so_is_its_return() {
-    let port = free_port();
+    let port = Port::for_good();
     let sidecar = options("no_collector", &format!("http://127.0.0.1:{port}"), "")
         .await
         .env("OTEL_EXPORTER_OTLP_TIMEOUT", "400")
