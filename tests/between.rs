@@ -18,7 +18,7 @@ use postgres_protocol::message::frontend;
 use serde_json::json;
 use support::session::{assert_in, kinds, rows};
 use support::sidecar::upstream;
-use support::{Fault, Message, Postgres, Proxy, Raw, SOON, Sidecar, eventually};
+use support::{Database, Fault, Message, Postgres, Proxy, Raw, SOON, Sidecar, eventually};
 
 /// The lengths of the column's name: up to the longest that the server takes.
 const NAMES: RangeInclusive<usize> = 13..=63;
@@ -39,9 +39,16 @@ struct Held {
 /// Sessions of execution `a`, in a transaction each, and one that waits for nothing.
 struct Place {
     proxy: Proxy,
+    database: Database,
     sidecar: Sidecar,
     held: Vec<Held>,
     twin: Raw,
+}
+
+fn config(proxy: &Proxy, database: &Database, more: &str) -> String {
+    upstream("app", &proxy.url(database))
+        + "budget: {size: 80, overflow: 0}\npool: {size: 80, overflow: 0}\n"
+        + more
 }
 
 impl Place {
@@ -49,10 +56,7 @@ impl Place {
         let postgres = Postgres::shared();
         let database = postgres.database(name).await;
         let proxy = Proxy::unix(postgres).await;
-        let yaml = upstream("app", &proxy.url(&database))
-            + "budget: {size: 80, overflow: 0}\npool: {size: 80, overflow: 0}\n"
-            + more;
-        let sidecar = Sidecar::start(yaml).await;
+        let sidecar = Sidecar::start(config(&proxy, &database, more)).await;
         let mut held = Vec::new();
         for name in NAMES {
             let mut raw = sidecar.session("app", "a").await;
@@ -64,6 +68,7 @@ impl Place {
         twin.backend().await;
         Self {
             proxy,
+            database,
             sidecar,
             held,
             twin,
@@ -120,10 +125,16 @@ impl Place {
 
 #[tokio::test]
 async fn the_notice_of_a_long_transaction_waits_for_the_message_that_has_begun() {
-    let limits = "session: {idle_in_transaction: {notice: off}, transaction: {notice: 2s}}\n";
-    let mut place = Place::new("between_transaction", limits).await;
+    let limits = |notice: &str| {
+        format!(
+            "session: {{idle_in_transaction: {{notice: off}}, transaction: {{notice: {notice}}}}}\n"
+        )
+    };
+    let mut place = Place::new("between_transaction", &limits("off")).await;
     place.hold().await;
-    // It began last, and so the others' time has come as well.
+    let yaml = config(&place.proxy, &place.database, &limits("100ms"));
+    place.sidecar.reload(&yaml).await;
+    // It came last and began last, and so the others have been told by then.
     let notice = place.twin.read().await.expect("a notice");
     assert_eq!(notice.fields()[&'C'], "25P04", "{notice:?}");
     let is_it = |message: &Message| message.fields()[&'C'] == "25P04";
@@ -135,7 +146,7 @@ async fn the_notice_of_a_deadline_waits_for_the_message_that_has_begun() {
     let mut place = Place::new("between_deadline", "").await;
     // The deadline is that of its next generation's beginning, or of its heartbeat.
     place.hold().await;
-    let body = json!({"id": "a", "deadline": "4s"});
+    let body = json!({"id": "a", "deadline": "20s"});
     let (status, told) = place
         .sidecar
         .control("POST", "/v1/executions", Some(body))
@@ -145,6 +156,11 @@ async fn the_notice_of_a_deadline_waits_for_the_message_that_has_begun() {
     let is_it =
         |message: &Message| message.fields()[&'M'].contains("execution a reaches its deadline");
     assert!(is_it(&notice), "{notice:?}");
+    // It does not come before all have read.
+    let beat = "/v1/executions/a/heartbeat";
+    let extend = Some(json!({"extend": "1h"}));
+    let (status, told) = place.sidecar.control("POST", beat, extend).await;
+    assert_eq!(status, 200, "{told}");
     place.each_is_told_whole(is_it).await;
 }
 
@@ -200,7 +216,8 @@ async fn who_waits_at_connect_is_told_before_the_servers_parameters_and_not_amid
     let postgres = Postgres::shared();
     let database = postgres.database("between_startup").await;
     let proxy = Proxy::unix(postgres).await;
-    let yaml = upstream("app", &proxy.url(&database)) + "pool: {notice_after: 100ms}\n";
+    let yaml = upstream("app", &proxy.url(&database))
+        + "    connect_timeout: 1m\npool: {notice_after: 100ms, timeout: 10m}\n";
     let sidecar = Sidecar::start(yaml).await;
     // What dials for the monitor has done so.
     sidecar.session("app", "a").await.backend().await;

@@ -17,7 +17,7 @@ use support::{Fault, Message, Postgres, PostgresOptions, Proxy, Raw, SOON, Sidec
 
 /// Above every process id that a server gives.
 const SYNTHETIC: i32 = 4_194_304;
-const BUDGET_OF_ONE: &str = "budget: {size: 1, overflow: 0}\npool: {timeout: 5s}\n";
+const BUDGET_OF_ONE: &str = "budget: {size: 1, overflow: 0}\npool: {timeout: 10m}\n";
 
 /// A session of an execution, and what it was told.
 async fn started(sidecar: &Sidecar, execution: &str) -> (Raw, Vec<Message>) {
@@ -255,7 +255,7 @@ async fn a_backend_that_ended_in_the_pool_is_replaced_unseen() {
     sidecar.settles().await;
     let (mut unbound, told) = started(&sidecar, "a").await;
     assert_eq!(told_pid(&told), backend, "what is idle is lent again");
-    let end = format!("SELECT pg_terminate_backend({backend}, 5000)");
+    let end = format!("SELECT pg_terminate_backend({backend}, 60000)");
     Postgres::shared()
         .admin()
         .await
@@ -277,7 +277,7 @@ async fn a_backend_that_ended_in_the_pool_is_replaced_unseen() {
 async fn a_restart_of_the_server_is_not_seen_by_who_does_not_query() {
     let mut postgres = Postgres::start(PostgresOptions::default());
     let database = postgres.database("restarted").await;
-    let yaml = upstream("app", &database.url()) + "pool: {timeout: 500ms}\n";
+    let yaml = upstream("app", &database.url()) + "pool: {timeout: 5s}\n";
     let sidecar = Sidecar::start(yaml).await;
     let (mut idle, _) = started(&sidecar, "a").await;
     let (mut holder, _) = started(&sidecar, "b").await;
@@ -310,7 +310,7 @@ async fn a_client_that_goes_amid_a_ping_leaves_no_answer_behind() {
     let proxy = Proxy::unix(postgres).await;
     let database = postgres.database("pings").await;
     let yaml = upstream("app", &proxy.url(&database))
-        + "pool: {size: 1, overflow: 0, ping_after: 0s, timeout: 10s}\n";
+        + "    connect_timeout: 1m\npool: {size: 1, overflow: 0, ping_after: 0s, timeout: 10m}\n";
     let sidecar = Sidecar::start(yaml).await;
     let (mut first, _) = started(&sidecar, "a").await;
     first.backend().await;
@@ -326,8 +326,7 @@ async fn a_client_that_goes_amid_a_ping_leaves_no_answer_behind() {
     })
     .await;
 
-    // Half a second there, half a second back.
-    proxy.set(Fault::Delay(Duration::from_millis(500)));
+    proxy.set(Fault::Freeze);
     let mut hasty = sidecar.raw().await;
     hasty
         .send_with(|buffer| {
@@ -350,7 +349,11 @@ async fn a_client_that_goes_amid_a_ping_leaves_no_answer_behind() {
         }
     })
     .await;
-    let told = late.query("SELECT 7").await;
+    late.send_with(|buffer| frontend::query("SELECT 7", buffer).unwrap())
+        .await;
+    sidecar.session_is("a", "waiting").await;
+    proxy.set(Fault::None);
+    let told = late.read_until(b'Z').await;
     assert!(
         kinds(&told).ends_with("TDCZ"),
         "an answer that is not its own: {told:?}"

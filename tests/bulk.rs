@@ -183,10 +183,14 @@ async fn copies_of_over_a_gibibyte_pass_either_way_and_are_not_kept() {
 
 /// A sidecar that waits uses no processor, keeps nothing, and serves the others.
 async fn waits_well(sidecar: &Sidecar, memory: &Memory<'_>, neighbour: Option<&mut Raw>) {
-    let before = sidecar.ticks();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let used = sidecar.ticks() - before;
-    assert!(used <= 3, "{used} ticks of 10 ms in half a second");
+    // What has begun to move comes to its rest first.
+    eventually(SOON, "it uses no processor", async || {
+        let before = sidecar.ticks();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let used = sidecar.ticks() - before;
+        if used <= 3 { Ok(()) } else { Err(used) }
+    })
+    .await;
     if let Some(neighbour) = neighbour {
         assert_eq!(neighbour.ask("SELECT 1").await, "1");
     }
@@ -288,7 +292,8 @@ async fn while_a_server_reads_nothing_nothing_is_kept_and_all_arrives_when_it_re
 #[tokio::test]
 async fn while_a_session_waits_in_the_queue_nothing_is_kept_and_all_arrives_when_it_is_served() {
     let _alone = ALONE.lock().await;
-    let (_database, sidecar) = place("queue", "budget: {size: 1, overflow: 0}\n").await;
+    let more = "budget: {size: 1, overflow: 0}\npool: {timeout: 10m}\n";
+    let (_database, sidecar) = place("queue", more).await;
     let mut holder = sidecar.session("app", "b").await;
     holder.backend().await;
     let raw = sidecar.session("app", "a").await;

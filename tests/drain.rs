@@ -108,7 +108,7 @@ async fn under_load_drain_and_sigterm_fail_no_query_that_ends_within_the_grace()
     sidecar.drains().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     for load in &loads {
-        load.enough();
+        load.stop();
     }
     for load in loads {
         load.succeeds().await;

@@ -10,7 +10,7 @@
 mod support;
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::session::{assert_in, error, place};
@@ -133,7 +133,7 @@ async fn a_hold_keeps_an_implicit_execution_from_being_idle() {
 
 #[tokio::test]
 async fn an_implicit_execution_is_adopted_with_its_sessions_and_limits_and_then_no_more() {
-    let more = "execution: {idle_timeout: 300ms}\npool: {timeout: 300ms}\n";
+    let more = "execution: {idle_timeout: 300ms}\npool: {notice_after: 100ms, timeout: 10m}\n";
     let (_database, sidecar) = place("adopted", more).await;
     let mut first = sidecar.session("app", "run").await;
     let backend = first.backend().await;
@@ -151,10 +151,11 @@ async fn an_implicit_execution_is_adopted_with_its_sessions_and_limits_and_then_
     assert!((3590.0..=3600.0).contains(&left), "{adopted}");
     assert_eq!(first.backend().await, backend, "nothing happens to it");
     let mut second = sidecar.session("app", "run").await;
-    let refused = error(&second.query("SELECT 1").await);
+    second.send(b"Q\0\0\0\x0dSELECT 1\0").await;
+    let notice = second.read().await.expect("it waits").fields();
     assert!(
-        refused[&'M'].contains("its pool of 1 is in use"),
-        "{refused:?}"
+        notice[&'M'].contains("its pool of 1 is in use"),
+        "{notice:?}"
     );
     for id in ["run", "shared"] {
         let (status, problem) = post(&sidecar, json!({"id": id})).await;
@@ -249,14 +250,11 @@ async fn an_execution_ends_when_the_last_process_that_holds_it_is_killed() {
     one.kill().await.unwrap();
     raw.expect_silence(Duration::from_secs(1)).await;
     assert_eq!(raw.ask("SELECT 1").await, "1", "another one holds it");
-    let started = Instant::now();
     two.kill().await.unwrap();
     let fields = raw.expect_error().await;
     assert_eq!(fields[&'C'], "57P01", "{fields:?}");
     raw.expect_closed().await;
     ends(&sidecar, "run", "hold_lost").await;
-    let took = started.elapsed();
-    assert!(took < Duration::from_secs(4), "{took:?}");
     assert_eq!(backends(&database).await, 0);
 }
 

@@ -9,8 +9,6 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
-
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use support::session::{assert_in, batch, error};
@@ -29,9 +27,9 @@ fn query(sql: &str) -> BytesMut {
     bytes
 }
 
-async fn nothing_runs(database: &Database, within: Duration) {
+async fn nothing_runs(database: &Database) {
     let filter = format!("datname = '{}' AND state <> 'idle'", database.name);
-    eventually(within, "nothing runs", async || {
+    eventually(SOON, "nothing runs", async || {
         let found = Postgres::shared().activity(&filter).await;
         if found.is_empty() { Ok(()) } else { Err(found) }
     })
@@ -43,10 +41,10 @@ async fn a_client_that_vanishes_has_its_query_cancelled() {
     let (database, sidecar) = place("vanishes").await;
     let mut raw = sidecar.session("app", "a").await;
     let backend = raw.backend().await;
-    raw.send(&query("SELECT pg_sleep(60)")).await;
+    raw.send(&query("SELECT pg_sleep(600)")).await;
     Postgres::shared().waits_in(&database, "PgSleep").await;
     drop(raw);
-    nothing_runs(&database, Duration::from_secs(3)).await;
+    nothing_runs(&database).await;
     sidecar.settles().await;
     let mut next = sidecar.session("app", "a").await;
     assert_eq!(
@@ -121,14 +119,17 @@ async fn a_batch_without_its_sync_is_given_up_at_once() {
     batch("INSERT INTO t VALUES (1)", &mut bytes);
     frontend::terminate(&mut bytes);
     raw.send(&bytes).await;
-    let started = Instant::now();
     drop(raw);
     sidecar.settles().await;
-    assert!(
-        started.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        started.elapsed()
-    );
+    // What a client leaves behind is waited for for 5 s. Between these two nobody else is asked.
+    let execution = sidecar.get("/v1/executions/a?events=true").await;
+    let events = execution["events"].as_array().unwrap();
+    let [lent, cancelled] = ["checkout.lent", "session.cancelled"].map(|name| {
+        let event = events.iter().find(|event| event["event"] == name);
+        let event = event.unwrap_or_else(|| panic!("no {name}: {execution}"));
+        event["offset_seconds"].as_f64().unwrap()
+    });
+    assert!(cancelled - lent < 4.0, "{execution}");
     let mut raw = sidecar.session("app", "a").await;
     assert_eq!(raw.ask("SELECT count(*) FROM t").await, "0");
 }
@@ -151,7 +152,7 @@ async fn a_copy_that_is_cut_off_leaves_no_rows() {
             raw.send_with(frontend::terminate).await;
         }
         drop(raw);
-        nothing_runs(&database, Duration::from_secs(3)).await;
+        nothing_runs(&database).await;
         sidecar.settles().await;
         let mut raw = sidecar.session("app", "a").await;
         assert_eq!(raw.ask("SELECT count(*) FROM t").await, "0");
@@ -259,8 +260,7 @@ async fn told_of_the_end(raw: &mut Raw, postgres: &mut Postgres) -> String {
 async fn sessions_are_told_of_a_server_that_ends_and_work_when_it_is_back() {
     let mut postgres = Postgres::start(PostgresOptions::default());
     let database = postgres.database("restarts").await;
-    let yaml =
-        upstream("app", &database.url()) + "    connect_timeout: 1s\npool: {timeout: 500ms}\n";
+    let yaml = upstream("app", &database.url()) + "    connect_timeout: 5s\npool: {timeout: 5s}\n";
     let sidecar = Sidecar::start(yaml).await;
     let mut raw = sidecar.session("app", "a").await;
     assert_eq!(raw.ask("SELECT 1").await, "1");
@@ -289,7 +289,7 @@ async fn a_session_is_told_of_a_server_that_ends_amid_its_query() {
     let sidecar = Sidecar::start(upstream("app", &database.url())).await;
     let mut raw = sidecar.session("app", "a").await;
     assert_eq!(raw.ask("SELECT 1").await, "1");
-    raw.send(&query("SELECT pg_sleep(60)")).await;
+    raw.send(&query("SELECT pg_sleep(600)")).await;
     sidecar.session_is("a", "active").await;
     let state = told_of_the_end(&mut raw, &mut postgres).await;
     assert!(
@@ -308,7 +308,7 @@ async fn fifty_clients_that_vanish_at_once_leave_nothing_running() {
     let more = "budget: {size: 20, overflow: 40}\npool: {size: 2, overflow: 10}\n";
     let sidecar = Sidecar::start(upstream("app", &database.url()) + more).await;
     let doings = [
-        "SELECT pg_sleep(60)",
+        "SELECT pg_sleep(600)",
         "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 1000000)) TO STDOUT",
         "BEGIN; CREATE TABLE t ()",
         "COPY pg_temp.t FROM STDIN",
@@ -322,7 +322,7 @@ async fn fifty_clients_that_vanish_at_once_leave_nothing_running() {
         clients.push(raw);
     }
     drop(clients);
-    nothing_runs(&database, Duration::from_secs(6)).await;
+    nothing_runs(&database).await;
     sidecar.settles().await;
     for number in 0..10 {
         let mut raw = sidecar.session("app", &format!("e{number}")).await;
@@ -332,7 +332,9 @@ async fn fifty_clients_that_vanish_at_once_leave_nothing_running() {
 
 #[tokio::test]
 async fn a_client_that_vanishes_while_it_waits_leaves_its_place() {
-    let (_database, sidecar) = place("place").await;
+    let database = Postgres::shared().database("place").await;
+    let yaml = upstream("app", &database.url()) + "pool: {timeout: 10m}\n";
+    let sidecar = Sidecar::start(yaml).await;
     let mut holders = Vec::new();
     for _ in 0..5 {
         let mut raw = sidecar.session("app", "a").await;
@@ -341,15 +343,19 @@ async fn a_client_that_vanishes_while_it_waits_leaves_its_place() {
     }
     let mut vanishing = sidecar.session("app", "a").await;
     vanishing.send(&query("SELECT 1")).await;
-    sidecar.session_is("a", "waiting").await;
+    let waiting = async |count: u64| {
+        eventually(SOON, "so many wait", async || {
+            let waiting = sidecar.get("/v1/status").await["budget"]["waiting"].clone();
+            (waiting == count).then_some(()).ok_or(waiting)
+        })
+        .await;
+    };
+    waiting(1).await;
     let mut next = sidecar.session("app", "a").await;
     next.send(&query("SELECT 'served'")).await;
+    waiting(2).await;
     drop(vanishing);
-    eventually(SOON, "one waits", async || {
-        let waiting = sidecar.get("/v1/status").await["budget"]["waiting"].clone();
-        (waiting == 1).then_some(()).ok_or(waiting)
-    })
-    .await;
+    waiting(1).await;
     holders.pop();
     let told = next.read_until(b'Z').await;
     assert_eq!(support::session::rows(&told), ["served"]);

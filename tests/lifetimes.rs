@@ -28,6 +28,14 @@ async fn create(sidecar: &Sidecar, body: Value) -> Value {
     created
 }
 
+/// From now on it has this deadline.
+async fn due_in(sidecar: &Sidecar, id: &str, time: &str) {
+    let path = format!("/v1/executions/{id}/heartbeat");
+    let body = json!({"extend": time});
+    let (status, moved) = sidecar.control("POST", &path, Some(body)).await;
+    assert_eq!(status, 200, "{moved}");
+}
+
 async fn send_query(raw: &mut Raw, sql: &str) {
     raw.send_with(|out| frontend::query(sql, out).unwrap())
         .await;
@@ -54,23 +62,24 @@ async fn ended(sidecar: &Sidecar, id: &str, reason: &str) {
 
 #[tokio::test]
 async fn a_deadline_reaches_sessions_that_query_wait_idle_and_have_not_begun() {
-    let sidecar = place("deadline", "pool: {size: 1, overflow: 1, timeout: 30s}\n").await;
-    let started = Instant::now();
-    create(&sidecar, json!({"id": "a", "deadline": "1500ms"})).await;
+    let sidecar = place("deadline", "pool: {size: 1, overflow: 1, timeout: 10m}\n").await;
+    create(&sidecar, json!({"id": "a", "deadline": "1h"})).await;
     let mut unbound = sidecar.session("app", "a").await;
     let mut querying = sidecar.session("app", "a").await;
-    send_query(&mut querying, "SELECT pg_sleep(60)").await;
+    send_query(&mut querying, "SELECT pg_sleep(600)").await;
     let mut idle = sidecar.session("app", "a").await;
     idle.query("BEGIN").await;
     let mut waiting = sidecar.session("app", "a").await;
     send_query(&mut waiting, "SELECT 1").await;
     sidecar.session_is("a", "waiting").await;
+    let started = Instant::now();
+    due_in(&sidecar, "a", "1500ms").await;
     for raw in [&mut querying, &mut waiting, &mut idle, &mut unbound] {
         is_told(raw, "its deadline passed").await;
     }
     let took = started.elapsed();
     assert!(
-        took >= Duration::from_millis(1500) && took < Duration::from_secs(5),
+        took >= Duration::from_millis(1500) && took < Duration::from_secs(30),
         "{took:?}"
     );
     ended(&sidecar, "a", "deadline").await;
@@ -86,7 +95,7 @@ async fn a_deadline_reaches_sessions_that_query_wait_idle_and_have_not_begun() {
 
 #[tokio::test]
 async fn the_default_deadline_holds_for_implicit_executions() {
-    let sidecar = place("default_deadline", "execution: {max_duration: 1s}\n").await;
+    let sidecar = place("default_deadline", "execution: {max_duration: 5s}\n").await;
     let mut raw = sidecar.session("app", "a").await;
     assert_eq!(raw.ask("SELECT 1").await, "1");
     is_told(&mut raw, "its deadline passed").await;
@@ -95,7 +104,8 @@ async fn the_default_deadline_holds_for_implicit_executions() {
 
 #[tokio::test]
 async fn limits_of_an_execution_are_its_own() {
-    let sidecar = place("own_limits", "pool: {timeout: 300ms}\n").await;
+    let more = "pool: {notice_after: 100ms, timeout: 10m}\n";
+    let sidecar = place("own_limits", more).await;
     create(
         &sidecar,
         json!({"id": "a", "pool": {"size": 1, "overflow": 0}}),
@@ -104,8 +114,8 @@ async fn limits_of_an_execution_are_its_own() {
     let mut first = sidecar.session("app", "a").await;
     assert_eq!(first.ask("SELECT 1").await, "1");
     let mut second = sidecar.session("app", "a").await;
-    let fields = error(&second.query("SELECT 1").await);
-    assert_eq!(fields[&'C'], "53300");
+    send_query(&mut second, "SELECT 1").await;
+    let fields = second.read().await.expect("it waits").fields();
     assert!(
         fields[&'M'].contains("its pool of 1 is in use"),
         "{fields:?}"
@@ -140,13 +150,13 @@ async fn an_execution_is_held_for_as_long_as_one_hold_is_open() {
 
 #[tokio::test]
 async fn a_hold_that_comes_back_within_the_grace_keeps_it() {
-    let sidecar = place("hold_again", "hold: {grace: 2s}\n").await;
+    let sidecar = place("hold_again", "hold: {grace: 6s}\n").await;
     create(&sidecar, json!({"id": "a"})).await;
     let path = "/v1/executions/a/hold";
     drop(sidecar.stream(path).await);
     let _again = sidecar.stream(path).await;
     let mut raw = sidecar.session("app", "a").await;
-    raw.expect_silence(Duration::from_millis(2500)).await;
+    raw.expect_silence(Duration::from_millis(6500)).await;
     assert_eq!(raw.ask("SELECT 1").await, "1");
 }
 

@@ -19,8 +19,23 @@ const WHILE: Duration = Duration::from_millis(2500);
 
 async fn place(name: &str, limits: &str) -> (Database, Sidecar) {
     let database = Postgres::shared().database(name).await;
-    let yaml = upstream("app", &database.url()) + &format!("session: {{{limits}}}\n");
-    (database, Sidecar::start(yaml).await)
+    let sidecar = Sidecar::start(config(&database, limits)).await;
+    (database, sidecar)
+}
+
+fn config(database: &Database, limits: &str) -> String {
+    upstream("app", &database.url()) + &format!("session: {{{limits}}}\n")
+}
+
+/// Begins a transaction with a statement right behind it, so that no limit is over in between; up to
+/// the answer of the BEGIN.
+async fn begin(raw: &mut Raw, sql: &str) {
+    raw.send_with(|buffer| {
+        frontend::query("BEGIN", buffer).unwrap();
+        frontend::query(sql, buffer).unwrap();
+    })
+    .await;
+    assert_eq!(kinds(&raw.read_until(b'Z').await), "CZ");
 }
 
 async fn send(raw: &mut Raw, sql: &str) {
@@ -47,8 +62,8 @@ async fn who_is_idle_in_a_transaction_gets_one_notice_for_each() {
     let (_database, sidecar) = place("idle_notice", limits).await;
     let mut raw = sidecar.session("app", "a").await;
     for _ in 0..2 {
-        raw.query("BEGIN").await;
-        raw.query("SELECT 'hidden'").await;
+        begin(&mut raw, "SELECT 'hidden'").await;
+        assert_eq!(kinds(&raw.read_until(b'Z').await), "TDCZ");
         let notice = raw.read().await.expect("a notice");
         let fields = notice.fields();
         assert_eq!((notice.kind, fields[&'C'].as_str()), (b'N', "25P03"));
@@ -59,8 +74,12 @@ async fn who_is_idle_in_a_transaction_gets_one_notice_for_each() {
         raw.expect_silence(WHILE).await;
         raw.query("COMMIT").await;
     }
-    let sessions = sidecar.sessions_of("a").await;
-    assert!(sessions[0]["transaction_seconds"].is_null(), "{sessions:?}");
+    eventually(SOON, "it is in no transaction", async || {
+        let sessions = sidecar.sessions_of("a").await;
+        let is_out = sessions[0]["transaction_seconds"].is_null();
+        is_out.then_some(()).ok_or(sessions)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -70,8 +89,8 @@ async fn who_is_idle_in_a_transaction_for_too_long_is_ended_and_lets_its_locks_g
     let mut raw = sidecar.session("app", "a").await;
     raw.query("CREATE TABLE t AS SELECT 1 AS x").await;
     let pid = raw.ask("SELECT pg_backend_pid()").await;
-    raw.query("BEGIN").await;
-    raw.query("UPDATE t SET x = 2").await;
+    begin(&mut raw, "UPDATE t SET x = 2").await;
+    assert_eq!(kinds(&raw.read_until(b'Z').await), "CZ");
     let mut other = sidecar.session("app", "b").await;
     send(&mut other, "UPDATE t SET x = x + 10 RETURNING x").await;
     let told = raw.expect_error().await;
@@ -92,15 +111,16 @@ async fn who_is_idle_in_a_transaction_for_too_long_is_ended_and_lets_its_locks_g
 
 #[tokio::test]
 async fn a_long_transaction_is_told_and_ended_amid_its_statement() {
-    let limits = "transaction: {notice: 200ms, end: 2200ms}";
-    let (database, sidecar) = place("long", limits).await;
+    let (database, sidecar) = place("long", "transaction: {notice: 200ms}").await;
     let mut raw = sidecar.session("app", "a").await;
     let pid = raw.ask("SELECT pg_backend_pid()").await;
-    raw.query("BEGIN").await;
-    send(&mut raw, "SELECT pg_sleep(600)").await;
+    begin(&mut raw, "SELECT pg_sleep(600)").await;
     let notice = raw.read().await.expect("a notice");
     let fields = notice.fields();
     assert_eq!((notice.kind, fields[&'C'].as_str()), (b'N', "25P04"));
+    Postgres::shared().waits_in(&database, "PgSleep").await;
+    let limits = "transaction: {notice: 200ms, end: 300ms}";
+    sidecar.reload(&config(&database, limits)).await;
     let told = raw.expect_error().await;
     // The statement's own error may come first.
     let told = match told[&'C'].as_str() {
@@ -116,16 +136,20 @@ async fn a_long_transaction_is_told_and_ended_amid_its_statement() {
 
 #[tokio::test]
 async fn a_notice_in_the_middle_of_rows_comes_between_two_messages() {
-    let limits = "transaction: {notice: 100ms}";
-    let (_database, sidecar) = place("rows", limits).await;
+    let (database, sidecar) = place("rows", "transaction: {notice: off}").await;
     let mut raw = sidecar.session("app", "a").await;
     raw.query("BEGIN").await;
-    // Rows of many lengths, for longer than the sweep takes, none of which ends where a read does.
+    // Rows of many lengths, none of which ends where a read does.
     send(
         &mut raw,
-        "SELECT repeat('x', 40000 + i), pg_sleep(0.002) FROM generate_series(1, 1000) i",
+        "SELECT repeat('x', 40000 + i) FROM generate_series(1, 1000) i",
     )
     .await;
+    // Nobody reads them yet: they stand still in the middle when its time comes.
+    Postgres::shared().waits_in(&database, "ClientWrite").await;
+    let limits = "transaction: {notice: 100ms}";
+    sidecar.reload(&config(&database, limits)).await;
+    sidecar.logged(&["\"session.transaction.notice\""]).await;
     let told = raw.read_until(b'Z').await;
     let notices = told.iter().filter(|message| message.kind == b'N').count();
     assert_eq!(notices, 1, "whole, and once");
@@ -147,9 +171,8 @@ async fn a_client_that_does_not_read_is_not_waited_for_and_gets_whole_messages()
     let (database, sidecar) = place("deaf", limits).await;
     let mut raw = sidecar.session("app", "a").await;
     let pid = raw.ask("SELECT pg_backend_pid()").await;
-    raw.query("BEGIN").await;
     let sql = "SELECT repeat('x', 40001) FROM generate_series(1, 1000)";
-    send(&mut raw, sql).await;
+    begin(&mut raw, sql).await;
     gone(&database, &pid).await;
     // What it reads after all is whole up to where it was cut.
     while let Some(message) = raw.read().await {

@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use postgres_protocol::message::frontend;
@@ -68,6 +68,8 @@ async fn bound(sidecar: &Sidecar, execution: &str) -> Raw {
     raw
 }
 
+const A_SECOND: Duration = Duration::from_secs(1);
+
 /// A client of the pools, not the monitor's and not of the tests.
 fn ours(database: &str) -> String {
     format!("datname = '{database}' AND application_name <> 'execpool monitor'")
@@ -75,15 +77,15 @@ fn ours(database: &str) -> String {
 
 #[tokio::test]
 async fn a_pause_under_load_fails_no_query_and_lets_no_transaction_run() {
-    let more = "budget: {size: 30, overflow: 10}\n";
+    let more = "budget: {size: 30, overflow: 10}\npool: {timeout: 10m}\n";
     let (database, sidecar) = place("load", more).await;
     prepare(&database).await;
     let host = sidecar.pg_host();
     let loads = [
-        pgbench(host, "app", 12, &["-c", "4", "-M", "simple"]),
-        pgbench(host, "app", 12, &["-c", "4", "-M", "prepared"]),
-        pgbench(host, "app", 12, &["-c", "2", "-C"]),
-        psycopg(&sidecar.url("app"), 12),
+        pgbench(host, "app", 600, &["-c", "4", "-M", "simple"]),
+        pgbench(host, "app", 600, &["-c", "4", "-M", "prepared"]),
+        pgbench(host, "app", 600, &["-c", "2", "-C"]),
+        psycopg(&sidecar.url("app"), 600),
     ];
     eventually(SOON, "all of them work", async || {
         let held = sidecar.get("/v1/status").await["budget"]["used"].clone();
@@ -105,6 +107,7 @@ async fn a_pause_under_load_fails_no_query_and_lets_no_transaction_run() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     for load in loads {
+        load.stop();
         load.succeeds().await;
     }
     sidecar.settles().await;
@@ -115,6 +118,7 @@ async fn a_running_transaction_goes_on_to_its_end_and_then_its_session_stands_st
     let (_database, sidecar) = place("transaction", "").await;
     let mut raw = bound(&sidecar, "a").await;
     raw.query("BEGIN").await;
+    sidecar.session_is("a", "idle_in_transaction").await;
     let running = pause_in_vain(&sidecar).await;
     assert_eq!(running.len(), 1, "{running:?}");
     assert_eq!(
@@ -132,17 +136,18 @@ async fn a_running_transaction_goes_on_to_its_end_and_then_its_session_stands_st
 
 #[tokio::test]
 async fn a_query_that_runs_is_waited_for_and_the_next_one_is_kept() {
-    let (_database, sidecar) = place("runs", "").await;
+    let (database, sidecar) = place("runs", "").await;
     let mut raw = bound(&sidecar, "a").await;
-    send_query(&mut raw, "SELECT pg_sleep(0.5)").await;
+    let (lock, unlock) = ("SELECT pg_advisory_lock(7)", "SELECT pg_advisory_unlock(7)");
+    let holder = database.client().await;
+    holder.batch_execute(lock).await.unwrap();
+    send_query(&mut raw, lock).await;
     sidecar.session_is("a", "active").await;
-    let begun = Instant::now();
-    pause(&sidecar).await;
-    assert!(
-        begun.elapsed() > Duration::from_millis(200),
-        "{:?}",
-        begun.elapsed()
-    );
+    let mut pausing = std::pin::pin!(pause(&sidecar));
+    let early = tokio::time::timeout(WHILE, &mut pausing).await;
+    assert!(early.is_err(), "it runs");
+    holder.batch_execute(unlock).await.unwrap();
+    pausing.await;
     raw.read_until(b'Z').await;
     send_query(&mut raw, "SELECT 1").await;
     raw.expect_silence(WHILE).await;
@@ -249,7 +254,7 @@ async fn who_holds_nothing_waits_with_the_reason_and_in_vain_after_the_timeout()
 
 #[tokio::test]
 async fn those_that_waited_are_served_first_come_first_served() {
-    let more = "pool: {size: 1, overflow: 0}\n";
+    let more = "pool: {size: 1, overflow: 0, timeout: 10m}\n";
     let (_database, sidecar) = place("in_turn", more).await;
     bound(&sidecar, "a")
         .await
@@ -356,7 +361,7 @@ async fn a_query_right_before_the_goodbye_is_done_after_the_pause() {
 
 #[tokio::test]
 async fn a_cancel_request_is_honoured_for_what_waits_for_what_is_kept_and_for_what_runs() {
-    let (_database, sidecar) = place("cancel", "").await;
+    let (database, sidecar) = place("cancel", "pool: {timeout: 10m}\n").await;
     let mut held = {
         let (raw, told) = sidecar
             .started("app", &[("execpool.execution_id", "a")])
@@ -374,7 +379,8 @@ async fn a_cancel_request_is_honoured_for_what_waits_for_what_is_kept_and_for_wh
         .started("app", &[("execpool.execution_id", "a")])
         .await;
     running.0.query("BEGIN").await;
-    send_query(&mut running.0, "SELECT pg_sleep(60)").await;
+    send_query(&mut running.0, "SELECT pg_sleep(600)").await;
+    Postgres::shared().waits_in(&database, "PgSleep").await;
     pause_in_vain(&sidecar).await;
     let mut waiting = sidecar
         .started("app", &[("execpool.execution_id", "a")])
@@ -384,12 +390,18 @@ async fn a_cancel_request_is_honoured_for_what_waits_for_what_is_kept_and_for_wh
     send_query(&mut held.0, "SELECT 2").await;
     for (raw, told) in [&mut waiting, &mut held, &mut running] {
         let (pid, secret) = key(told);
-        let mut cancel = sidecar.raw().await;
-        cancel
-            .send_with(|buffer| frontend::cancel_request(pid, secret, buffer))
-            .await;
-        cancel.expect_closed().await;
-        let told = raw.read_until(b'Z').await;
+        let mut answer = std::pin::pin!(raw.read_until(b'Z'));
+        // What has just been sent may not have been kept yet, and then nothing is cancelled.
+        let told = loop {
+            let mut cancel = sidecar.raw().await;
+            cancel
+                .send_with(|buffer| frontend::cancel_request(pid, secret, buffer))
+                .await;
+            cancel.expect_closed().await;
+            if let Ok(told) = tokio::time::timeout(A_SECOND, &mut answer).await {
+                break told;
+            }
+        };
         assert_eq!(error(&told)[&'C'], "57014", "{told:?}");
     }
     running.0.query("ROLLBACK").await;
@@ -429,19 +441,13 @@ async fn an_execution_ends_while_it_is_paused() {
 
 #[tokio::test]
 async fn sigterm_ends_it_within_the_grace_while_it_is_paused() {
-    let (database, mut sidecar) = place("sigterm", "shutdown: {grace: 3s}\n").await;
+    let (database, mut sidecar) = place("sigterm", "shutdown: {grace: 10m}\n").await;
     let mut raw = bound(&sidecar, "a").await;
     pause(&sidecar).await;
     send_query(&mut raw, "SELECT 1").await;
-    let begun = Instant::now();
     sidecar.signal(Signal::SIGTERM);
     assert_eq!(raw.expect_error().await[&'C'], "57P01");
     assert_eq!(sidecar.exited(SOON).await.code(), Some(0));
-    assert!(
-        begun.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        begun.elapsed()
-    );
     nothing_left(&database).await;
 }
 
@@ -450,10 +456,11 @@ async fn a_database_is_restarted_under_a_pause_and_who_holds_nothing_notices_not
     let mut postgres = Postgres::start(PostgresOptions::default());
     let database = postgres.database("restarted").await;
     prepare(&database).await;
-    let sidecar = Sidecar::start(upstream("app", &database.url())).await;
+    let yaml = upstream("app", &database.url()) + "pool: {timeout: 10m}\n";
+    let sidecar = Sidecar::start(yaml).await;
     // Untagged and not bound: it has come in and has asked nothing.
     let (mut unbound, _) = sidecar.started("app", &[]).await;
-    let load = pgbench(sidecar.pg_host(), "app", 6, &["-c", "3", "-C"]);
+    let load = pgbench(sidecar.pg_host(), "app", 600, &["-c", "3", "-C"]);
     eventually(SOON, "it works", async || {
         let opened = sidecar.get("/v1/status").await["sessions"]["opened"].clone();
         if opened.as_u64() > Some(10) {
@@ -479,6 +486,7 @@ async fn a_database_is_restarted_under_a_pause_and_who_holds_nothing_notices_not
     postgres.start_again();
     resume(&sidecar).await;
     assert_eq!(unbound.ask("SELECT 'unnoticed'").await, "unnoticed");
+    load.stop();
     load.succeeds().await;
 }
 

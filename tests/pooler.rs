@@ -107,7 +107,7 @@ async fn a_cancel_and_the_end_of_an_execution_reach_the_query_behind_a_pooler() 
     let runs = async |expected: usize| {
         eventually(SOON, "the queries that run", async || {
             let found = postgres
-                .activity("state = 'active' AND query ~ '^SELECT pg_sleep'")
+                .activity("state = 'active' AND wait_event = 'PgSleep'")
                 .await;
             (found.len() == expected).then_some(()).ok_or(found)
         })
@@ -116,7 +116,7 @@ async fn a_cancel_and_the_end_of_an_execution_reach_the_query_behind_a_pooler() 
     let client = sidecar.client("app", "a").await.unwrap();
     let token = client.cancel_token();
     let query = tokio::spawn(async move {
-        let answer = client.batch_execute("SELECT pg_sleep(60)").await;
+        let answer = client.batch_execute("SELECT pg_sleep(600)").await;
         (client, answer)
     });
     runs(1).await;
@@ -125,7 +125,7 @@ async fn a_cancel_and_the_end_of_an_execution_reach_the_query_behind_a_pooler() 
     assert_eq!(answer.unwrap_err().code().unwrap().code(), "57014");
     client.batch_execute("SELECT 1").await.unwrap();
 
-    let query = tokio::spawn(async move { client.batch_execute("SELECT pg_sleep(60)").await });
+    let query = tokio::spawn(async move { client.batch_execute("SELECT pg_sleep(600)").await });
     runs(1).await;
     let start = Instant::now();
     let (status, ended) = sidecar.control("DELETE", "/v1/executions/a", None).await;
@@ -146,7 +146,7 @@ async fn a_pooler_that_takes_no_more_clients_is_a_limit_that_is_waited_for() {
     let (_postgres, database) = server().await;
     // One of them is the monitor's.
     let pgbouncer = PgBouncer::start(&database, &["max_client_conn = 3"]);
-    let more = "budget: {size: 10, overflow: 0}\npool: {size: 10, timeout: 500ms}\n";
+    let more = "budget: {size: 10, overflow: 0}\npool: {size: 10, timeout: 5s}\n";
     let sidecar = over(&pgbouncer, more).await;
     sidecar.control("GET", "/v1/database/health", None).await;
     let mut sessions = Vec::new();

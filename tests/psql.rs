@@ -11,13 +11,12 @@ mod support;
 
 use std::io::{Seek, Write};
 use std::process::{Output, Stdio};
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use support::driver::{Observations, Places, assert_complete, assert_same, not_offered};
-use support::{Database, Postgres, eventually, tools};
+use support::{Database, Postgres, SOON, eventually, tools};
 use tokio::process::Command;
 
 /// Each begins in a session of its own, with the tables of [`SCHEMA`].
@@ -231,7 +230,7 @@ async fn cancel(url: &str, database: &Database) -> Value {
     let child = psql(url).stdin(script).spawn().expect("psql can be run");
     let sleeping = format!("datname = '{}' AND wait_event = 'PgSleep'", database.name);
     eventually(
-        Duration::from_secs(20),
+        SOON,
         "psql's query sleeps",
         async || match Postgres::shared().activity(&sleeping).await.len() {
             1 => Ok(()),

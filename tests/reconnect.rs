@@ -62,7 +62,7 @@ async fn under_load_no_query_fails_and_every_backend_is_another_one_in_the_end()
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     for load in &loads {
-        load.enough();
+        load.stop();
     }
     for load in loads {
         load.succeeds().await;

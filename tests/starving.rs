@@ -21,6 +21,13 @@ use tokio::net::TcpStream;
 /// Much more than anything takes that does not wait, on a machine that is busy.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
+/// Asserts that nearly all took no time: a machine that stands still now and then holds up a few.
+#[track_caller]
+fn assert_at_once(took: &[Duration]) {
+    let late = took.iter().filter(|took| **took >= AT_ONCE).count();
+    assert!(late <= took.len() / 10, "{late} were late: {took:?}");
+}
+
 async fn place(name: &str) -> (Database, Sidecar) {
     let database = Postgres::shared().database(name).await;
     let yaml = upstream("app", &database.url()) + "pool: {size: 10, overflow: 0}\n";
@@ -49,19 +56,27 @@ async fn status_and_probes_are_answered_while_the_data_plane_has_all_to_do() {
     let (database, sidecar) = place("busy_data").await;
     prepare(&database).await;
     let address = telemetry(&sidecar).await;
-    let load = pgbench(sidecar.pg_host(), "app", 4, &["-c", "10", "-M", "prepared"]);
+    let load = pgbench(
+        sidecar.pg_host(),
+        "app",
+        600,
+        &["-c", "10", "-M", "prepared"],
+    );
     eventually(SOON, "it works", async || {
         let used = sidecar.get("/v1/status").await["budget"]["used"].clone();
         if used == 10 { Ok(()) } else { Err(used) }
     })
     .await;
+    let mut took = Vec::new();
     for _ in 0..50 {
         let begun = Instant::now();
         sidecar.get("/v1/status").await;
         assert_eq!(probe(&address).await, "HTTP/1.1 200 OK");
-        assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+        took.push(begun.elapsed());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    assert_at_once(&took);
+    load.stop();
     load.succeeds().await;
 }
 
@@ -97,13 +112,16 @@ async fn queries_are_answered_while_the_control_plane_and_the_probes_have_all_to
             })
         })
         .collect();
-    for number in 0..100 {
+    let mut took = Vec::new();
+    while took.len() < 100 || asked.load(Relaxed) <= 100 {
         let begun = Instant::now();
+        let number = took.len();
         let answer = raw.ask(&format!("SELECT {number}")).await;
         assert_eq!(answer, number.to_string());
-        assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+        took.push(begun.elapsed());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    assert_at_once(&took);
     stop.store(true, Relaxed);
     for one in asking {
         one.await.unwrap();

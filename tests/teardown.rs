@@ -18,6 +18,9 @@ use support::session::{assert_in, error};
 use support::sidecar::upstream;
 use support::{Database, Fault, Postgres, Proxy, Raw, SOON, Sidecar, eventually};
 
+/// Much less than what else would end these sessions, and more than a machine stands still.
+const IN_TIME: Duration = Duration::from_secs(30);
+
 /// A sidecar with pools of 1 + 1, and a session of another execution that must not notice.
 struct Place {
     database: Database,
@@ -76,18 +79,15 @@ impl Place {
     }
 
     /// Ends the execution; asserts that nothing of it is left when that is answered, that all
-    /// permits but the neighbour's are back, and that it can't be brought back by a straggler.
+    /// permits but the neighbour's are back, and that it can't be brought back by a straggler. An end
+    /// that takes over 4.5 s is told as not complete.
     async fn ends_whole(&mut self) -> Value {
-        let started = Instant::now();
         let (status, ended) = self
             .sidecar
             .control("DELETE", "/v1/executions/doomed?reason=test", None)
             .await;
-        let took = started.elapsed();
         assert_eq!(self.left().await, 0, "{ended}");
-        println!("answered after {took:?}");
         assert_eq!((status, &ended["complete"]), (200, &json!(true)), "{ended}");
-        assert!(took < Duration::from_secs(3), "{took:?}");
         assert_eq!(ended["reason"], "deleted", "{ended}");
         let budget = &self.sidecar.get("/v1/status").await["budget"];
         assert_eq!(
@@ -128,7 +128,7 @@ async fn ended_in_a_query_that_sleeps() {
     let mut place = Place::new("sleeps").await;
     let mut raw = place.doomed().await;
     assert_eq!(raw.ask("SELECT 1").await, "1");
-    send_query(&mut raw, "SELECT pg_sleep(60)").await;
+    send_query(&mut raw, "SELECT pg_sleep(600)").await;
     place.server_waits_for("PgSleep").await;
     let ended = place.ends_whole().await;
     is_told(&mut raw).await;
@@ -285,11 +285,7 @@ async fn what_can_not_be_ended_is_told_in_bounded_time_and_keeps_its_permit() {
         "{ended}"
     );
     assert_eq!(ended["remaining_pids"], json!([pid]), "{ended}");
-    assert!(
-        started.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < IN_TIME, "{:?}", started.elapsed());
     is_told(&mut raw).await;
     drop(stopped);
     eventually(SOON, "it is gone once it can be", async || {
@@ -309,7 +305,7 @@ async fn a_grace_lets_a_running_query_finish_and_no_other_begin() {
     send_query(&mut running, "SELECT 'done' FROM pg_sleep(1)").await;
     place.server_waits_for("PgSleep").await;
     let mut idle = place.doomed().await;
-    let path = "/v1/executions/doomed?grace=10s";
+    let path = "/v1/executions/doomed?grace=1h";
     let started = Instant::now();
     let (answer, ()) = tokio::join!(place.sidecar.control("DELETE", path, None), async {
         is_told(&mut idle).await;
@@ -324,10 +320,7 @@ async fn a_grace_lets_a_running_query_finish_and_no_other_begin() {
         answer.1
     );
     let took = started.elapsed();
-    assert!(
-        took < Duration::from_secs(5),
-        "the grace is not waited out: {took:?}"
-    );
+    assert!(took < IN_TIME, "the grace is not waited out: {took:?}");
 }
 
 #[tokio::test]
@@ -356,7 +349,7 @@ async fn a_hundred_ends_at_once_are_all_complete() {
         let mut raw = place.sidecar.session("app", &format!("e{number}")).await;
         assert_eq!(raw.ask("SELECT 1").await, "1");
         if number % 2 == 0 {
-            send_query(&mut raw, "SELECT pg_sleep(60)").await;
+            send_query(&mut raw, "SELECT pg_sleep(600)").await;
         }
         sessions.push(raw);
     }
@@ -377,24 +370,34 @@ async fn ended_while_its_client_has_left_a_query_behind() {
     let mut place = Place::new("left_behind").await;
     let mut raw = place.doomed().await;
     assert_eq!(raw.ask("SELECT 1").await, "1");
-    send_query(&mut raw, "SELECT pg_sleep(4)").await;
+    send_query(&mut raw, "SELECT pg_sleep(600)").await;
+    place.server_waits_for("PgSleep").await;
     raw.send_with(frontend::terminate).await;
     drop(raw);
-    place.server_waits_for("PgSleep").await;
-    let started = Instant::now();
+    eventually(SOON, "the goodbye is read", async || {
+        let sessions = place.sidecar.sessions_of("doomed").await;
+        let says = sessions.iter().all(|one| one["state"] == "closing");
+        says.then_some(()).ok_or(sessions)
+    })
+    .await;
     place.ends_whole().await;
-    let took = started.elapsed();
-    assert!(
-        took < Duration::from_millis(900),
-        "without force, at once: {took:?}"
-    );
+    // Before force would end it after a second: the server tells whether it was cancelled.
+    eventually(SOON, "it was cancelled", async || {
+        let log = Postgres::shared().log();
+        let lines = log.lines().filter(|line| line.contains("|left_behind|"));
+        let said: Vec<String> = lines.map(str::to_owned).collect();
+        let cancelled = "canceling statement due to user request";
+        let is_told = said.iter().any(|line| line.contains(cancelled));
+        is_told.then_some(()).ok_or(said)
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn ended_in_a_query_that_ignores_its_cancel() {
     let mut place = Place::new("ignores").await;
     let mut raw = place.doomed().await;
-    let sql = "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(60); \
+    let sql = "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(600); \
                EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
     send_query(&mut raw, sql).await;
     place.server_waits_for("PgSleep").await;
@@ -455,7 +458,7 @@ async fn a_grace_that_is_over_ends_what_runs() {
     let place = Place::new("grace_over").await;
     let mut raw = place.doomed().await;
     assert_eq!(raw.ask("SELECT 1").await, "1");
-    send_query(&mut raw, "SELECT pg_sleep(60)").await;
+    send_query(&mut raw, "SELECT pg_sleep(600)").await;
     place.server_waits_for("PgSleep").await;
     let started = Instant::now();
     let path = "/v1/executions/doomed?grace=700ms";
@@ -463,7 +466,7 @@ async fn a_grace_that_is_over_ends_what_runs() {
     assert_eq!(place.left().await, 0, "{ended}");
     let took = started.elapsed();
     assert!(
-        took >= Duration::from_millis(700) && took < Duration::from_secs(5),
+        took >= Duration::from_millis(700) && took < IN_TIME,
         "{took:?}"
     );
     assert_eq!((status, &ended["complete"]), (200, &json!(true)), "{ended}");
@@ -477,7 +480,7 @@ async fn a_copy_that_has_begun_is_finished_within_the_grace() {
     raw.query("CREATE TABLE t (x text)").await;
     send_query(&mut raw, "COPY t FROM STDIN").await;
     assert_eq!(raw.read().await.unwrap().kind, b'G');
-    let path = "/v1/executions/doomed?grace=10s";
+    let path = "/v1/executions/doomed?grace=1h";
     let (answer, ()) = tokio::join!(place.sidecar.control("DELETE", path, None), async {
         for _ in 0..5 {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -507,14 +510,14 @@ async fn a_frozen_network_holds_no_end_back_for_long() {
     let pid = idle.backend().await;
     let mut busy = sidecar.session("app", "doomed").await;
     let busy_pid = busy.backend().await;
-    send_query(&mut busy, "SELECT pg_sleep(60)").await;
+    send_query(&mut busy, "SELECT pg_sleep(600)").await;
     proxy.set(Fault::Freeze);
     let started = Instant::now();
     let (status, ended) = sidecar
         .control("DELETE", "/v1/executions/doomed", None)
         .await;
     let took = started.elapsed();
-    assert!(took < Duration::from_millis(5500), "{took:?}");
+    assert!(took < IN_TIME, "{took:?}");
     let mut expected = vec![pid, busy_pid];
     expected.sort_unstable();
     assert_eq!(
@@ -531,7 +534,7 @@ async fn a_grace_is_cut_short_by_an_end_without_one() {
     let place = Place::new("hurried").await;
     let mut raw = place.doomed().await;
     assert_eq!(raw.ask("SELECT 1").await, "1");
-    send_query(&mut raw, "SELECT pg_sleep(60)").await;
+    send_query(&mut raw, "SELECT pg_sleep(600)").await;
     place.server_waits_for("PgSleep").await;
     let patient = place
         .sidecar
@@ -543,11 +546,7 @@ async fn a_grace_is_cut_short_by_an_end_without_one() {
             .sidecar
             .control("DELETE", "/v1/executions/doomed", None)
             .await;
-        assert!(
-            started.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() < IN_TIME, "{:?}", started.elapsed());
         answer
     };
     let (patient, hurried) = tokio::join!(patient, hurried);

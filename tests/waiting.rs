@@ -15,13 +15,24 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use support::session::{assert_in, batch, error, kinds, place, rows};
 use support::sidecar::upstream;
-use support::{Message, Postgres, PostgresOptions, Raw, SOON, Sidecar, eventually};
+use support::{Database, Message, Postgres, PostgresOptions, Raw, SOON, Sidecar, eventually};
 
 const TIMEOUT: Duration = Duration::from_millis(300);
-/// A pool of one connection, and waits of 0.3 s without a notice.
-const POOL_OF_ONE: &str = "pool: {size: 1, overflow: 0, timeout: 300ms}\n";
-/// A budget of one connection, and the same waits.
-const BUDGET_OF_ONE: &str = "budget: {size: 1, overflow: 0}\npool: {timeout: 300ms}\n";
+/// What a wait in vain stays below even on a machine that stands still; the default is longer.
+const LATE: Duration = Duration::from_secs(19);
+/// A pool of one connection, and patience: see [`wait_only`].
+const POOL_OF_ONE: &str = "pool: {size: 1, overflow: 0, timeout: 1m}\n";
+/// A budget of one connection, and the same patience.
+const BUDGET_OF_ONE: &str = "budget: {size: 1, overflow: 0}\npool: {timeout: 1m}\n";
+
+/// From here on waits take no longer than `timeout`, where `more` says `1m`: what a test sets up
+/// before must not wait in vain, however slow the machine is, nor what it does after.
+async fn wait_only(timeout: &str, (database, sidecar): (&Database, &Sidecar), more: &str) {
+    let more = more.replace("timeout: 1m", &format!("timeout: {timeout}"));
+    sidecar
+        .reload(&(upstream("app", &database.url()) + &more))
+        .await;
+}
 
 /// A session that holds a server connection.
 async fn holder(sidecar: &Sidecar, execution: &str) -> Raw {
@@ -46,7 +57,7 @@ async fn in_vain(raw: &mut Raw, sql: &str) -> BTreeMap<char, String> {
     let started = Instant::now();
     let told = raw.query(sql).await;
     let took = started.elapsed();
-    assert!(took >= TIMEOUT && took < 4 * TIMEOUT, "{took:?}");
+    assert!(took >= TIMEOUT && took < LATE, "{took:?}");
     assert_eq!(kinds(&told), "EZ", "{told:?}");
     assert_eq!(told[1].transaction_status(), 'I');
     let fields = error(&told);
@@ -55,6 +66,26 @@ async fn in_vain(raw: &mut Raw, sql: &str) -> BTreeMap<char, String> {
         ("53300", "ERROR")
     );
     fields
+}
+
+/// Waits until so many waits of the sessions of `a` have been in vain, and asserts that there were no
+/// more, nor any other wait of sessions that got nothing.
+async fn refused(sidecar: &Sidecar, count: usize) {
+    let told = async |name: &str| {
+        let execution = sidecar.get("/v1/executions/a?events=true").await;
+        let events = execution["events"].as_array().unwrap().clone();
+        events.iter().filter(|event| event["event"] == name).count()
+    };
+    eventually(SOON, "so many waits were in vain", async || {
+        let refused = told("checkout.refused").await;
+        if refused >= count {
+            Ok(())
+        } else {
+            Err(refused)
+        }
+    })
+    .await;
+    assert_eq!(told("checkout.refused").await, count);
 }
 
 async fn waiting(sidecar: &Sidecar, count: u64) {
@@ -82,7 +113,7 @@ async fn cancel(sidecar: &Sidecar, told: &[Message]) {
 #[tokio::test]
 async fn who_waits_is_told_its_position_and_how_full_pool_and_budget_are() {
     let more = "budget: {size: 7, overflow: 1}\n\
-                pool: {size: 1, overflow: 1, timeout: 20s, notice_after: 100ms}\n";
+                pool: {size: 1, overflow: 1, timeout: 10m, notice_after: 100ms}\n";
     let (_database, sidecar) = place("notices", more).await;
     let (one, _two) = (holder(&sidecar, "a").await, holder(&sidecar, "a").await);
     let mut first = sidecar.session("app", "a").await;
@@ -90,7 +121,8 @@ async fn who_waits_is_told_its_position_and_how_full_pool_and_budget_are() {
     send(&mut first, "SELECT 1").await;
     waiting(&sidecar, 1).await;
     send(&mut second, "SELECT 2").await;
-    for (raw, position) in [(&mut first, 1), (&mut second, 2)] {
+    // The second may come when the first has been told already.
+    for (raw, position, so_far) in [(&mut first, 1, 1..=2), (&mut second, 2, 2..=2)] {
         let notice = raw.read().await.expect("a notice");
         assert_eq!(notice.kind, b'N');
         let fields = notice.fields();
@@ -102,9 +134,12 @@ async fn who_waits_is_told_its_position_and_how_full_pool_and_budget_are() {
             "execpool: execution a waits for a server connection, at position {position}: its pool of 2 is in use"
         );
         assert_eq!(fields[&'M'], expected);
-        assert_eq!(
-            fields[&'D'],
-            "Pool app: 2 of 2 open, 2 lent, 2 waiting. Budget: 2 of 8 open."
+        let expected = so_far.map(|waiting| {
+            format!("Pool app: 2 of 2 open, 2 lent, {waiting} waiting. Budget: 2 of 8 open.")
+        });
+        assert!(
+            expected.into_iter().any(|it| it == fields[&'D']),
+            "{fields:?}"
         );
     }
     // Once is enough; then the answer comes.
@@ -117,8 +152,8 @@ async fn who_waits_is_told_its_position_and_how_full_pool_and_budget_are() {
 
 #[tokio::test]
 async fn a_full_pool_is_told_with_its_longest_holders() {
-    let more = "pool: {size: 4, overflow: 0, timeout: 300ms}\n";
-    let (_database, sidecar) = place("full_pool", more).await;
+    let more = "pool: {size: 4, overflow: 0, timeout: 1m}\n";
+    let (database, sidecar) = place("full_pool", more).await;
     // Not of this execution, and so not in its way.
     let _other = holder(&sidecar, "other").await;
     let named = [
@@ -137,13 +172,16 @@ async fn a_full_pool_is_told_with_its_longest_holders() {
     fourth.query("SELECT 'the shortest'  AS fourth").await;
 
     let mut late = sidecar.session("app", "run").await;
+    wait_only("300ms", (&database, &sidecar), more).await;
     let told = in_vain(&mut late, "SELECT 1").await;
     let message = &told[&'M'];
-    assert!(
-        message.starts_with("execpool: no server connection for execution run within 0.3 s: ")
-            && message.ends_with("its pool of 4 is in use"),
-        "{message}"
+    let (begin, end) = (
+        "execpool: no server connection for execution run within ",
+        " s: its pool of 4 is in use",
     );
+    let within = message.strip_prefix(begin);
+    let within = within.and_then(|rest| rest.strip_suffix(end)?.parse::<f64>().ok());
+    assert!(within >= Some(0.3), "{message}");
     let detail = &told[&'D'];
     let begin = "Pool app: 4 of 4 open, 4 lent, 1 waiting. Budget: 5 of 30 open. Longest holders: \
                  execution run, opened at a.py:1 f < b.py:2 g, label search, idle in transaction for ";
@@ -174,10 +212,11 @@ async fn a_full_pool_is_told_with_its_longest_holders() {
 
 #[tokio::test]
 async fn a_full_budget_is_told_with_holders_of_every_execution() {
-    let more = "budget: {size: 1, overflow: 1}\npool: {timeout: 300ms}\n";
-    let (_database, sidecar) = place("full_budget", more).await;
+    let more = "budget: {size: 1, overflow: 1}\npool: {timeout: 1m}\n";
+    let (database, sidecar) = place("full_budget", more).await;
     let (_one, _two) = (holder(&sidecar, "one").await, holder(&sidecar, "two").await);
     let mut late = sidecar.session("app", "late").await;
+    wait_only("300ms", (&database, &sidecar), more).await;
     let told = in_vain(&mut late, "SELECT 1").await;
     assert!(
         told[&'M'].ends_with("the pod's budget of 2 is in use"),
@@ -200,8 +239,9 @@ async fn as_much_is_told_of_holders_as_is_configured() {
         ("none", "Budget: 1 of 1 open."),
     ] {
         let more = format!("{BUDGET_OF_ONE}errors: {{holders: {how}}}\n");
-        let (_database, sidecar) = place(&format!("holders_{how}"), &more).await;
+        let (database, sidecar) = place(&format!("holders_{how}"), &more).await;
         let _one = holder(&sidecar, "one").await;
+        wait_only("300ms", (&database, &sidecar), &more).await;
         let told = in_vain(&mut sidecar.session("app", "late").await, "SELECT 1").await;
         assert!(told[&'D'].ends_with(end), "{told:?}");
     }
@@ -209,23 +249,25 @@ async fn as_much_is_told_of_holders_as_is_configured() {
 
 #[tokio::test]
 async fn a_session_that_waited_in_vain_lives_on_and_works() {
-    let (_database, sidecar) = place("lives_on", POOL_OF_ONE).await;
+    let (database, sidecar) = place("lives_on", POOL_OF_ONE).await;
     let one = holder(&sidecar, "a").await;
     let mut late = sidecar.session("app", "a").await;
+    wait_only("300ms", (&database, &sidecar), POOL_OF_ONE).await;
     for _ in 0..2 {
         in_vain(&mut late, "SELECT 1").await;
     }
     assert_eq!(sidecar.get("/v1/status").await["budget"]["waiting"], 0);
+    wait_only("1m", (&database, &sidecar), POOL_OF_ONE).await;
     drop(one);
     assert_eq!(late.ask("SELECT 7").await, "7");
 }
 
 #[tokio::test]
 async fn each_segment_of_a_pipeline_fails_once_and_none_waits_again() {
-    let (_database, sidecar) = place("pipeline", POOL_OF_ONE).await;
+    let (database, sidecar) = place("pipeline", POOL_OF_ONE).await;
     let one = holder(&sidecar, "a").await;
     let mut late = sidecar.session("app", "a").await;
-    let started = Instant::now();
+    wait_only("300ms", (&database, &sidecar), POOL_OF_ONE).await;
     late.send_with(|buffer| {
         for number in 0..4 {
             segment(&format!("SELECT {number}"), buffer);
@@ -244,17 +286,18 @@ async fn each_segment_of_a_pipeline_fails_once_and_none_waits_again() {
         assert_eq!(error(&told)[&'C'], "53300");
         assert_eq!(told[1].transaction_status(), 'I');
     }
-    let took = started.elapsed();
-    assert!(took < 5 * TIMEOUT, "nine segments took {took:?}");
+    refused(&sidecar, 1).await;
+    wait_only("1m", (&database, &sidecar), POOL_OF_ONE).await;
     drop(one);
     assert_eq!(late.ask("SELECT 7").await, "7");
 }
 
 #[tokio::test]
 async fn a_long_pipeline_fails_whole_without_a_second_wait() {
-    let (_database, sidecar) = place("long_pipeline", POOL_OF_ONE).await;
+    let (database, sidecar) = place("long_pipeline", POOL_OF_ONE).await;
     let one = holder(&sidecar, "a").await;
     let mut late = sidecar.session("app", "a").await;
+    wait_only("300ms", (&database, &sidecar), POOL_OF_ONE).await;
     // More than is read at once, and messages that end where a read does.
     let sql = format!("SELECT 1 /* {} */", "x".repeat(64 - 1 - 4 - 1 - 15));
     let count = 3000;
@@ -263,29 +306,30 @@ async fn a_long_pipeline_fails_whole_without_a_second_wait() {
         frontend::query(&sql, &mut all).unwrap();
     }
     assert_eq!(all.len(), count * 64);
-    let started = Instant::now();
     late.send(&all).await;
     for number in 0..count {
         let told = late.read_until(b'Z').await;
         assert_eq!(kinds(&told), "EZ", "{number}: {told:?}");
-        let took = started.elapsed();
-        assert!(took < 6 * TIMEOUT, "number {number} came after {took:?}");
     }
+    refused(&sidecar, 1).await;
+    wait_only("1m", (&database, &sidecar), POOL_OF_ONE).await;
     drop(one);
     assert_eq!(late.ask("SELECT 7").await, "7");
 }
 
 #[tokio::test]
 async fn a_message_that_comes_in_halves_across_the_timeout_fails_once() {
-    let (_database, sidecar) = place("halves", POOL_OF_ONE).await;
+    let (database, sidecar) = place("halves", POOL_OF_ONE).await;
     let one = holder(&sidecar, "a").await;
-    for length in [10, 5000, 100_000] {
+    wait_only("300ms", (&database, &sidecar), POOL_OF_ONE).await;
+    for (turn, length) in [10, 5000, 100_000].into_iter().enumerate() {
         let mut late = sidecar.session("app", "a").await;
         let mut whole = BytesMut::new();
         frontend::query(&format!("SELECT '{}'", "x".repeat(length)), &mut whole).unwrap();
         let (one_half, other_half) = whole.split_at(whole.len() / 2);
         late.send(one_half).await;
-        sidecar.session_is("a", "waiting").await;
+        // In each turn two waits are in vain, and this is the first of them.
+        refused(&sidecar, 2 * turn + 1).await;
         waiting(&sidecar, 0).await;
         late.send(other_half).await;
         let told = late.read_until(b'Z').await;
@@ -294,6 +338,7 @@ async fn a_message_that_comes_in_halves_across_the_timeout_fails_once() {
         late.expect_silence(TIMEOUT).await;
         in_vain(&mut late, "SELECT 1").await;
     }
+    wait_only("1m", (&database, &sidecar), POOL_OF_ONE).await;
     drop(one);
     let mut late = sidecar.session("app", "a").await;
     assert_eq!(late.ask("SELECT 7").await, "7");
@@ -301,15 +346,17 @@ async fn a_message_that_comes_in_halves_across_the_timeout_fails_once() {
 
 #[tokio::test]
 async fn a_segment_whose_sync_comes_after_the_timeout_fails_once() {
-    let (_database, sidecar) = place("late_sync", POOL_OF_ONE).await;
+    let (database, sidecar) = place("late_sync", POOL_OF_ONE).await;
     let one = holder(&sidecar, "a").await;
     let mut late = sidecar.session("app", "a").await;
+    wait_only("300ms", (&database, &sidecar), POOL_OF_ONE).await;
     let mut whole = BytesMut::new();
     segment("SELECT 1", &mut whole);
     let sync = whole.split_off(whole.len() - 5);
     late.send(&whole).await;
     let told = late.read().await.expect("an error");
     assert_eq!(told.fields()[&'C'], "53300");
+    wait_only("1m", (&database, &sidecar), POOL_OF_ONE).await;
     drop(one);
     // What belongs to the failed segment is skipped, though there is room now.
     late.send(&whole).await;
@@ -320,7 +367,7 @@ async fn a_segment_whose_sync_comes_after_the_timeout_fails_once() {
 
 #[tokio::test]
 async fn who_waits_is_served_in_order_and_who_leaves_frees_its_place() {
-    let more = "pool: {size: 1, overflow: 0, timeout: 20s, notice_after: 20s}\n";
+    let more = "pool: {size: 1, overflow: 0, timeout: 10m, notice_after: 10m}\n";
     let (_database, sidecar) = place("order", more).await;
     let one = holder(&sidecar, "a").await;
     let mut queue = Vec::new();
@@ -343,7 +390,7 @@ async fn who_waits_is_served_in_order_and_who_leaves_frees_its_place() {
 
 #[tokio::test]
 async fn a_query_with_a_goodbye_behind_it_is_done() {
-    let more = "pool: {size: 1, overflow: 0, timeout: 5s}\n";
+    let more = "pool: {size: 1, overflow: 0, timeout: 10m}\n";
     let (database, sidecar) = place("goodbye", more).await;
     let mut one = sidecar.session("app", "a").await;
     one.query("CREATE TABLE t (x int)").await;
@@ -382,7 +429,7 @@ async fn a_query_with_a_goodbye_behind_it_is_done() {
 
 #[tokio::test]
 async fn a_cancel_frees_who_waits_and_the_session_lives_on() {
-    let more = "pool: {size: 1, overflow: 0, timeout: 20s, notice_after: 20s}\n";
+    let more = "pool: {size: 1, overflow: 0, timeout: 10m, notice_after: 10m}\n";
     let (_database, sidecar) = place("cancel_wait", more).await;
     let one = holder(&sidecar, "a").await;
     let (mut late, told) = sidecar
@@ -421,9 +468,10 @@ async fn a_cancel_frees_who_waits_and_the_session_lives_on() {
 
 #[tokio::test]
 async fn the_first_connect_on_a_full_budget_waits_there_and_is_told() {
-    let more = "budget: {size: 1, overflow: 0}\npool: {timeout: 600ms, notice_after: 100ms}\n";
-    let (_database, sidecar) = place("first_connect", more).await;
+    let more = "budget: {size: 1, overflow: 0}\npool: {timeout: 1m, notice_after: 100ms}\n";
+    let (database, sidecar) = place("first_connect", more).await;
     let one = holder(&sidecar, "a").await;
+    wait_only("600ms", (&database, &sidecar), more).await;
     // Another key: it has never connected.
     let named = [("execpool.execution_id", "b"), ("application_name", "new")];
     let (mut raw, told) = sidecar.started("app", &named).await;
@@ -443,6 +491,7 @@ async fn the_first_connect_on_a_full_budget_waits_there_and_is_told() {
     raw.expect_closed().await;
 
     // One that gets its connection after its notice comes in.
+    wait_only("1m", (&database, &sidecar), more).await;
     let mut raw = sidecar.raw().await;
     raw.send_with(|buffer| {
         let all = [("user", "app"), ("database", "app"), named[0], named[1]];
@@ -464,12 +513,12 @@ async fn the_first_connect_on_a_full_budget_waits_there_and_is_told() {
 #[tokio::test]
 async fn status_and_cancel_never_wait_while_all_is_exhausted() {
     let more = "budget: {size: 2, overflow: 0}\n\
-                pool: {size: 1, overflow: 0, timeout: 20s, notice_after: 20s}\n";
-    let (_database, sidecar) = place("exhausted", more).await;
+                pool: {size: 1, overflow: 0, timeout: 10m, notice_after: 10m}\n";
+    let (database, sidecar) = place("exhausted", more).await;
     let named = [("execpool.execution_id", "a")];
     let (mut busy, told) = sidecar.started("app", &named).await;
     send(&mut busy, "SELECT pg_sleep(600)").await;
-    sidecar.session_is("a", "active").await;
+    Postgres::shared().waits_in(&database, "PgSleep").await;
     let _other = holder(&sidecar, "b").await;
     let mut queue = Vec::new();
     for number in 0..50 {
@@ -478,22 +527,19 @@ async fn status_and_cancel_never_wait_while_all_is_exhausted() {
         queue.push(raw);
     }
     waiting(&sidecar, 50).await;
+    // Whoever waits waits for ten minutes; an answer is waited for for one.
     for path in [
         "/v1/status",
         "/v1/sessions",
         "/v1/executions",
         "/v1/executions/a",
     ] {
-        let started = Instant::now();
         sidecar.get(path).await;
-        let took = started.elapsed();
-        assert!(took < Duration::from_secs(1), "{path}: {took:?}");
     }
-    let started = Instant::now();
     cancel(&sidecar, &told).await;
     assert_eq!(error(&busy.read_until(b'Z').await)[&'C'], "57014");
-    let took = started.elapsed();
-    assert!(took < SOON, "{took:?}");
+    // All of them still wait.
+    waiting(&sidecar, 50).await;
     drop((busy, queue));
 }
 
@@ -522,22 +568,31 @@ async fn the_databases_own_limit_is_told_as_such_and_lifted_again() {
     })
     .await;
     let mut holders = Vec::new();
-    let told = loop {
+    let told = eventually(SOON, "the database's limit is told", async || {
         let named = [("execpool.execution_id", "a")];
         let (mut raw, mut told) = sidecar.started("app", &named).await;
         if kinds(&told).ends_with('Z') {
             told = raw.query("SELECT 1").await;
         }
-        match kinds(&told).as_str() {
-            "TDCZ" => holders.push(raw),
-            _ => break error(&told),
+        if kinds(&told) == "TDCZ" {
+            holders.push(raw);
+            return Err(told);
         }
-    };
+        // A dial that is slow is waited for in vain as well.
+        let fields = error(&told);
+        let is_limit = fields[&'M'].contains("limited_by_database");
+        is_limit.then_some(fields).ok_or(told)
+    })
+    .await;
     let open = holders.len();
     assert!((1..=2).contains(&open), "{open}");
     assert_eq!(told[&'C'], "53300");
-    let limit = format!("the database takes no more than {open} connections (limited_by_database)");
-    assert!(told[&'M'].ends_with(&limit), "{told:?}");
+    // A probe may have just allowed one more, for a moment.
+    let limit = [open, open + 1].map(|most| {
+        format!("the database takes no more than {most} connections (limited_by_database)")
+    });
+    let is_told = limit.iter().any(|limit| told[&'M'].ends_with(limit));
+    assert!(is_told, "{told:?}");
     assert!(
         told[&'D'].contains("Longest holders: execution a, "),
         "{told:?}"
@@ -545,7 +600,8 @@ async fn the_databases_own_limit_is_told_as_such_and_lifted_again() {
     assert!(told[&'H'].contains("max_connections"), "{told:?}");
     let budget = sidecar.get("/v1/status").await["budget"].take();
     assert_eq!(budget["limited_by_database"], true, "{budget}");
-    assert_eq!(budget["effective"], open, "{budget}");
+    let effective = budget["effective"].as_u64().unwrap() as usize;
+    assert!((open..=open + 1).contains(&effective), "{budget}");
     assert_eq!(budget["limit"], 10);
 
     // More room, and somebody who wants it: a probe finds it while the others stay.

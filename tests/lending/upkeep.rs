@@ -15,7 +15,6 @@ async fn pools(name: &str, upkeep: Upkeep) -> (Pools, Database) {
     let database = postgres.database(name).await;
     let target = Target {
         upkeep,
-        connect_timeout: SECOND / 2,
         ..target(postgres, &database)
     };
     (Pools::over(target, Budget::new(20, 10), 1), database)
@@ -45,15 +44,15 @@ impl Pools {
 #[tokio::test]
 async fn an_idle_connection_is_closed_at_its_age_give_or_take_a_tenth() {
     let upkeep = Upkeep {
-        recycle: 1000 * SECOND,
-        idle_timeout: 9999 * SECOND,
+        recycle: 10_000 * SECOND,
+        idle_timeout: 99_999 * SECOND,
         ping_after: None,
     };
     let (pools, _database) = pools("recycle", upkeep).await;
     let lent = pools.of_each_kind().await;
-    assert_eq!(pools.open_after_sweep(890 * SECOND).await, 3);
+    assert_eq!(pools.open_after_sweep(8900 * SECOND).await, 3);
     assert_eq!(
-        pools.open_after_sweep(1110 * SECOND).await,
+        pools.open_after_sweep(11_100 * SECOND).await,
         1,
         "the lent one"
     );
@@ -62,52 +61,50 @@ async fn an_idle_connection_is_closed_at_its_age_give_or_take_a_tenth() {
 
 #[tokio::test]
 async fn a_connection_that_comes_back_too_old_is_not_lent_again() {
-    let upkeep = Upkeep {
-        recycle: SECOND / 2,
-        ..UPKEEP
-    };
-    let (pools, _database) = pools("too_old", upkeep).await;
-    let young = pools.lent(0).await;
-    let pid = young.pid();
-    young.give_back().await;
-    let again = pools.lent(0).await;
-    assert_eq!(again.pid(), pid);
-    tokio::time::sleep(SECOND).await;
-    again.give_back().await;
-    assert_ne!(pools.lent(0).await.pid(), pid);
+    for (name, recycle, is_too_old) in [
+        ("too_old", SECOND / 2, true),
+        ("young_enough", 1000 * SECOND, false),
+    ] {
+        let upkeep = Upkeep { recycle, ..UPKEEP };
+        let (pools, _database) = pools(name, upkeep).await;
+        let lent = pools.lent(0).await;
+        let pid = lent.pid();
+        tokio::time::sleep(SECOND).await;
+        lent.give_back().await;
+        assert_eq!(pools.lent(0).await.pid() != pid, is_too_old, "{name}");
+    }
 }
 
 #[tokio::test]
 async fn a_connection_that_was_idle_for_too_long_is_closed() {
     let upkeep = Upkeep {
-        idle_timeout: 300 * SECOND,
-        ..UPKEEP
+        recycle: 99_999 * SECOND,
+        idle_timeout: 3000 * SECOND,
+        ping_after: None,
     };
     let (pools, _database) = pools("idle_timeout", upkeep).await;
     let lent = pools.of_each_kind().await;
-    assert_eq!(pools.open_after_sweep(295 * SECOND).await, 3);
+    assert_eq!(pools.open_after_sweep(2900 * SECOND).await, 3);
     assert_eq!(
-        pools.open_after_sweep(301 * SECOND).await,
+        pools.open_after_sweep(3001 * SECOND).await,
         1,
         "the lent one"
     );
     drop(lent);
 }
 
-/// Lends a connection whose backend was stopped after it came back: its pid, that of what is lent,
-/// and how long that took.
-async fn lent_after_a_stop(pools: &Pools) -> (Option<i32>, Option<i32>, Duration) {
+/// Lends a connection whose backend was stopped after it came back: its pid, and that of what is
+/// lent.
+async fn lent_after_a_stop(pools: &Pools) -> (Option<i32>, Option<i32>) {
     let first = pools.lent(0).await;
     let pid = first.pid();
     first.give_back().await;
     tokio::time::sleep(SECOND / 5).await;
     let backend = Pid::from_raw(pid.expect("it was held"));
     kill(backend, Signal::SIGSTOP).expect("it is the tests' own server");
-    let begun = Instant::now();
     let second = pools.lent(0).await.pid();
-    let took = begun.elapsed();
     kill(backend, Signal::SIGCONT).expect("it is still there");
-    (pid, second, took)
+    (pid, second)
 }
 
 #[tokio::test]
@@ -117,7 +114,6 @@ async fn a_connection_that_was_not_idle_for_long_is_not_asked() {
         ..UPKEEP
     };
     let (pools, _database) = pools("not_asked", upkeep).await;
-    let (stopped, lent, took) = lent_after_a_stop(&pools).await;
+    let (stopped, lent) = lent_after_a_stop(&pools).await;
     assert_eq!(lent, stopped);
-    assert!(took < 3 * SECOND, "{took:?}");
 }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -10,9 +9,7 @@ use tokio::process::{Child, Command};
 
 use super::postgres::Database;
 use super::tools::{postgres_program, python};
-
-/// How long a load may take to end once nothing hinders it.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::wait::SOON;
 
 /// A load that runs.
 pub(crate) struct Load {
@@ -73,18 +70,17 @@ pub(crate) fn psycopg(url: &str, seconds: u32) -> Load {
 }
 
 impl Load {
-    /// Its time is over: it ends what it is at, and tells of it. How long it may go on before that is
-    /// its `seconds`.
-    pub(crate) fn enough(&self) {
-        let pid = self.child.id().expect("nobody has waited for it");
+    /// Has it end as if its time were over, once it has been seen to work: so it lasts for as long as a
+    /// test needs it, however slow the machine is.
+    pub(crate) fn stop(&self) {
+        let pid = self.child.id().expect("it still runs");
         let pid = Pid::from_raw(i32::try_from(pid).expect("a PID fits"));
-        // By it pgbench's own clock ends a run.
-        kill(pid, Signal::SIGALRM).expect("it is our child");
+        kill(pid, Signal::SIGALRM).expect("it can be signalled");
     }
 
     /// Waits for its end; no query may have failed, and some must have been made.
     pub(crate) async fn succeeds(self) {
-        let ended = tokio::time::timeout(PATIENCE, self.child.wait_with_output()).await;
+        let ended = tokio::time::timeout(SOON, self.child.wait_with_output()).await;
         let output = ended.expect("it ends").expect("it ran");
         let (out, err) = (
             String::from_utf8_lossy(&output.stdout),
