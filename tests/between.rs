@@ -143,7 +143,8 @@ async fn the_notice_of_a_long_transaction_waits_for_the_message_that_has_begun()
 
 #[tokio::test]
 async fn the_notice_of_a_deadline_waits_for_the_message_that_has_begun() {
-    let mut place = Place::new("between_deadline", "").await;
+    let limits = "session: {idle_in_transaction: {notice: off}, transaction: {notice: off}}\n";
+    let mut place = Place::new("between_deadline", limits).await;
     // The deadline is that of its next generation's beginning, or of its heartbeat.
     place.hold().await;
     let body = json!({"id": "a", "deadline": "20s"});

@@ -277,8 +277,10 @@ async fn a_backend_that_ended_in_the_pool_is_replaced_unseen() {
 async fn a_restart_of_the_server_is_not_seen_by_who_does_not_query() {
     let mut postgres = Postgres::start(PostgresOptions::default());
     let database = postgres.database("restarted").await;
-    let yaml = upstream("app", &database.url()) + "pool: {timeout: 5s}\n";
-    let sidecar = Sidecar::start(yaml).await;
+    let waiting = |timeout: &str| {
+        upstream("app", &database.url()) + &format!("pool: {{timeout: {timeout}}}\n")
+    };
+    let sidecar = Sidecar::start(waiting("1m")).await;
     let (mut idle, _) = started(&sidecar, "a").await;
     let (mut holder, _) = started(&sidecar, "b").await;
     holder.query("BEGIN").await;
@@ -294,9 +296,11 @@ async fn a_restart_of_the_server_is_not_seen_by_who_does_not_query() {
     holder.expect_closed().await;
 
     // While it is away, who queries waits, is told, and lives on.
+    sidecar.reload(&waiting("5s")).await;
     let told = idle.query("SELECT 1").await;
     assert_eq!(kinds(&told), "EZ");
     assert_eq!(error(&told)[&'C'], "08001");
+    sidecar.reload(&waiting("1m")).await;
     postgres.start_again();
     assert_eq!(idle.ask("SELECT 1").await, "1");
     let (mut next, told) = started(&sidecar, "c").await;
@@ -340,6 +344,7 @@ async fn a_client_that_goes_amid_a_ping_leaves_no_answer_behind() {
         .await;
     sidecar.session_is("a", "startup").await;
     drop(hasty);
+    proxy.set(Fault::None);
     eventually(SOON, "it has gone while the server is asked", async || {
         let sessions = sidecar.sessions_of("a").await;
         if sessions.len() == 1 {
@@ -349,11 +354,7 @@ async fn a_client_that_goes_amid_a_ping_leaves_no_answer_behind() {
         }
     })
     .await;
-    late.send_with(|buffer| frontend::query("SELECT 7", buffer).unwrap())
-        .await;
-    sidecar.session_is("a", "waiting").await;
-    proxy.set(Fault::None);
-    let told = late.read_until(b'Z').await;
+    let told = late.query("SELECT 7").await;
     assert!(
         kinds(&told).ends_with("TDCZ"),
         "an answer that is not its own: {told:?}"

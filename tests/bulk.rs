@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use postgres_protocol::message::frontend;
 use support::session::{error, kinds, place, rows};
-use support::{Postgres, Raw, SOON, Sidecar, eventually};
+use support::{Database, Postgres, Raw, SOON, Sidecar, eventually};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
@@ -100,14 +100,28 @@ async fn send_value(raw: &mut Raw, length: usize, taken: &AtomicUsize) {
     raw.send(&behind_value()).await;
 }
 
+/// Waits until the server has its answer and nobody takes it. A large one takes it a while.
+async fn waits_to_send(database: &Database) {
+    let stuck = format!(
+        "datname = '{}' AND wait_event = 'ClientWrite'",
+        database.name
+    );
+    eventually(5 * SOON, "its server waits to send", async || {
+        let stuck = Postgres::shared().activity(&stuck).await;
+        if stuck.is_empty() { Err(()) } else { Ok(()) }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_row_of_a_gigabyte_passes_and_is_not_kept() {
     let _alone = ALONE.lock().await;
-    let (_database, sidecar) = place("row", "").await;
+    let (database, sidecar) = place("row", "").await;
     let mut raw = sidecar.session("app", "a").await;
     raw.backend().await;
     let memory = Memory::of(&sidecar);
     ask(&mut raw, &format!("SELECT repeat('x', {FIELD})")).await;
+    waits_to_send(&database).await;
     assert_eq!(raw.read().await.unwrap().kind, b'T');
     let (expected, mut at) = (vec![b'x'; MEBIBYTE], 0);
     let row = raw.skim(|piece| is_x(&mut at, 6, piece, &expected)).await;
@@ -211,15 +225,7 @@ async fn while_a_client_reads_nothing_nothing_is_kept_and_all_arrives_when_it_re
         "SELECT repeat('x', 1000000) FROM generate_series(1, 300)",
     )
     .await;
-    eventually(SOON, "its server waits to send", async || {
-        let stuck = format!(
-            "datname = '{}' AND wait_event = 'ClientWrite'",
-            database.name
-        );
-        let stuck = Postgres::shared().activity(&stuck).await;
-        if stuck.is_empty() { Err(()) } else { Ok(()) }
-    })
-    .await;
+    waits_to_send(&database).await;
     waits_well(&sidecar, &memory, Some(&mut neighbour)).await;
     assert_eq!(raw.read().await.unwrap().kind, b'T');
     let expected = vec![b'x'; MEBIBYTE];

@@ -260,8 +260,10 @@ async fn told_of_the_end(raw: &mut Raw, postgres: &mut Postgres) -> String {
 async fn sessions_are_told_of_a_server_that_ends_and_work_when_it_is_back() {
     let mut postgres = Postgres::start(PostgresOptions::default());
     let database = postgres.database("restarts").await;
-    let yaml = upstream("app", &database.url()) + "    connect_timeout: 5s\npool: {timeout: 5s}\n";
-    let sidecar = Sidecar::start(yaml).await;
+    let waiting = |timeout: &str| {
+        upstream("app", &database.url()) + &format!("pool: {{timeout: {timeout}}}\n")
+    };
+    let sidecar = Sidecar::start(waiting("1m")).await;
     let mut raw = sidecar.session("app", "a").await;
     assert_eq!(raw.ask("SELECT 1").await, "1");
     let state = told_of_the_end(&mut raw, &mut postgres).await;
@@ -274,7 +276,9 @@ async fn sessions_are_told_of_a_server_that_ends_and_work_when_it_is_back() {
     // It is let in by what is known of the server, waits for it with its query, and lives on.
     let (mut raw, told) = sidecar.started("app", &named).await;
     assert_in(&told);
+    sidecar.reload(&waiting("5s")).await;
     assert_eq!(error(&raw.query("SELECT 1").await)[&'C'], "08001");
+    sidecar.reload(&waiting("1m")).await;
     postgres.start_again();
     assert_eq!(raw.ask("SELECT 2").await, "2");
     let (mut raw, told) = sidecar.started("app", &named).await;

@@ -441,7 +441,7 @@ async fn an_execution_ends_while_it_is_paused() {
 
 #[tokio::test]
 async fn sigterm_ends_it_within_the_grace_while_it_is_paused() {
-    let (database, mut sidecar) = place("sigterm", "shutdown: {grace: 10m}\n").await;
+    let (database, mut sidecar) = place("sigterm", "shutdown: {grace: 3s}\n").await;
     let mut raw = bound(&sidecar, "a").await;
     pause(&sidecar).await;
     send_query(&mut raw, "SELECT 1").await;
