@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::StatusCode;
+use tokio::sync::watch;
 
 use crate::execution::{self, Reason, ReasonText, Registered, Summary, View};
 use crate::protocol::startup::ExecutionId;
@@ -20,6 +21,9 @@ use super::types::{
 
 /// How long the end of an execution is waited for, beyond its grace.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long one that ends at that very moment may take to tell how.
+const TO_TELL: Duration = Duration::from_secs(1);
 
 /// The longest grace that can be asked for.
 const MOST_GRACE: Duration = Duration::from_secs(3600);
@@ -113,7 +117,7 @@ pub(super) async fn delete(control: &Control, asked: &Asked) -> Answer {
     let ended = told.borrow().clone();
     match ended {
         Some(ended) => json(StatusCode::OK, &deleted(&ended)),
-        None => still_ending(control, id).await,
+        None => still_ending(control, id, told).await,
     }
 }
 
@@ -138,7 +142,11 @@ async fn ended_before(control: &Control, id: ExecutionId) -> Answer {
 }
 
 /// One whose end takes longer than is waited for: what is known of it, and what remains.
-async fn still_ending(control: &Control, id: ExecutionId) -> Answer {
+async fn still_ending(
+    control: &Control,
+    id: ExecutionId,
+    mut told: watch::Receiver<Option<Arc<execution::Ended>>>,
+) -> Answer {
     let known = id.clone();
     let view = control
         .remote
@@ -148,7 +156,13 @@ async fn still_ending(control: &Control, id: ExecutionId) -> Answer {
         })
         .await?;
     let Some(view) = view else {
-        return ended_before(control, id).await;
+        // It has ended since then: its summary has no names of what remains, and what it tells has.
+        let _ = tokio::time::timeout(TO_TELL, told.wait_for(Option::is_some)).await;
+        let ended = told.borrow().clone();
+        return match ended {
+            Some(ended) => json(StatusCode::OK, &deleted(&ended)),
+            None => ended_before(control, id).await,
+        };
     };
     let pids = view.pools.iter().flat_map(|pool| pool.pids.iter().copied());
     let remaining: Vec<i32> = pids.collect();
