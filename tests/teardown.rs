@@ -21,6 +21,36 @@ use support::{Database, Fault, Postgres, Proxy, Raw, SOON, Sidecar, eventually};
 /// Much less than what else would end these sessions, and more than a machine stands still.
 const IN_TIME: Duration = Duration::from_secs(30);
 
+/// What `work` answers, and the longest time for which this program stood still meanwhile, and with it
+/// most likely the machine.
+async fn watched<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+    let watch = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+    };
+    let answer = tokio::select! {
+        answer = work => answer,
+        () = watch => unreachable!("it goes on for ever"),
+    };
+    (answer, longest.max(last.elapsed()))
+}
+
+/// Asserts that an end was whole when it was answered. Whether it was: no end is waited for for over
+/// 4.5 s, and a machine that stands still for as long sees none.
+#[track_caller]
+fn is_whole((status, ended): &(u16, Value), stood_still: Duration) -> bool {
+    let is_whole = ended["complete"] == true;
+    assert!(
+        *status == 200 && (is_whole || stood_still > Duration::from_secs(1)),
+        "{status} {ended}"
+    );
+    is_whole
+}
+
 /// A sidecar with pools of 1 + 1, and a session of another execution that must not notice.
 struct Place {
     database: Database,
@@ -79,27 +109,44 @@ impl Place {
     }
 
     /// Ends the execution; asserts that nothing of it is left when that is answered, that all
-    /// permits but the neighbour's are back, and that it can't be brought back by a straggler. An end
-    /// that takes over 4.5 s is told as not complete.
+    /// permits but the neighbour's are back, and that it can't be brought back by a straggler.
     async fn ends_whole(&mut self) -> Value {
-        let (status, ended) = self
-            .sidecar
-            .control("DELETE", "/v1/executions/doomed?reason=test", None)
-            .await;
+        let path = "/v1/executions/doomed?reason=test";
+        let (answer, stood_still) = watched(self.sidecar.control("DELETE", path, None)).await;
+        if !is_whole(&answer, stood_still) {
+            self.settles().await;
+        }
+        let (_, ended) = answer;
         assert_eq!(self.left().await, 0, "{ended}");
-        assert_eq!((status, &ended["complete"]), (200, &json!(true)), "{ended}");
         assert_eq!(ended["reason"], "deleted", "{ended}");
-        let budget = &self.sidecar.get("/v1/status").await["budget"];
-        assert_eq!(
-            (&budget["open"], &budget["reserve"], &budget["waiting"]),
-            (&json!(1), &json!(0), &json!(0)),
-            "{budget}"
-        );
+        self.has_one_open().await.expect("the neighbour's alone");
         let named = [("execpool.execution_id", "doomed")];
         let (_, told) = self.sidecar.started("app", &named).await;
         assert_eq!(error(&told)[&'C'], "55000");
         assert_eq!(self.neighbour.ask("SELECT 'unharmed'").await, "unharmed");
         ended
+    }
+
+    /// Whether the neighbour's permit is the only one that is not free.
+    async fn has_one_open(&self) -> Result<(), Value> {
+        let budget = self.sidecar.get("/v1/status").await["budget"].take();
+        let counts = ["open", "reserve", "waiting"].map(|name| budget[name].as_u64());
+        match counts == [Some(1), Some(0), Some(0)] {
+            true => Ok(()),
+            false => Err(budget),
+        }
+    }
+
+    /// Waits until an end that was not waited for is over.
+    async fn settles(&self) {
+        eventually(SOON, "all has ended", async || {
+            self.has_one_open().await?;
+            match self.left().await {
+                0 => Ok(()),
+                left => Err(json!({"left": left})),
+            }
+        })
+        .await;
     }
 }
 
@@ -357,11 +404,12 @@ async fn a_hundred_ends_at_once_are_all_complete() {
         let (sidecar, path) = (&place.sidecar, format!("/v1/executions/e{number}"));
         async move { sidecar.control("DELETE", &path, None).await }
     });
-    for (status, ended) in futures_util::future::join_all(ends).await {
-        assert_eq!((status, &ended["complete"]), (200, &json!(true)), "{ended}");
+    let (answers, stood_still) = watched(futures_util::future::join_all(ends)).await;
+    let whole = answers.iter().filter(|one| is_whole(one, stood_still));
+    if whole.count() < answers.len() {
+        place.settles().await;
     }
-    let budget = &place.sidecar.get("/v1/status").await["budget"];
-    assert_eq!(budget["open"], 1, "{budget}");
+    place.has_one_open().await.expect("the neighbour's alone");
     assert_eq!(place.neighbour.ask("SELECT 'unharmed'").await, "unharmed");
 }
 
