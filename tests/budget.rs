@@ -123,14 +123,14 @@ async fn rough(sidecar: &Arc<Sidecar>, upstream: &str, budget: usize) -> Arc<Met
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 };
-                let in_time = tokio::time::timeout(SOON, begins).await;
+                let in_time = tokio::time::timeout(5 * SOON, begins).await;
                 in_time.expect("it has a session");
                 let (status, body) = sidecar.control("DELETE", &path, None).await;
                 assert!(matches!(status, 200 | 202 | 404), "{status} {body}");
             });
         }
     }
-    eventually(SOON, "the budget is used up", async || {
+    eventually(5 * SOON, "the budget is used up", async || {
         let counts = sidecar.get("/v1/status").await["budget"].take();
         (counts["used"] == budget).then_some(()).ok_or(counts)
     })

@@ -65,7 +65,9 @@ impl Place {
 
     async fn with(name: &str, more: &str) -> Self {
         let database = Postgres::shared().database(name).await;
-        let yaml = upstream("app", &database.url()) + "pool: {size: 1, overflow: 1}\n" + more;
+        // Nor does a machine that stands still amid a connect harm anybody.
+        let own = "    connect_timeout: 1m\npool: {size: 1, overflow: 1, timeout: 10m}\n";
+        let yaml = upstream("app", &database.url()) + own + more;
         let sidecar = Sidecar::start(yaml).await;
         let mut neighbour = sidecar.session("app", "neighbour").await;
         assert_eq!(neighbour.ask("SELECT 'unharmed'").await, "unharmed");
