@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use postgres_protocol::message::frontend;
 use serde_json::{Value, json};
 use support::load::{pgbench, prepare, psycopg};
-use support::session::{batch, error, kinds, nothing_left, place, rows};
+use support::session::{assert_in, batch, error, kinds, nothing_left, place, rows};
 use support::sidecar::upstream;
 use support::{Postgres, PostgresOptions, Raw, SOON, Sidecar, eventually};
 
@@ -456,10 +456,12 @@ async fn a_database_is_restarted_under_a_pause_and_who_holds_nothing_notices_not
     let mut postgres = Postgres::start(PostgresOptions::default());
     let database = postgres.database("restarted").await;
     prepare(&database).await;
-    let yaml = upstream("app", &database.url()) + "pool: {timeout: 10m}\n";
+    let more = "    connect_timeout: 1m\npool: {timeout: 10m}\n";
+    let yaml = upstream("app", &database.url()) + more;
     let sidecar = Sidecar::start(yaml).await;
     // Untagged and not bound: it has come in and has asked nothing.
-    let (mut unbound, _) = sidecar.started("app", &[]).await;
+    let (mut unbound, told) = sidecar.started("app", &[]).await;
+    assert_in(&told);
     let load = pgbench(sidecar.pg_host(), "app", 600, &["-c", "3", "-C"]);
     eventually(SOON, "it works", async || {
         let opened = sidecar.get("/v1/status").await["sessions"]["opened"].clone();
