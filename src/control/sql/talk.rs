@@ -68,7 +68,7 @@ impl Talk {
         };
         let mut out = BytesMut::new();
         frontend::startup_message(parameters.iter().copied(), &mut out)?;
-        talk.stream.write_all(&out).await?;
+        talk.send(&out).await?;
         loop {
             match talk.message().await? {
                 Message::BackendKeyData(body) => talk.key = (body.process_id(), body.secret_key()),
@@ -133,7 +133,7 @@ impl Talk {
         frontend::parse("", sql, [], &mut out)?;
         frontend::describe(b'S', "", &mut out)?;
         frontend::flush(&mut out);
-        self.stream.write_all(&out).await?;
+        self.send(&out).await?;
         let mut parameters = Vec::new();
         let columns = loop {
             match self.message().await? {
@@ -204,8 +204,16 @@ impl Talk {
         })?;
         frontend::execute("", most, &mut out)?;
         frontend::sync(&mut out);
-        self.stream.write_all(&out).await?;
-        Ok(())
+        self.send(&out).await
+    }
+
+    /// Sends. Where the session has left, why it did is what it has said before: that is read next.
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        match self.stream.write_all(bytes).await {
+            Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => Ok(()),
+            sent => Ok(sent?),
+        }
     }
 
     /// The names of types; those that are not built in are asked for. Where that fails they are
@@ -316,4 +324,33 @@ fn columns(body: &RowDescriptionBody) -> io::Result<Vec<(String, Oid)>> {
     let columns = body.fields();
     let columns = columns.map(|field| Ok((field.name().to_owned(), field.type_oid())));
     columns.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn why_a_session_has_left_is_told_though_nothing_can_be_said_to_it_any_more() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"Z\0\0\0\x05I").await.unwrap();
+        let mut talk = Talk::begin(ours, &[("user", "app")]).await.unwrap();
+        let fields = b"SFATAL\0C57P01\0Mexecpool: execution run has ended\0\0";
+        let length = u32::try_from(fields.len() + 4).unwrap();
+        let last = [b"E", &length.to_be_bytes()[..], fields].concat();
+        theirs.write_all(&last).await.unwrap();
+        drop(theirs);
+        let wanted = Wanted {
+            sql: "SELECT 1".to_owned(),
+            params: Vec::new(),
+            timeout: Duration::from_secs(30),
+            max_rows: 1,
+            upstream: None,
+        };
+        let failure = talk.query(&wanted).await.unwrap_err();
+        let told = matches!(&failure, Failure::Sql(error) if error.sqlstate == "57P01");
+        assert!(told, "{failure:?}");
+    }
 }
