@@ -312,10 +312,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_token_is_replaced_once_and_a_young_one_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let password = counting(dir.path(), "echo token$n");
-        let first = password.get().await.unwrap().unwrap();
-        assert_eq!(password.other_than(&first).await.unwrap(), None, "young");
+        let mut tries = 0..20;
+        let (dir, password, first) = loop {
+            assert!(tries.next().is_some(), "no machine is so busy");
+            let dir = tempfile::tempdir().unwrap();
+            let password = counting(dir.path(), "echo token$n");
+            let begun = Instant::now();
+            let first = password.get().await.unwrap().unwrap();
+            let other = password.other_than(&first).await.unwrap();
+            // What took longer than that is young no more.
+            if begun.elapsed() < YOUNG {
+                assert_eq!(other, None, "young");
+                break (dir, password, first);
+            }
+        };
         assert_eq!(runs(dir.path()), 1);
         tokio::time::sleep(YOUNG).await;
         let second = password.other_than(&first).await.unwrap().unwrap();

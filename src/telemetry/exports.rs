@@ -449,14 +449,15 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_is_dropped_without_a_word_waits_for_nobody() {
-        let exports = exports(5, &[]);
-        let start = Instant::now();
-        drop(exports);
-        assert!(
-            start.elapsed() < Duration::from_secs(1),
-            "{:?}",
+        // The quickest of some: a busy machine may stand still in any of them.
+        let drops = (0..5).map(|_| {
+            let exports = exports(5, &[]);
+            let start = Instant::now();
+            drop(exports);
             start.elapsed()
-        );
+        });
+        let quickest = drops.min().unwrap();
+        assert!(quickest < Duration::from_secs(1), "{quickest:?}");
     }
 
     #[tokio::test]

@@ -187,28 +187,33 @@ mod tests {
     #[tokio::test]
     async fn the_loop_turns_while_metrics_are_rendered_and_all_who_wait_get_one_text() {
         let (scrape, provider) = scrape();
+        const SOON: Duration = Duration::from_secs(60);
         let rendered = Arc::new(AtomicU64::default());
-        let count = Arc::clone(&rendered);
+        let turns = Arc::new(AtomicU64::default());
+        let (count, turned) = (Arc::clone(&rendered), Arc::clone(&turns));
         let meter = provider.meter("test");
         meter
             .u64_observable_gauge("slow")
             .with_callback(move |observer| {
-                std::thread::sleep(Duration::from_millis(200));
+                let begun = Instant::now();
+                while turned.load(Relaxed) < 5 && begun.elapsed() < SOON {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 observer.observe(count.fetch_add(1, Relaxed), &[]);
             })
             .build();
-        let mut turns = 0;
         let all = async { tokio::join!(scrape.text(), scrape.text(), scrape.text()) };
         let count_turns = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                turns += 1;
+                turns.fetch_add(1, Relaxed);
             }
         };
         let all = tokio::select! {
             all = all => all,
             () = count_turns => unreachable!("it counts for ever"),
         };
+        let turns = turns.load(Relaxed);
         assert!(turns >= 5, "{turns}");
         assert_eq!(rendered.load(Relaxed), 1);
         assert!(all.0.is_ok() && all.0 == all.1 && all.1 == all.2);
@@ -263,13 +268,17 @@ mod tests {
                 }
             }
         }
-        let start = Instant::now();
-        let text = scrape.text().await.unwrap();
-        let took = start.elapsed();
-        println!("{} bytes in {took:?}", text.len());
+        // The quickest of some: a busy machine may stand still in any of them.
+        let (mut quickest, mut bytes) = (Duration::MAX, 0);
+        for _ in 0..5 {
+            let start = Instant::now();
+            bytes = scrape.text().await.unwrap().len();
+            quickest = quickest.min(start.elapsed());
+        }
+        println!("{bytes} bytes in {quickest:?}");
         assert!(
-            text.len() > 50_000 && took < Duration::from_secs(1),
-            "{took:?}"
+            bytes > 50_000 && quickest < Duration::from_secs(1),
+            "{bytes} bytes in {quickest:?}"
         );
     }
 }

@@ -108,10 +108,11 @@ fn an_output_that_blocks_for_ever_blocks_neither_logging_nor_the_end() {
             tracing::info!(number, "text");
         }
     });
-    assert!(start.elapsed() < FLUSH, "{:?}", start.elapsed());
+    // It is never let through; all else is a busy machine's.
+    assert!(start.elapsed() < 30 * FLUSH, "{:?}", start.elapsed());
     let start = Instant::now();
     drop(guard);
-    assert!(start.elapsed() < 2 * FLUSH, "{:?}", start.elapsed());
+    assert!(start.elapsed() < 30 * FLUSH, "{:?}", start.elapsed());
 }
 
 #[test]
