@@ -195,21 +195,23 @@ async fn a_cleanup_ends_in_its_order_and_only_as_many_as_wait() {
     assert_eq!(sidecar.get("/v1/executions/a").await["state"], "active");
     let status = sidecar.get("/v1/status").await;
     assert_eq!(status["sessions"]["leaks"]["reclaimed"], 3, "{status}");
-    let log = sidecar.log().join("\n");
-    assert!(
-        log.contains("session.reclaimed") && log.contains("emergency cleanup"),
-        "{log}"
-    );
+    sidecar.logged(&["session.reclaimed"]).await;
+    sidecar.logged(&["emergency cleanup"]).await;
 }
 
 #[tokio::test]
 async fn suspects_in_shared_are_spared_unless_the_knob_says_otherwise() {
     let mut full = full("spared", HASTY).await;
     let sidecar = &full.sidecar;
-    let mut waits = Vec::new();
-    for execution in ["w1", "w2", "w3", "w4", "w5"] {
-        waits.push(waiting(sidecar, execution).await);
+    // Those who are served go on working, so that none of them is ever a suspect.
+    let mut work = Vec::new();
+    for execution in ["w1", "w2", "w3", "w4"] {
+        let mut raw = sidecar.session("app", execution).await;
+        send(&mut raw, "SELECT pg_sleep(600)").await;
+        sidecar.session_is(execution, "waiting").await;
+        work.push(raw);
     }
+    let mut last = waiting(sidecar, "w5").await;
     let answer = clean_up(sidecar, json!({})).await;
     assert_eq!(answer["closed"].as_array().unwrap().len(), 4, "{answer}");
     assert_eq!(
@@ -229,8 +231,9 @@ async fn suspects_in_shared_are_spared_unless_the_knob_says_otherwise() {
         (&json!(0), &json!(0)),
         "{answer}"
     );
-    for raw in &mut waits {
-        served(raw).await;
+    served(&mut last).await;
+    for execution in ["w1", "w2", "w3", "w4"] {
+        sidecar.session_is(execution, "active").await;
     }
     assert_eq!(full.shared.0.expect_error().await[&'C'], "57P01");
 }
@@ -450,8 +453,8 @@ async fn a_backend_that_does_not_go_is_named_after_five_seconds() {
     let path = format!("/v1/sessions/{id}");
     let (status, answer) = sidecar.control("DELETE", &path, None).await;
     let took = start.elapsed().as_secs_f64();
-    // Five, and what a busy machine adds.
-    assert!((4.0..20.0).contains(&took), "{took}");
+    // Five, and what a busy machine adds. It never goes by itself.
+    assert!((4.0..50.0).contains(&took), "{took}");
     assert_eq!(
         (status, &answer["complete"], &answer["remaining_pid"]),
         (200, &json!(false), &json!(pid)),

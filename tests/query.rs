@@ -9,11 +9,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
-
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use support::session::place;
+use support::sidecar::upstream;
 use support::{Database, Postgres, SOON, Sidecar, eventually, http};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -21,6 +20,9 @@ use tokio::process::Command;
 
 /// One connection for all.
 const ONE: &str = "budget: {size: 1, overflow: 0}\n";
+
+/// Nobody waits in vain as long as a test goes on.
+const PATIENT: &str = "pool: {timeout: 5m}\n";
 
 /// Asks in the execution `run`.
 async fn ask(sidecar: &Sidecar, body: Value) -> (u16, Value) {
@@ -386,27 +388,22 @@ async fn an_execution_that_has_ended_takes_no_query_and_one_that_ends_cuts_it_sh
         .control("POST", "/v1/executions", Some(deadline))
         .await;
     assert_eq!(status, 201);
-    let start = Instant::now();
-    let (status, problem) = ask_in(&sidecar, "short", json!({"sql": "SELECT pg_sleep(60)"})).await;
+    // Its deadline bounds it.
+    let (status, problem) = ask_in(&sidecar, "short", json!({"sql": "SELECT pg_sleep(600)"})).await;
     assert_eq!(
         (status, &problem["code"]),
         (409, &json!("execution_ended")),
         "{problem}"
     );
-    assert!(start.elapsed() < SOON, "its deadline bounds it");
 }
 
 #[tokio::test]
 async fn a_timeout_cancels_what_runs_and_what_waits() {
     let (database, sidecar) = place("query_timeout", ONE).await;
-    let slow = json!({"sql": "SELECT pg_sleep(60)", "timeout": "300ms"});
-    let start = Instant::now();
+    let backend = json!({"sql": "SELECT pg_backend_pid()"});
+    let before = answered(&sidecar, backend.clone()).await["rows"].clone();
+    let slow = json!({"sql": "SELECT pg_sleep(600)", "timeout": "300ms"});
     let (status, problem) = ask(&sidecar, slow).await;
-    let took = start.elapsed();
-    assert!(
-        took < Duration::from_secs(2),
-        "by a cancel request: {took:?}"
-    );
     assert_eq!(
         (status, &problem["code"]),
         (504, &json!("query_timeout")),
@@ -415,10 +412,9 @@ async fn a_timeout_cancels_what_runs_and_what_waits() {
     assert_eq!(problem["sqlstate"], "57014", "{problem}");
     sleeping(&database, 0).await;
     sidecar.settles().await;
-    // The connection was not harmed by it.
-    let start = Instant::now();
-    answered(&sidecar, json!({"sql": "SELECT 1"})).await;
-    assert!(start.elapsed() < Duration::from_secs(2));
+    // By a cancel request: the connection was not harmed by it.
+    let after = answered(&sidecar, backend).await["rows"].clone();
+    assert_eq!(before, after);
 
     let holder = sidecar.client("app", "holder").await.unwrap();
     holder.batch_execute("BEGIN").await.unwrap();
@@ -458,39 +454,47 @@ async fn of_a_caller_who_has_gone_nothing_is_left_whether_it_ran_or_waited() {
 
 #[tokio::test]
 async fn queries_that_wait_keep_nobody_from_asking_and_are_told_why_they_wait_in_vain() {
-    let more = format!("{ONE}pool: {{timeout: 2s}}\n");
-    let (_database, sidecar) = place("query_exhausted", &more).await;
+    let (database, sidecar) = place("query_exhausted", &format!("{ONE}{PATIENT}")).await;
     let holder = sidecar.client("app", "holder").await.unwrap();
     holder.batch_execute("BEGIN").await.unwrap();
-    let mut asked = Vec::new();
-    for _ in 0..32 {
-        let socket = sidecar.control_socket();
-        asked.push(tokio::spawn(async move {
-            let body = json!({"sql": "SELECT 1"});
-            let path = "/v1/executions/run/query";
-            let answer = http::open(&socket, "POST", path, Some(&body))
-                .await
-                .unwrap();
-            let (head, body) = answer.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            (head, serde_json::from_slice::<Value>(&body).unwrap())
-        }));
-    }
+    let open = |count: usize| {
+        let mut asked = Vec::new();
+        for _ in 0..count {
+            let socket = sidecar.control_socket();
+            asked.push(tokio::spawn(async move {
+                let body = json!({"sql": "SELECT 1"});
+                let path = "/v1/executions/run/query";
+                let answer = http::open(&socket, "POST", path, Some(&body))
+                    .await
+                    .unwrap();
+                let (head, body) = answer.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                (head, serde_json::from_slice::<Value>(&body).unwrap())
+            }));
+        }
+        asked
+    };
+    let asked = open(32);
     waiting(&sidecar, 32).await;
-    let start = Instant::now();
     let (status, problem) = ask(&sidecar, json!({"sql": "SELECT 1"})).await;
     assert_eq!(
         (status, &problem["code"]),
         (503, &json!("too_many_queries")),
         "{problem}"
     );
-    sidecar.get("/v1/status").await;
-    assert!(
-        start.elapsed() < Duration::from_millis(1500), // Those that wait do so for two seconds.
-        "{:?}",
-        start.elapsed()
-    );
+    waiting(&sidecar, 32).await;
+    drop(holder);
     for asked in asked {
+        let (head, answer) = asked.await.unwrap();
+        assert_eq!(head.status.as_u16(), 200, "it is its turn: {answer}");
+    }
+    let holder = sidecar.client("app", "holder").await.unwrap();
+    holder.batch_execute("BEGIN").await.unwrap();
+    let hasty = format!("{ONE}pool: {{timeout: 2s}}\n");
+    sidecar
+        .reload(&(upstream("app", &database.url()) + &hasty))
+        .await;
+    for asked in open(8) {
         let (head, problem) = asked.await.unwrap();
         assert_eq!(
             (head.status.as_u16(), &problem["code"]),
@@ -558,7 +562,7 @@ async fn a_user_who_may_not_use_the_postgresql_socket_may_not_query_either() {
 
 #[tokio::test]
 async fn literals_and_parameters_are_in_no_log_and_no_other_answer() {
-    let more = "log: {level: trace}\nbudget: {size: 2, overflow: 0}\npool: {timeout: 300ms}\n";
+    let more = "log: {level: trace}\nbudget: {size: 2, overflow: 0}\n";
     let (database, sidecar) = place("query_canary", more).await;
     let canary = "canary0f63b1";
     let slow = format!("SELECT pg_sleep(60), '{canary}', $1::text");
@@ -602,6 +606,10 @@ async fn literals_and_parameters_are_in_no_log_and_no_other_answer() {
         holder.batch_execute("BEGIN").await.unwrap();
         holders.push(holder);
     }
+    let hasty = format!("{more}pool: {{timeout: 300ms}}\n");
+    sidecar
+        .reload(&(upstream("app", &database.url()) + &hasty))
+        .await;
     assert_eq!(ask(&sidecar, body).await.0, 503);
     drop(holders);
     sidecar.settles().await;

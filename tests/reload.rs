@@ -154,7 +154,10 @@ async fn the_log_takes_another_level() {
         if lines > 0 { Ok(()) } else { Err(lines) }
     })
     .await;
+    sidecar.settles().await;
     sidecar.reload(&yaml).await;
+    // What was told before that is read by then.
+    sidecar.logged(&["log.level: debug → info"]).await;
     let before = told(&sidecar, "\"DEBUG\"");
     sidecar.session("app", "a").await.ask("SELECT 1").await;
     assert!(told(&sidecar, "\"DEBUG\"") <= before + 1);

@@ -87,7 +87,7 @@ async fn a_resource_is_listed_with_its_age_until_it_is_released_once() {
         "{seen}"
     );
     let left = first["expires_in_seconds"].as_f64().unwrap();
-    assert!((590.0..=600.0).contains(&left), "{seen}");
+    assert!((540.0..=600.0).contains(&left), "{seen}");
     assert_eq!(seen["registered"][1]["expires_in_seconds"], Value::Null);
     let listed = sidecar.get("/v1/executions").await;
     let listed = listed
@@ -193,11 +193,10 @@ async fn what_is_left_at_the_end_is_counted_logged_and_told_to_holds_before_the_
     }
     let kept = sidecar.get("/v1/executions/run").await;
     assert_eq!(kept["resources_left"], counts(json!({"browser": 1})));
-    let named = |line: &String| {
-        line.contains("execution.resources_left") && line.contains("browser checkout page")
-    };
+    sidecar
+        .logged(&["execution.resources_left", "browser checkout page"])
+        .await;
     let log = sidecar.log();
-    assert!(log.iter().any(named), "{log:?}");
     assert!(!log.iter().any(|line| line.contains("closed in time")));
     // Another generation of the name has none of them.
     begin(&sidecar, "run").await;
@@ -262,9 +261,14 @@ async fn the_thousand_and_first_is_refused_with_what_to_do_and_status_stays_quic
         problem["hint"].as_str().unwrap().contains("DELETE"),
         "{problem}"
     );
-    let start = Instant::now();
-    sidecar.get("/v1/status").await;
-    assert!(start.elapsed() < Duration::from_secs(1));
+    // The quickest of some: a busy machine may stand still in any of them.
+    let mut quickest = Duration::MAX;
+    for _ in 0..5 {
+        let start = Instant::now();
+        sidecar.get("/v1/status").await;
+        quickest = quickest.min(start.elapsed());
+    }
+    assert!(quickest < Duration::from_secs(1), "{quickest:?}");
     release(&sidecar, "run", first.unwrap()).await;
     assert_eq!(post(&sidecar, "run", more).await.0, 201);
     let ended = end(&sidecar, "run").await;

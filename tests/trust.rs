@@ -27,7 +27,7 @@ import http.client, json, socket, sys
 class Line(http.client.HTTPConnection):
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(20)
+        self.sock.settimeout(60)
         self.sock.connect(sys.argv[1])
 told = []
 for method, path, body in json.loads(sys.argv[2]):

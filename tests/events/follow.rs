@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::reader::{Reader, assert_gapless};
 use crate::support::session::place;
-use crate::support::{Sidecar, eventually};
+use crate::support::{SOON, Sidecar, eventually};
 
 /// Provokes so many events.
 pub(crate) async fn provoke(sidecar: &Sidecar, count: usize) {
@@ -24,14 +24,12 @@ pub(crate) async fn last(sidecar: &Sidecar) -> u64 {
 
 /// Waits until a started sidecar has told all that it tells by itself.
 pub(crate) async fn has_begun(sidecar: &Sidecar) {
-    eventually(
-        Duration::from_secs(60),
-        "the database was found",
-        async || match last(sidecar).await {
+    eventually(SOON, "the database was found", async || {
+        match last(sidecar).await {
             3.. => Ok(()),
             last => Err(last),
-        },
-    )
+        }
+    })
     .await;
 }
 
@@ -124,15 +122,15 @@ async fn a_question_that_makes_no_sense_is_refused() {
 async fn a_silent_stream_has_a_heartbeat_and_says_how_far_it_is() {
     let (_database, sidecar) = place("silent", "").await;
     has_begun(&sidecar).await;
+    let start = Instant::now();
     let mut reader = Reader::open(&sidecar, "execution=nobody").await;
     let begun = reader.is_in().await;
     provoke(&sidecar, 1).await;
-    let start = Instant::now();
     reader.last = None;
     assert_eq!(reader.is_in().await, begun + 1);
     let silent = start.elapsed();
     assert!(
-        silent > Duration::from_secs(12) && silent < Duration::from_secs(19),
+        silent > Duration::from_secs(14) && silent < Duration::from_secs(45),
         "{silent:?}"
     );
 }
@@ -140,14 +138,20 @@ async fn a_silent_stream_has_a_heartbeat_and_says_how_far_it_is() {
 /// What it costs who tells an event; a debug build on a busy machine.
 #[test]
 fn to_tell_an_event_takes_microseconds_however_many_follow() {
-    const MANY: u32 = 20_000;
+    const MANY: u32 = 100;
     let events = std::sync::Arc::new(Events::default());
+    // As a rule: the thread may stand still in any of these.
     let cost = || {
-        let start = Instant::now();
-        for _ in 0..MANY {
-            events.tell(Event::Reconnect { closed: 1, lent: 2 });
-        }
-        start.elapsed() / MANY
+        let costs = (0..200).map(|_| {
+            let start = Instant::now();
+            for _ in 0..MANY {
+                events.tell(Event::Reconnect { closed: 1, lent: 2 });
+            }
+            start.elapsed() / MANY
+        });
+        let mut costs: Vec<Duration> = costs.collect();
+        costs.sort();
+        costs[costs.len() / 2]
     };
     let alone = cost();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -178,7 +182,7 @@ async fn sessions_and_executions_of_one_session_come_and_go_without_an_event() {
         let mut session = sidecar.started("app", &[]).await.0;
         assert_eq!(session.ask("SELECT 1").await, "1");
     }
-    eventually(Duration::from_secs(10), "all have ended", async || {
+    eventually(SOON, "all have ended", async || {
         let status = sidecar.get("/v1/status").await;
         let ended = status["executions"]["ended"]["session_ended"].clone();
         (ended == 20).then_some(()).ok_or(status)

@@ -235,14 +235,21 @@ async fn executions() -> Seen {
     assert_seconds(&ended.data["held_seconds"], 0.0, 60.0);
     assert_seconds(&ended.data["active_seconds"], 0.0, 60.0);
 
-    post(
-        &sidecar,
-        "/v1/executions",
-        Some(json!({"id": "b", "deadline": "5s"})),
-    )
-    .await;
-    assert_eq!(reader.next().await.unwrap().data["kind"], "explicit");
-    let near = reader.next().await.unwrap();
+    let mut attempts = 0..10;
+    let near = loop {
+        assert!(attempts.next().is_some(), "no machine is so busy");
+        let body = json!({"id": "b", "deadline": "5s"});
+        post(&sidecar, "/v1/executions", Some(body)).await;
+        assert_eq!(reader.next().await.unwrap().data["kind"], "explicit");
+        let told = reader.next().await.unwrap();
+        // It is not told where the machine stands still until it is over.
+        if told.name != "execution.ended" {
+            break told;
+        }
+        for name in ["execution.began", "execution.ended"] {
+            assert_eq!(one.next().await.unwrap().name, name);
+        }
+    };
     assert_eq!(near.name, "execution.deadline_near", "{near:?}");
     assert_eq!(near.data["sessions"], 0);
     // A fifth of it is left when that is told, or less on a busy machine.
@@ -288,10 +295,14 @@ async fn leftovers() -> Seen {
 
 /// Who waits in vain; a storm of them drives nothing else out.
 async fn refusals() -> Seen {
-    let more = "budget: {size: 1, overflow: 0}\npool: {timeout: 300ms}\n";
-    let (_database, sidecar) = place("refusals", more).await;
+    let one = "budget: {size: 1, overflow: 0}\n";
+    let (database, sidecar) = place("refusals", one).await;
     let mut holder = sidecar.session("app", "holder").await;
     assert_eq!(holder.ask("SELECT 1").await, "1");
+    let hasty = format!("{one}pool: {{timeout: 300ms}}\n");
+    sidecar
+        .reload(&(upstream("app", &database.url()) + &hasty))
+        .await;
     let mut reader = Reader::open(&sidecar, "event=checkout").await;
     reader.is_in().await;
     let mut late = sidecar.session("app", "late").await;
@@ -306,11 +317,12 @@ async fn refusals() -> Seen {
     ] {
         assert_eq!(refused[field], value, "{refused}");
     }
-    let begins = "execpool: no server connection for execution late within 0.3 s: the pod's budget";
-    assert!(
-        refused["message"].as_str().unwrap().starts_with(begins),
-        "{refused}"
-    );
+    // How long it was is a busy machine's to say.
+    let message = refused["message"].as_str().unwrap();
+    let begins = "execpool: no server connection for execution late within ";
+    let (_, why) = message.split_once(" s: ").unwrap_or_default();
+    assert!(message.starts_with(begins), "{refused}");
+    assert!(why.starts_with("the pod's budget"), "{refused}");
     assert_seconds(&refused["waited_seconds"], 0.3, 60.0);
     let id = refused["session_id"].as_u64().unwrap();
     assert_eq!(sidecar.sessions_of("late").await[0]["id"], id);
@@ -416,10 +428,11 @@ async fn limits_of_sessions() -> Seen {
 async fn an_outage() -> Seen {
     let database = Postgres::shared().database("outage").await;
     let proxy = Proxy::tcp(Postgres::shared()).await;
-    let yaml = upstream("app", &proxy.url(&database)) + "pool: {timeout: 500ms}\n";
-    let sidecar = Sidecar::start(yaml).await;
+    let yaml = upstream("app", &proxy.url(&database));
+    let sidecar = Sidecar::start(yaml.clone()).await;
     let mut session = sidecar.session("app", "a").await;
     assert_eq!(session.ask("SELECT 1").await, "1");
+    sidecar.reload(&(yaml + "pool: {timeout: 500ms}\n")).await;
     let mut reader = Reader::open(&sidecar, "event=database").await;
     reader.is_in().await;
     let begun = Instant::now();
@@ -696,29 +709,36 @@ async fn resources() -> Seen {
     post(&sidecar, "/v1/executions", Some(json!({"id": "a"}))).await;
     let path = "/v1/executions/a/resources";
     let begun = Instant::now();
-    for n in 0..30 {
+    for n in 0..60 {
         let one = json!({"kind": "file", "name": format!("/tmp/{n}"), "ttl": "700ms"});
         post(&sidecar, path, Some(one)).await;
     }
     let took = begun.elapsed();
-    let late = json!({"kind": "http", "name": "late", "ttl": "3s"});
-    post(&sidecar, path, Some(late)).await;
     let first = reader.until("resource.expired").await;
     assert_eq!(
         (&first["kind"], &first["name"]),
         (&json!("file"), &json!("/tmp/0"))
     );
     assert_seconds(&first["age_seconds"], 0.7, 60.0);
+    eventually(SOON, "all are expired", async || {
+        let expired = sidecar.get("/v1/status").await["resources"]["expired"].clone();
+        (expired == 60).then_some(()).ok_or(expired)
+    })
+    .await;
+    // By then one more is told again, and how many were not.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let late = json!({"kind": "http", "name": "late", "ttl": "100ms"});
+    post(&sidecar, path, Some(late)).await;
     let (mut told, mut unsaid, mut last) = (1, 0, first);
-    while told + unsaid < 31 {
+    while told + unsaid < 61 {
         last = reader.until("resource.expired").await;
         told += 1;
         unsaid += last["unsaid"].as_u64().unwrap();
     }
     assert_eq!(last["name"], "late");
-    // Ten a second, for as long as it took to register them.
-    let most = 10 * (took.as_secs() + 2) + 1;
-    assert!(told <= most, "{told} were told of 31, not {most}");
+    // Ten a second, for as long as it took to register them, and where the machine stands still once.
+    let most = 10 * (took.as_secs() + 3) + 1;
+    assert!(told <= most, "{told} were told of 61, not {most}");
 
     for (kind, name) in [("browser", "checkout page"), ("other", "a lock")] {
         post(&sidecar, path, Some(json!({"kind": kind, "name": name}))).await;
@@ -740,13 +760,18 @@ async fn resources() -> Seen {
 
 /// Connections that run out.
 async fn a_shortage() -> Seen {
-    let more = "exhaustion: {wait: 100ms, after: 100ms}\nbudget: {size: 1, overflow: 0}\n";
-    let (_database, sidecar) = place("shortage", more).await;
+    let one = "budget: {size: 1, overflow: 0}\n";
+    let (database, sidecar) = place("shortage", one).await;
     has_begun(&sidecar).await;
-    let mut reader = Reader::open(&sidecar, "event=exhaustion").await;
-    reader.is_in().await;
     let mut held = sidecar.session("app", "holder").await;
     held.query("BEGIN").await;
+    // Only now, as the holder may have waited for longer.
+    let hasty = format!("{one}exhaustion: {{wait: 100ms, after: 100ms}}\n");
+    sidecar
+        .reload(&(upstream("app", &database.url()) + &hasty))
+        .await;
+    let mut reader = Reader::open(&sidecar, "event=exhaustion").await;
+    reader.is_in().await;
     // It waits to be let in.
     let url = sidecar.url_in("app", "waiter");
     let waiting = tokio::spawn(async move { try_client(&url).await.map(drop) });

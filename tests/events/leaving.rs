@@ -29,12 +29,15 @@ pub(crate) async fn descriptors_are(sidecar: &Sidecar, before: usize) {
 
 /// The sidecar's descriptors, once connections that were closed lately are gone.
 pub(crate) async fn descriptors(sidecar: &Sidecar) -> usize {
-    let mut before = usize::MAX;
+    let (mut before, mut same) = (usize::MAX, 0);
     eventually(SOON, "the descriptors stay as they are", async || {
+        // Who is answered has come after those who have left before.
+        sidecar.get("/v1/status").await;
         tokio::time::sleep(Duration::from_millis(200)).await;
         let now = sidecar.descriptors();
-        let settled = now == std::mem::replace(&mut before, now);
-        settled.then_some(now).ok_or(now)
+        let is_same = now == std::mem::replace(&mut before, now);
+        same = if is_same { same + 1 } else { 0 };
+        (same == 3).then_some(now).ok_or(now)
     })
     .await
 }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::support::session::place;
+use super::support::sidecar::upstream;
 use super::support::{Sidecar, eventually};
 use super::{SOON, Told, until};
 
@@ -71,14 +72,18 @@ async fn an_app_that_leaks_finds_its_story_after_the_end() {
 
 #[tokio::test]
 async fn what_makes_an_end_bad_keeps_its_story() {
-    let more = "pool: {size: 1, overflow: 0, timeout: 200ms}\nhold: {grace: 100ms}\n";
-    let (_database, sidecar) = place("bad_ends", more).await;
+    let more = "hold: {grace: 100ms}\npool: {size: 1, overflow: 0";
+    let (database, sidecar) = place("bad_ends", &format!("{more}}}\n")).await;
     // One that waited in vain, whatever it ended by.
     let mut holder = sidecar.session("app", "refused").await;
     holder.query("SELECT 1").await;
+    let yaml = upstream("app", &database.url());
+    let hasty = format!("{yaml}{more}, timeout: 200ms}}\n");
+    sidecar.reload(&hasty).await;
     let mut late = sidecar.session("app", "refused").await;
     late.query("SELECT 1").await;
     delete(&sidecar, "refused").await;
+    sidecar.reload(&format!("{yaml}{more}}}\n")).await;
     // One whose app went away.
     let create = async |body| {
         sidecar
@@ -103,12 +108,15 @@ async fn what_makes_an_end_bad_keeps_its_story() {
     for (execution, telling) in [
         ("refused", "checkout.refused"),
         ("lost", "execution.hold_closed"),
-        ("late", "execution.deadline_near"),
+        ("late", "execution.ending"),
         ("dismissed", "session.dismissed"),
     ] {
         let told = Told::ended(&sidecar, execution).await;
         assert_eq!(told.answer["ended_badly"], true, "{execution}");
         told.one(telling);
+        if execution == "late" {
+            assert_eq!(told.answer["reason"], "deadline");
+        }
     }
 }
 

@@ -126,9 +126,14 @@ async fn how_a_connection_came_back_is_told() {
 
 #[tokio::test]
 async fn a_wait_is_told_with_what_it_is_for_and_how_it_ended() {
-    let more = "pool: {size: 1, overflow: 0, timeout: 1s, notice_after: 50ms}\n";
-    let (_database, sidecar) = place("waits", more).await;
+    let (database, sidecar) = place("waits", "pool: {size: 1, overflow: 0}\n").await;
     let holder = holding(&sidecar, "run").await;
+    let waits = async |pool: &str| {
+        let pool = format!("pool: {{size: 1, overflow: 0, {pool}}}\n");
+        let yaml = upstream("app", &database.url()) + &pool;
+        sidecar.reload(&yaml).await
+    };
+    waits("timeout: 1s, notice_after: 50ms").await;
     let mut late = sidecar.session("app", "run").await;
     late.send_with(|out| frontend::query("SELECT 1", out).unwrap())
         .await;
@@ -146,6 +151,7 @@ async fn a_wait_is_told_with_what_it_is_for_and_how_it_ended() {
     );
     assert!(seconds(refused, "waited_seconds") >= 1.0, "{refused}");
     // Again, and this time it gets it.
+    waits("timeout: 5m").await;
     late.send_with(|out| frontend::query("SELECT 1", out).unwrap())
         .await;
     sidecar.session_is("run", "waiting").await;
@@ -195,9 +201,18 @@ async fn errors_of_the_server_are_codes_that_are_counted() {
 async fn a_transaction_that_is_left_open_is_told_while_it_is_and_after() {
     let more = "session:\n  idle_in_transaction: {notice: 1500ms}\n  leak_after: 1500ms\n";
     let (_database, sidecar) = place("left_open", more).await;
-    let mut raw = holding(&sidecar, "run").await;
-    raw.query("BEGIN").await;
-    raw.query("SELECT 'secret'").await;
+    let mut raw = sidecar.session("app", "run").await;
+    // At once: what a busy machine adds between them would be told, too.
+    let statements = ["SELECT 1", "BEGIN", "SELECT 'secret'"];
+    raw.send_with(|out| {
+        for sql in statements {
+            frontend::query(sql, out).unwrap();
+        }
+    })
+    .await;
+    for _ in statements {
+        raw.read_until(b'Z').await;
+    }
     let told = until(&sidecar, "run", "session.idle_in_transaction").await;
     let idle = told.one("session.idle_in_transaction");
     assert_eq!(idle["ongoing"], true, "{idle}");
@@ -221,8 +236,13 @@ async fn a_transaction_that_is_left_open_is_told_while_it_is_and_after() {
     let limit = told.one("session.limit");
     assert_eq!(limit["limit"], "session.idle_in_transaction.notice");
     assert!(seconds(limit, "seconds") >= 1.5, "{limit}");
+    // A busy machine may make it one again before it asks.
     for name in ["session.leak_suspect", "session.leak_recovered"] {
-        assert!(seconds(told.one(name), "seconds") >= 1.5);
+        let told = told.all(name).into_iter();
+        assert!(
+            told.map(|leak| seconds(leak, "seconds"))
+                .all(|it| it >= 1.5)
+        );
     }
     let idle = told.one("session.idle_in_transaction");
     assert_eq!(idle.get("ongoing"), None, "{idle}");
@@ -232,8 +252,13 @@ async fn a_transaction_that_is_left_open_is_told_while_it_is_and_after() {
         "{ended}"
     );
     // Outside of a transaction, too.
-    let told = until(&sidecar, "run", "session.idle").await;
-    assert_eq!(told.one("session.idle")["ongoing"], true);
+    eventually(SOON, "it is idle", async || {
+        let told = Told::of(&sidecar, "run").await;
+        let last = told.all("session.idle").pop().cloned();
+        let is_idle = last.is_some_and(|idle| idle["ongoing"] == true);
+        is_idle.then_some(()).ok_or(told.answer)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -264,7 +289,7 @@ async fn who_cancels_is_told() {
         .send_with(|out| frontend::cancel_request(pid, key, out))
         .await;
     assert_eq!(error(&raw.read_until(b'Z').await)[&'C'], "57014");
-    let told = Told::of(&sidecar, "client").await;
+    let told = until(&sidecar, "client", "session.cancelled").await;
     assert_eq!(told.one("session.cancelled")["origin"], "client");
     drop(raw);
     sidecar.settles().await;
@@ -273,7 +298,7 @@ async fn who_cancels_is_told() {
     let id = sidecar.sessions_of("request").await[0]["id"].clone();
     post(&sidecar, &format!("/v1/sessions/{id}/cancel"), None).await;
     assert_eq!(error(&raw.read_until(b'Z').await)[&'C'], "57014");
-    let told = Told::of(&sidecar, "request").await;
+    let told = until(&sidecar, "request", "session.cancelled").await;
     assert_eq!(told.one("session.cancelled")["origin"], "request");
     drop(raw);
     sidecar.settles().await;
@@ -327,7 +352,7 @@ async fn a_session_that_is_ended_to_make_room_or_over_a_limit_is_told() {
 async fn an_execution_is_told_from_its_beginning_to_its_end() {
     let (_database, sidecar) = place("beginning", "").await;
     let _first = holding(&sidecar, "run").await;
-    let body = json!({"id": "run", "deadline": "3s"});
+    let body = json!({"id": "run", "deadline": "1h"});
     post(&sidecar, "/v1/executions", Some(body)).await;
     for _ in 0..3 {
         post(&sidecar, "/v1/executions/run/heartbeat", None).await;
@@ -344,11 +369,14 @@ async fn an_execution_is_told_from_its_beginning_to_its_end() {
     };
     let file = register("file", None).await;
     register("file", None).await;
-    register("http", Some("100ms")).await;
     let path = format!("{resources}/{}", file["id"]);
     sidecar.control("DELETE", &path, None).await;
+    register("http", Some("100ms")).await;
     let told = until(&sidecar, "run", "resource.expired").await;
     assert_eq!(told.one("resource.expired")["kind"], "http");
+    // That its deadline is near is told in its last fifth.
+    let soon = json!({"extend": "15s"});
+    post(&sidecar, "/v1/executions/run/heartbeat", Some(soon)).await;
     let told = Told::ended(&sidecar, "run").await;
     told.assert_in_order(&[
         "execution.began",
@@ -366,9 +394,9 @@ async fn an_execution_is_told_from_its_beginning_to_its_end() {
     ]);
     assert_eq!(
         seconds(told.one("execution.adopted"), "deadline_seconds"),
-        3.0
+        3600.0
     );
-    assert_eq!(told.one("execution.heartbeat")["count"], 3);
+    assert_eq!(told.one("execution.heartbeat")["count"], 4);
     let opened = told.all("execution.hold_opened");
     assert_eq!(opened[1]["holds"], 2);
     assert_eq!(told.one("execution.hold_closed")["holds"], 1);

@@ -1,9 +1,11 @@
 //! `execpool executions ID --events`.
 
+use postgres_protocol::message::frontend;
 use tokio::process::Command;
 
 use super::support::Sidecar;
 use super::support::session::place;
+use super::support::sidecar::upstream;
 use super::until;
 
 /// Standard output, standard error, and the exit code.
@@ -24,15 +26,25 @@ async fn execpool(sidecar: &Sidecar, args: &[&str]) -> (String, String, Option<i
 
 #[tokio::test]
 async fn a_run_that_hangs_is_told_so_that_a_person_sees_why() {
-    let more = "session: {leak_after: 1s}\npool: {size: 1, overflow: 0, timeout: 200ms}\n";
-    let (_database, sidecar) = place("hangs", more).await;
+    let more = "session: {leak_after: 1s}\npool: {size: 1, overflow: 0";
+    let (database, sidecar) = place("hangs", &format!("{more}}}\n")).await;
     let named = [
         ("execpool.execution_id", "run"),
         ("execpool.caller", "agent.py:42 fetch < agent.py:7 run"),
     ];
     let (mut raw, _) = sidecar.started("app", &named).await;
-    raw.query("BEGIN").await;
-    raw.query("SELECT 1").await;
+    // At once: what a busy machine adds between them would be told, too.
+    raw.send_with(|out| {
+        frontend::query("BEGIN", out).unwrap();
+        frontend::query("SELECT 1", out).unwrap();
+    })
+    .await;
+    raw.read_until(b'Z').await;
+    raw.read_until(b'Z').await;
+    let hasty = format!("{more}, timeout: 200ms}}\n");
+    sidecar
+        .reload(&(upstream("app", &database.url()) + &hasty))
+        .await;
     let mut late = sidecar.session("app", "run").await;
     late.query("SELECT 1").await;
     until(&sidecar, "run", "session.leak_suspect").await;
@@ -52,7 +64,7 @@ async fn a_run_that_hangs_is_told_so_that_a_person_sees_why() {
     ] {
         assert!(rest.any(|line| line.contains(wanted)), "{wanted}: {out}");
     }
-    assert!(out.contains("REFUSED 53300 after 2"), "{out}");
+    assert!(out.contains("REFUSED 53300 after "), "{out}");
     assert!(out.contains("the execution's pool is full"), "{out}");
     assert!(lines.iter().all(|line| line.chars().count() <= 80), "{out}");
     assert!(
@@ -64,6 +76,12 @@ async fn a_run_that_hangs_is_told_so_that_a_person_sees_why() {
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(code, Some(0));
     assert_eq!(json["events"][0]["event"], "execution.began");
+    let events = json["events"].as_array().unwrap();
+    let refused = events
+        .iter()
+        .find(|event| event["event"] == "checkout.refused");
+    let waited = refused.unwrap()["waited_seconds"].as_f64().unwrap();
+    assert!(waited >= 0.2, "{waited}");
     // Afterwards.
     let (status, _) = sidecar.control("DELETE", "/v1/executions/run", None).await;
     assert_eq!(status, 200);

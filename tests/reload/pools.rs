@@ -117,7 +117,8 @@ async fn pools_that_are_there_take_other_limits_unless_they_have_their_own() {
 
 #[tokio::test]
 async fn the_next_wait_has_the_new_timeout_and_the_new_notice() {
-    let (_database, sidecar, yaml) = place("timeout", "budget: {size: 1, overflow: 0}\n").await;
+    let long = "budget: {size: 1, overflow: 0}\npool: {timeout: 5m}\n";
+    let (_database, sidecar, yaml) = place("timeout", long).await;
     let _holder = holder(&sidecar, "a").await;
     let more = "budget: {size: 1, overflow: 0}\npool: {timeout: 400ms, notice_after: 100ms}\n";
     sidecar.reload(&format!("{yaml}{more}")).await;
@@ -125,7 +126,7 @@ async fn the_next_wait_has_the_new_timeout_and_the_new_notice() {
     let mut raw = sidecar.session("app", "b").await;
     let messages = raw.query("SELECT 1").await;
     assert_eq!(error(&messages)[&'C'], "53300");
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(60));
     assert!(messages.iter().any(|message| message.kind == b'N'));
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use postgres_protocol::message::frontend;
 
 use super::support::eventually;
 use super::support::session::{assert_in, error};
@@ -22,6 +23,8 @@ async fn the_status_is_logged_as_often_as_is_said_now_and_no_more_when_it_is_off
     sidecar
         .reload(&format!("{yaml}telemetry: {{status_log: off}}\n"))
         .await;
+    // What was told before that is read by then.
+    sidecar.logged(&["telemetry.status_log: 1s → off"]).await;
     let before = lines();
     tokio::time::sleep(Duration::from_millis(2500)).await;
     // One may have been on its way.
@@ -66,10 +69,12 @@ async fn a_hold_that_is_lost_later_has_the_new_grace() {
 
 #[tokio::test]
 async fn an_error_tells_of_holders_what_is_allowed_now() {
-    let wait = "pool: {timeout: 100ms}\nbudget: {size: 1, overflow: 0}\n";
-    let (_database, sidecar, yaml) = place("holders", wait).await;
+    let one = "budget: {size: 1, overflow: 0}\n";
+    let (_database, sidecar, yaml) = place("holders", one).await;
     let mut holder = sidecar.session("app", "holder").await;
     holder.query("SELECT 1").await;
+    let wait = format!("{one}pool: {{timeout: 100ms}}\n");
+    sidecar.reload(&format!("{yaml}{wait}")).await;
     let mut raw = sidecar.session("app", "b").await;
     let detail = error(&raw.query("SELECT 1").await)[&'D'].clone();
     assert!(detail.contains("execution holder"), "{detail}");
@@ -110,15 +115,30 @@ async fn the_end_of_the_process_follows_the_grace_of_the_last_reload() {
 
 #[tokio::test]
 async fn running_queries_get_the_grace_of_the_last_reload() {
-    let (_database, sidecar, yaml) = place("end_grace", "").await;
+    let (database, sidecar, yaml) = place("end_grace", "").await;
     let mut raw = sidecar.session("app", "a").await;
     raw.query("SELECT 1").await;
     sidecar
-        .reload(&format!("{yaml}execution: {{grace: 20s}}\n"))
+        .reload(&format!("{yaml}execution: {{grace: 5m}}\n"))
         .await;
-    raw.send(b"Q\0\0\0\x19SELECT pg_sleep(0.5)\0").await;
+    // It goes on for as long as we hold the lock that it wants.
+    let other = database.client().await;
+    let lock = "SELECT pg_advisory_lock(7)";
+    other.batch_execute(lock).await.unwrap();
+    raw.send_with(|buffer| frontend::query(lock, buffer).unwrap())
+        .await;
     sidecar.session_is("a", "active").await;
-    let (status, ended) = sidecar.control("DELETE", "/v1/executions/a", None).await;
+    let released = async {
+        eventually(SOON, "it is ending", async || {
+            let seen = sidecar.get("/v1/executions/a").await;
+            (seen["state"] == "ending").then_some(()).ok_or(seen)
+        })
+        .await;
+        let unlock = "SELECT pg_advisory_unlock(7)";
+        other.batch_execute(unlock).await.unwrap();
+    };
+    let end = sidecar.control("DELETE", "/v1/executions/a", None);
+    let ((status, ended), ()) = tokio::join!(end, released);
     assert_eq!((status, &ended["complete"]), (200, &true.into()), "{ended}");
     let messages = raw.read_until(b'Z').await;
     assert!(

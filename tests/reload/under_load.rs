@@ -56,7 +56,7 @@ async fn no_query_fails_while_the_configuration_changes_again_and_again() {
     assert!(output.status.success(), "{out}{err}");
     assert!(out.contains("number of failed transactions: 0"), "{out}");
     assert!(!err.contains("ERROR") && !err.contains("FATAL"), "{err}");
-    assert!(reloads > 20, "{reloads}");
+    assert!(reloads >= 4, "each of them was taken: {reloads}");
     sidecar.reload(&yaml).await;
     sidecar.settles().await;
 }

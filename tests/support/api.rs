@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use super::guard;
 use super::http;
 use super::postgres::{Database, Postgres};
+use super::wait::SOON;
 
 /// The `application_name` of the pooled server connections.
 pub(crate) const POOLED: &str = "pooled";
@@ -48,6 +49,8 @@ pub(crate) struct ApiOptions {
     pub(crate) allow_uids: Option<Vec<u32>>,
     /// Whether backends are ended by force from the start; later see [`Api::force`].
     pub(crate) force: bool,
+    /// How long the monitor waits for an answer.
+    pub(crate) patience: Duration,
 }
 
 impl Default for ApiOptions {
@@ -58,6 +61,7 @@ impl Default for ApiOptions {
             admin: true,
             allow_uids: None,
             force: true,
+            patience: SOON,
         }
     }
 }
@@ -101,7 +105,7 @@ impl Api {
     ) -> Self {
         let directory = guard::short_directory();
         let url = options.monitored.unwrap_or_else(|| database.url());
-        let monitor = Arc::new(Monitor::new(&upstream(&url)));
+        let monitor = Arc::new(Monitor::new(&upstream(&url, options.patience)));
         let force = Arc::new(AtomicBool::new(options.force));
         let executions = executions(options.budget, &monitor, &force);
         let facts = Facts {
@@ -278,7 +282,7 @@ async fn clock(executions: Arc<Executions>) {
     }
 }
 
-fn upstream(url: &str) -> config::Upstream {
+fn upstream(url: &str, patience: Duration) -> config::Upstream {
     let loaded = config::load(&Sources {
         file: None,
         env: vec![("DATABASE_URL".to_owned(), url.to_owned())],
@@ -286,7 +290,7 @@ fn upstream(url: &str) -> config::Upstream {
     });
     let mut upstream = loaded.expect("the URL is good").config.upstreams.remove(0);
     upstream.name = "app".to_owned();
-    upstream.connect_timeout = Duration::from_secs(2);
+    upstream.connect_timeout = patience;
     upstream
 }
 
@@ -302,7 +306,7 @@ fn target(postgres: &Postgres, database: &Database) -> Target {
         password: Password::new(PasswordSource::None),
         tls: std::sync::Arc::default(),
         parameters: Parameters::new(vec![("application_name".to_owned(), POOLED.into())]),
-        connect_timeout: Duration::from_secs(20),
+        connect_timeout: SOON,
         keepalive: Duration::from_secs(30),
         reset: Some("DISCARD ALL".to_owned()),
         checks_client: true,
