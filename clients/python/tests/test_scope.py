@@ -18,6 +18,7 @@ import execpool.psycopg
 import pytest
 from conftest import Postgres, Sidecar, eventually
 from execpool import ExecutionScope, current_scope
+from execpool.control import Control
 from execpool.hold import Hold, Keeper
 from execpool.registry import registry
 from execpool.workers import Workers
@@ -67,6 +68,27 @@ def test_what_was_closed_in_order_is_no_leftover(
             connection.execute("SELECT 1")
         assert scope.summary is not None and scope.summary.leftovers == ()
     assert warnings() == []
+
+
+def test_a_goodbye_that_is_long_on_its_way_is_no_leftover(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    asks, looks = Control.sessions, list[int]()
+
+    def sessions(self: Control, execution: str) -> list[dict[str, Any]]:
+        looks.append(1)
+        late = [{"id": 0, "caller": "late.py:1 closed"}] if len(looks) < 7 else []
+        return asks(self, execution) + late
+
+    monkeypatch.setattr(Control, "sessions", sessions)
+    with ExecutionScope("goodbyes") as scope:
+        pass
+    assert scope.summary is not None and scope.summary.leftovers == () and warnings() == []
+    # What is known to be open is not waited for.
+    monkeypatch.setattr("execpool.execution.SETTLE", (3600,))
+    with ExecutionScope("no-goodbye") as scope:
+        leaked = execpool.psycopg.connect()
+    assert leaked.closed and len(scope.summary.leftovers) == 1
 
 
 def test_an_exception_ends_it_and_passes(sidecar: Sidecar, postgres: Postgres) -> None:

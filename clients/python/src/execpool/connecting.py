@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +100,12 @@ class Connecting:
         """The connection is open: it is to be gone when its execution ends."""
         if self.execution is not None:
             self.execution.connections.add(connection, self.naming.caller, self.naming.label)
+
+
+def let_go(cancelled: asyncio.CancelledError) -> None:
+    """Of a connect that was cancelled: psycopg leaves what was half open to the collector, and the exception's
+    traceback would keep it until the run has ended."""
+    traceback.clear_frames(cancelled.__traceback__)
 
 
 def goes_directly() -> bool:

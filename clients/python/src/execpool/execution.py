@@ -28,15 +28,17 @@ from .resources import Resources, Tracked
 from .settings import Mode, Settings
 from .sidecar import Sidecar, find, used, without
 from .telling import Telling
-from .workers import workers
+from .workers import in_loop, workers
 
 log = logging.getLogger("execpool")
 
 PATIENCE = 3.0
 """Seconds for which a sidecar that does not answer is taken to be about to come back."""
-SETTLE = (0.001, 0.003, 0.01, 0.03)
+SETTLE = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 """Seconds that a connection which is just being closed gets, look by look, before it counts as left
 over."""
+SETTLE_BLOCKING = 4
+"""How many of these looks there are where an event loop stands still meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -392,10 +394,10 @@ class Execution:
         try:
             sessions = self.control.sessions(self.id)
             seen = {session["id"] for session in sessions}
-            for pause in SETTLE:
-                if not sessions:
-                    return ()
-                # A goodbye may still be on its way.
+            for pause in SETTLE[:SETTLE_BLOCKING] if in_loop() else SETTLE:
+                # What is known to be open here says none. Of what else there is, one may be on its way.
+                if len(sessions) <= len(self.connections.still_open()):
+                    break
                 time.sleep(pause)
                 sessions = [one for one in self.control.sessions(self.id) if one["id"] in seen]
         except (SidecarUnavailable, SidecarRefused) as error:

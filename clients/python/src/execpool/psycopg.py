@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import psycopg
 import psycopg.conninfo
 from psycopg import AsyncConnection, Connection
 
-from .connecting import Connecting
+from .connecting import Connecting, let_go
 
 if TYPE_CHECKING:
     from .psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -51,7 +52,11 @@ async def connected_async(
 ) -> AsyncConnection[Any]:
     """A connection of that class, opened in the current scope; by then on the monotonic clock."""
     connecting = Connecting.begin()
-    connection = await connection_class.connect("", **prepared(connecting, conninfo, kwargs, until))
+    try:
+        connection = await connection_class.connect("", **prepared(connecting, conninfo, kwargs, until))
+    except asyncio.CancelledError as error:
+        let_go(error)
+        raise
     connecting.opened(connection)
     return connection
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.util
 import logging
@@ -26,7 +27,7 @@ from sqlalchemy.pool import (
 )
 
 from . import caller, current, dsn
-from .connecting import Connecting
+from .connecting import Connecting, let_go
 from .errors import ConfigurationError
 from .execution import Execution
 from .settings import Settings
@@ -151,7 +152,11 @@ def _name_connects(engine: Engine, settings: Settings, execution: Execution | No
 
     def connect(*args: Any, **parameters: Any) -> Any:
         connecting = Connecting.begin(settings, execution)
-        connection = connect_as_before(*args, **keywords(connecting, parameters))
+        try:
+            connection = connect_as_before(*args, **keywords(connecting, parameters))
+        except asyncio.CancelledError as error:
+            let_go(error)
+            raise
         connecting.opened(connection)
         return connection
 
