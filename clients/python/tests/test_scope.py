@@ -246,6 +246,28 @@ def test_scopes_of_one_id_share_an_execution_that_ends_with_the_last(sidecar: Si
     assert first.summary is not None and sidecar.executions() == []
 
 
+def test_what_a_later_scope_of_an_id_asks_for_is_told_once_not_to_be_done(
+    sidecar: Sidecar, warnings: Callable[[], list[str]]
+) -> None:
+    with ExecutionScope("asked", deadline="10m", labels={"agent": "a"}):
+        for _ in range(2):
+            with ExecutionScope("asked", deadline="10m", labels={"agent": "a"}), ExecutionScope("asked"):
+                assert warnings() == []
+        for _ in range(2):
+            with ExecutionScope("asked", deadline="1h", labels={"agent": "b"}, pool={"size": 1}):
+                seen = sidecar.control.execution("asked")
+                assert seen["deadline_seconds"] <= 600 and seen["labels"] == {"agent": "a"}
+        (told,) = warnings()
+        assert "execution asked is open already" in told
+        assert "deadline '1h', labels {'agent': 'b'}, pool {'size': 1} is not done" in told
+    sidecar.control.begin("theirs", "10m")
+    held, _ = sidecar.control.open_hold("theirs")
+    with ExecutionScope("theirs", join=True), ExecutionScope("theirs", join=True, deadline="1h"):
+        assert "execution theirs is open already" in warnings()[-1] and len(warnings()) == 2
+    sidecar.control.end("theirs", "")
+    held.close()
+
+
 def test_a_scope_that_is_left_twice_does_not_end_the_run_of_another(sidecar: Sidecar) -> None:
     with ExecutionScope("shared-by-two") as first:
         second = ExecutionScope("shared-by-two").__enter__()

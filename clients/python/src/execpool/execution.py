@@ -129,6 +129,7 @@ class Execution:
         """The heartbeat that waits to be told: of several, the last."""
         self._process = os.getpid()
         self._began = time.monotonic()
+        self._has_said_what_it_is = False
 
     # ---- beginning
 
@@ -161,6 +162,7 @@ class Execution:
                     raise self._refused(refused) from refused
                 if self.request.join and refused.code == "execution_exists":
                     self.is_owned = False
+                    self.joined_by(self.request)
                     break
             time.sleep(0.05)
         if self.is_owned:
@@ -255,6 +257,25 @@ class Execution:
         self.gone.set()
 
     # ---- while it lasts
+
+    def joined_by(self, request: Request) -> None:
+        """Another scope of this process is in it now, or this one is in another process's. What it asks for
+        is not done, as the sidecar does not do it for an id that is open: that is said once."""
+        known = self.request if request is not self.request else Request(self.id)
+        asked = [
+            f"{name} {ours!r}"
+            for name in ("deadline", "labels", "pool")
+            if (ours := getattr(request, name)) and ours != getattr(known, name)
+        ]
+        if asked and not self._has_said_what_it_is:
+            self._has_said_what_it_is = True
+            log.warning(
+                "execpool: execution %s is open already, and stays as the first scope has asked for: a later "
+                "one's %s is not done. scope.heartbeat(…) moves the deadline; an id of its own makes another "
+                "execution.",
+                self.id,
+                ", ".join(asked),
+            )
 
     @property
     def is_ours(self) -> bool:

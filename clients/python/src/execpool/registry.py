@@ -48,6 +48,8 @@ class Registry:
                 with execution.begun:
                     if not execution.is_begun:
                         execution.begin()
+                if request is not execution.request:
+                    execution.joined_by(request)
             except BaseException:
                 self._leave(execution)
                 raise

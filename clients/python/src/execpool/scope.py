@@ -46,8 +46,9 @@ class ExecutionScope:
 
     Also `async with`, and as a decorator of functions, coroutine functions and generators, where
     each call is a run. Without an id one is made up. Scopes of one id within a process are one
-    execution, as the first of them asks for, which ends with the last of them; an id that another process has open raises
-    ExecutionExists, unless `join` says that it is meant.
+    execution, as the first of them asks for, which ends with the last of them: what another asks for besides
+    is not done, and a warning says so. An id that another process has open raises ExecutionExists, unless
+    `join` says that it is meant.
 
     `pool` is this execution's share, such as `{"size": 4, "overflow": 0}`. Without a sidecar
     `deadline`, `labels` and `pool` have no effect."""
