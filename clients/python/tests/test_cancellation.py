@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import execpool
 import execpool.asyncpg
 import execpool.psycopg
 import pytest
-from conftest import Postgres, Sidecar, eventually
+from conftest import SOON, Postgres, Sidecar, eventually, eventually_here
 from execpool import ExecutionScope
 from execpool.control import Control
 from execpool.registry import registry
@@ -110,6 +112,100 @@ def test_a_cancellation_is_none_the_less_one_where_the_sidecar_fails_meanwhile(
 
 def test_a_time_out_is_a_time_out_and_not_swallowed(sidecar: Sidecar) -> None:
     async def main() -> str:
+def test_a_cancellation_as_resources_are_closed_is_one_though_leaving_fails(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing: list[bool] = []
+    leave = registry.leave
+
+    def fails(*arguments: Any) -> None:
+        leave(*arguments)
+        raise OSError("the disk of the log is full")
+
+    async def takes_for_ever() -> None:
+        closing.append(True)
+        await asyncio.sleep(600)
+
+    async def run() -> None:
+        async with ExecutionScope("left-badly") as scope:
+            scope.track(takes_for_ever)
+            monkeypatch.setattr(registry, "leave", fails)
+
+    async def main() -> None:
+        task = asyncio.create_task(run())
+        assert await eventually_here(lambda: closing)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as told:
+            await task
+        assert isinstance(told.value.__cause__, OSError) and task.cancelled()
+
+    asyncio.run(main())
+
+
+def test_a_cancellation_that_comes_as_the_last_resource_is_closed_is_not_lost(sidecar: Sidecar) -> None:
+    went_on: list[bool] = []
+
+    async def run() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        async def closes() -> None:
+            await asyncio.sleep(0)
+            # It is to be delivered when all is closed, and nobody knows yet.
+            asyncio.get_running_loop().call_soon(task.cancel)
+
+        async with ExecutionScope("just-closed") as scope:
+            scope.track(closes)
+        went_on.append(True)
+
+    async def main() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(run())
+
+    asyncio.run(main())
+    assert went_on == []
+
+
+def test_an_interrupt_as_resources_are_closed_ends_the_run(sidecar: Sidecar) -> None:
+    async def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        async with ExecutionScope("interrupted") as scope:
+            scope.track(interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert registry.open() == [] and sidecar.executions() == []
+
+
+@pytest.mark.parametrize("by", ["psycopg", "sqlalchemy"])
+def test_a_connect_that_is_cancelled_leaves_nothing_for_its_traceback_to_keep(
+    sidecar: Sidecar, postgres: Postgres, warnings: Callable[[], list[str]], by: str
+) -> None:
+    kept: list[BaseException] = []
+
+    async def connects() -> Any:
+        if by == "psycopg":
+            return await execpool.psycopg.connect_async()
+        url = postgres.url.replace("postgresql:", "postgresql+psycopg:")
+        return await create_execution_scoped_async_engine(url).connect()
+
+    async def main() -> None:
+        async with ExecutionScope("cancelled-connects"):
+            for number in range(40):
+                task = asyncio.create_task(connects())
+                await asyncio.sleep(number / 2000)
+                task.cancel()
+                try:
+                    await (await task).close()
+                except asyncio.CancelledError as error:
+                    kept.append(error)
+
+    asyncio.run(main())
+    assert kept and warnings() == []
+
+
         try:
             await asyncio.wait_for(run("timed", "out"), 0.05)
         except asyncio.TimeoutError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -322,6 +323,48 @@ def test_what_can_not_be_closed_or_is_of_no_kind_is_refused(sidecar: Sidecar) ->
         with pytest.raises(execpool.ConfigurationError, match="can't be tracked"):
             scope.track(7)
         with pytest.raises(execpool.InvalidExecution, match="ttl 'soon'"):
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not tell whether it is cancelled")
+def test_one_whose_closing_is_cancelled_of_its_own_does_not_cancel_the_run(
+    sidecar: Sidecar, warnings: Callable[[], list[str]]
+) -> None:
+    closed: list[str] = []
+
+    async def stops() -> None:
+        inner = asyncio.create_task(asyncio.sleep(600))
+        await asyncio.sleep(0)
+        inner.cancel()
+        await inner
+
+    async def main() -> str:
+        async with ExecutionScope("stops") as scope:
+            scope.track(Browser(closed))
+            scope.track(stops, name="a client")
+        return "went on"
+
+    assert asyncio.run(main()) == "went on"
+    with ExecutionScope("stops") as scope:
+        scope.track(Browser(closed))
+        scope.track(stops, name="a client")
+    assert closed == ["browser"] * 2
+    assert ["a client" in told and "CancelledError" in told for told in warnings()] == [True] * 2
+
+
+def test_one_that_takes_for_ever_does_not_keep_who_can_not_await_it(
+    sidecar: Sidecar, warnings: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("execpool.resources.CLOSE_PATIENCE", 0.1)
+    loop = asyncio.new_event_loop()
+
+    async def track(scope: ExecutionScope) -> None:
+        scope.track(lambda: asyncio.sleep(3600), name="of a loop that stands still")
+
+    with ExecutionScope("waits") as scope:
+        scope.track(lambda: asyncio.sleep(3600), name="of none")
+        loop.run_until_complete(track(scope))
+    assert ["TimeoutError" in told for told in warnings()] == [True] * 2
+    loop.close()
+
+
             scope.track(Browser([]), ttl="soon")
         scope.track(Browser([]), name="ü" * 300, ttl=60)
         (seen,) = sidecar.control.execution("refused")["registered"]

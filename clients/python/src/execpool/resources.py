@@ -14,7 +14,7 @@ from .control import Control
 from .errors import ConfigurationError, SidecarError
 from .naming import cut
 from .telling import Telling
-from .workers import workers
+from .workers import within, workers
 
 log = logging.getLogger("execpool")
 
@@ -23,6 +23,8 @@ KINDS: tuple[str, ...] = get_args(Kind)
 
 LONGEST_NAME = 256
 """Bytes that the sidecar takes."""
+CLOSE_PATIENCE = 10.0
+"""Seconds for which it is waited until what is to be awaited is closed."""
 
 # A Selenium driver's `close` closes a window, and its `quit` the browser.
 _CLOSERS = ("aclose", "quit", "close", "stop", "shutdown", "dispose")
@@ -204,8 +206,19 @@ async def close_async(tracked: Tracked) -> None:
             await waited
         else:
             _wait_elsewhere(tracked, waited)
+    except asyncio.CancelledError as error:
+        # Of its own, as one raises it that awaits a task which it has cancelled, or this task's.
+        if _is_cancelled():
+            raise
+        _failed(tracked, error)
     except Exception as error:
         _failed(tracked, error)
+
+
+def _is_cancelled() -> bool:
+    """Whether the task that runs is cancelled; Python 3.10 does not tell."""
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is None or bool(cancelling())
 
 
 _closing: set[Any] = set()
@@ -214,8 +227,8 @@ _closing: set[Any] = set()
 def _wait_elsewhere(tracked: Tracked, waited: Awaitable[object]) -> None:
     async def wait() -> None:
         try:
-            await waited
-        except Exception as error:
+            await within(CLOSE_PATIENCE, _all_of(waited))
+        except (Exception, asyncio.CancelledError) as error:
             _failed(tracked, error)
 
     loop = tracked.loop
@@ -227,14 +240,18 @@ def _wait_elsewhere(tracked: Tracked, waited: Awaitable[object]) -> None:
         loop.run_until_complete(wait())
     else:
         # Made outside of any loop: a loop in a thread of our own, as one may run in this one.
-        workers.run(lambda: asyncio.run(wait())).result(timeout=10)
+        workers.run(lambda: asyncio.run(wait())).result()
 
 
-def _failed(tracked: Tracked, error: Exception) -> None:
+async def _all_of(waited: Awaitable[object]) -> object:
+    return await waited
+
+
+def _failed(tracked: Tracked, error: BaseException) -> None:
     log.warning(
         "execpool: %s (%s, tracked at %s) could not be closed: %s",
         tracked.name,
         tracked.kind,
         tracked.caller,
-        error,
+        str(error) or type(error).__name__,
     )

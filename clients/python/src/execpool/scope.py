@@ -20,9 +20,9 @@ from .errors import ExecpoolError, ExecutionEnded
 from .execution import Execution, Request, Summary
 from .naming import Naming
 from .registry import registry
-from .resources import Kind, Tracked
+from .resources import CLOSE_PATIENCE, Kind, Tracked
 from .settings import Settings
-from .workers import finish, in_loop, workers
+from .workers import finish, in_loop, within, workers
 
 F = TypeVar("F", bound=Callable[..., object])
 T = TypeVar("T")
@@ -166,16 +166,23 @@ class ExecutionScope:
         cancelled: BaseException | None = None
         try:
             if execution.users == 1:
-                await asyncio.wait_for(execution.close_resources(), 10.0)
+                await within(CLOSE_PATIENCE, execution.close_resources())
         except (TimeoutError, asyncio.TimeoutError):
             pass
         except asyncio.CancelledError as again:
             cancelled = again
-        except GeneratorExit:
-            self.summary = registry.leave(execution, _why(GeneratorExit))
+        except BaseException as error:
+            # A coroutine that is being closed, or an interrupt: there is nothing to wait for.
+            self.summary = registry.leave(execution, _why(type(error)))
             raise
         leaving = workers.run(lambda: registry.leave(execution, _why(kind)))
-        self.summary, later = await finish(leaving)
+        try:
+            self.summary, later = await finish(leaving)
+        except Exception as failed:
+            if cancelled is None:
+                raise
+            # The task has to end all the same.
+            raise cancelled from failed
         if cancelled or later:
             raise cancelled or later  # type: ignore[misc]
 

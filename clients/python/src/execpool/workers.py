@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -63,6 +64,24 @@ def in_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, object]) -> None:
+    """Waits until it is done; raises TimeoutError where it is not by then. A cancellation is never lost, as
+    one is that `asyncio.wait_for` of Python 3.10 and 3.11 gets as the work is done."""
+    if sys.version_info >= (3, 11):
+        # In this task: what was opened in it may ask for that.
+        async with asyncio.timeout(seconds):
+            await work
+        return
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait([task], timeout=seconds)
+    finally:
+        task.cancel()
+    if not done:
+        raise TimeoutError
+    task.result()
 
 
 async def finish(running: Future[T]) -> tuple[T, BaseException | None]:
