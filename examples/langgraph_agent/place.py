@@ -31,7 +31,6 @@ class Place:
     """Both, running: where they are."""
 
     def __init__(self, directory: Path) -> None:
-        # A socket's path has at most 107 bytes.
         self.database = directory / "pg"
         self.sidecar = directory / "ep"
 
@@ -55,7 +54,9 @@ class Place:
 @contextmanager
 def running() -> Generator[Place, None, None]:
     """Starts both; at the end nothing of them is left."""
-    directory = Path(tempfile.mkdtemp(prefix="execpool-", dir="/tmp"))
+    # A socket's path has at most 107 bytes.
+    parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 40 else "/tmp"
+    directory = Path(tempfile.mkdtemp(prefix="execpool-", dir=parent))
     directory.chmod(0o755)
     place = Place(directory)
     started: list[subprocess.Popen[bytes]] = []
@@ -67,7 +68,7 @@ def running() -> Generator[Place, None, None]:
     finally:
         for process in reversed(started):
             process.terminate()
-            process.wait(40)
+            process.wait(60)
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -112,6 +113,7 @@ def _sidecar(place: Place) -> subprocess.Popen[bytes]:
         f"upstreams: [{{name: app, url: '{place.url}'}}]\n"
         f"listen: {{dir: '{place.sidecar}'}}\n"
         f"budget: {{size: {BUDGET}, overflow: 0}}\n"
+        "pool: {timeout: 120s}\n"  # on a slow machine, too, all customers are served
         "telemetry: {listen: 'off'}\n"
     )
     program = _given("EXECPOOL_BIN", "the built execpool")
@@ -128,7 +130,7 @@ def _sidecar(place: Place) -> subprocess.Popen[bytes]:
 
 
 def _until(act: Callable[[], None], fails: type[Exception], what: str, log: Path) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while True:
         try:
             return act()

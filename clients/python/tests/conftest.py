@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import contextlib
 import ctypes
 import logging
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -35,8 +38,11 @@ ROOT = SOURCES.parents[2]
 PASSWORD = "pa:s/s@w%rd"
 MAX_CONNECTIONS = 40
 
+SOON = 60.0
+"""Seconds for which a test waits for what comes at once on a machine that does not stall."""
 
-def eventually(look: Callable[[], Any], within: float = 10.0) -> Any:
+
+def eventually(look: Callable[[], Any], within: float = SOON) -> Any:
     """Waits until what is looked at is true; answers it, or what it was at last."""
     until = time.monotonic() + within
     while True:
@@ -44,6 +50,14 @@ def eventually(look: Callable[[], Any], within: float = 10.0) -> Any:
         if seen or time.monotonic() > until:
             return seen
         time.sleep(0.02)
+
+
+async def eventually_here(look: Callable[[], Any], within: float = SOON) -> Any:
+    """The same for what this event loop brings about."""
+    until = time.monotonic() + within
+    while not (seen := look()) and time.monotonic() <= until:
+        await asyncio.sleep(0.02)
+    return seen
 
 
 _made: list[Path] = []
@@ -116,7 +130,7 @@ class Postgres:
                 stdout=subprocess.DEVNULL, stderr=log, cwd="/",
                 preexec_fn=_die_with_parent, **self._as_user(),
             )  # fmt: skip
-        eventually(lambda: self.server.poll() is not None or self._answers(), 60)
+        eventually(lambda: self.server.poll() is not None or self._answers())
         return self.server.poll() is None
 
     def log(self) -> str:
@@ -162,22 +176,31 @@ class Postgres:
     def backends(self) -> list[int]:
         """Backends of the app's, through the sidecar or not; the sidecar's monitor is none."""
         with self.admin() as admin:
-            rows = admin.execute(
-                "SELECT pid FROM pg_stat_activity WHERE usename = 'app' "
-                "AND application_name <> 'execpool monitor'"
-            )
-            return [row[0] for row in rows if row[0] not in self.ignored]
+
+            def look() -> list[list[Any]]:
+                rows = admin.execute(
+                    "SELECT pid, application_name, state FROM pg_stat_activity WHERE usename = 'app'"
+                ).fetchall()
+                # One that is just starting has neither a state nor a name: it may be the monitor's.
+                return [] if any(state is None for _, _, state in rows) else [rows]
+
+            found = eventually(look)
+            assert found, "a backend does not get beyond its start"
+            named = {pid for pid, name, _ in found[0] if name != "execpool monitor"}
+            return sorted(named - self.ignored)
 
     def stop(self) -> None:
         self.server.send_signal(signal.SIGINT)
-        self.server.wait(20)
+        self.server.wait(SOON)
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """One that nobody is given who asks the kernel for any."""
+    while True:
+        with socket.socket() as taken, contextlib.suppress(OSError):
+            taken.bind(("127.0.0.1", random.randrange(10_000, 32_768)))
+            return int(taken.getsockname()[1])
 
 
 class Sidecar:
@@ -189,7 +212,9 @@ class Sidecar:
         url = f"postgresql://app@/app?host={postgres.directory}&port={postgres.port}"
         self.config.write_text(
             f"upstreams:\n- {{name: app, url: '{url}'}}\n"
-            f"listen: {{dir: '{self.directory}'{listen}}}\ntelemetry: {{listen: off}}\n{more}"
+            f"listen: {{dir: '{self.directory}'{listen}}}\ntelemetry: {{listen: off}}\n"
+            # A wait for a connection is not to end because the machine stalls.
+            f"pool: {{timeout: 120s}}\n{more}"
         )
         self.log = self.directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -202,7 +227,7 @@ class Sidecar:
             stdout=subprocess.DEVNULL, stderr=open(self.log, "a"),
             env={"PATH": os.environ["PATH"]}, preexec_fn=_die_with_parent,
         )  # fmt: skip
-        assert eventually(self._answers, 20), self.log.read_text()
+        assert eventually(self._answers), self.log.read_text()
 
     def _answers(self) -> bool:
         assert self.process is not None and self.process.poll() is None, self.log.read_text()
@@ -240,7 +265,7 @@ class Sidecar:
     def terminate(self) -> None:
         assert self.process is not None
         self.process.terminate()
-        self.process.wait(40)
+        self.process.wait(SOON)
 
     def stop(self) -> None:
         self.kill()
@@ -324,6 +349,18 @@ def in_no_scope() -> Iterator[None]:
 
     yield
     current.scope.set(None)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library waits some seconds for a sidecar that does not answer, and looks for half a second whether a
+    goodbye is still on its way: a machine that stalls takes longer."""
+    from execpool import control, execution
+
+    monkeypatch.setattr(control.Control.__init__, "__defaults__", (SOON,))
+    monkeypatch.setattr(control, "END_TIMEOUT", SOON)
+    monkeypatch.setattr(execution, "PATIENCE", SOON)
+    monkeypatch.setattr(execution, "SETTLE", (*execution.SETTLE, *[0.3] * 20))
 
 
 @pytest.fixture

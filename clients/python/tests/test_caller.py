@@ -40,10 +40,11 @@ def test_it_is_cheap_enough_to_be_on_always() -> None:
             return deep(levels - 1)
         caller()
         rounds = 2000
-        began = time.perf_counter_ns()
+        # Of this thread's own time: the machine's may be others'.
+        began = time.thread_time_ns()
         for _ in range(rounds):
             caller()
-        return (time.perf_counter_ns() - began) / rounds
+        return (time.thread_time_ns() - began) / rounds
 
     best = min(deep(10) for _ in range(5))
     print(f"\ncaller(): {best:.0f} ns")

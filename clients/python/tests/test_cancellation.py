@@ -22,8 +22,8 @@ from sqlalchemy import text
 POINTS = 200
 
 
-async def run(name: str, tool: str) -> None:
-    """An agent's run, which waits for the database and for others, and leaks."""
+async def run(name: str, tool: str, then: float = 0.01) -> None:
+    """An agent's run, which waits for the database and for others - `then` for so long - and leaks."""
     async with ExecutionScope(name) as scope:
         scope.track(lambda: asyncio.sleep(0.001), kind="other")
         leaked = await execpool.asyncpg.connect()
@@ -34,7 +34,7 @@ async def run(name: str, tool: str) -> None:
             async with create_execution_scoped_async_engine().connect() as opened:
                 await opened.execute(text("SELECT count(*) FROM orders"))
                 await asyncio.sleep(0.01)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(then)
 
 
 def test_cancelled_at_two_hundred_points_nothing_is_left(
@@ -62,14 +62,16 @@ def test_cancelled_at_two_hundred_points_nothing_is_left(
 
     async def main() -> list[str]:
         results: list[str] = []
-        for begin in range(0, POINTS, 8):
+        # How many are done before depends on the machine.
+        while results.count("cancelled") < POINTS and len(results) < 10 * POINTS:
+            begin = len(results)
             results += await asyncio.gather(*(one(n) for n in range(begin, begin + 8)))
         return results
 
     results = asyncio.run(main())
-    assert len(results) == POINTS and results.count("cancelled") > POINTS / 2, results
+    assert results.count("cancelled") >= POINTS, results
     assert sidecar.executions() == [] and registry.open() == []
-    assert eventually(lambda: not postgres.backends(), 2)
+    assert eventually(lambda: not postgres.backends())
 
 
 @pytest.mark.parametrize("call", ["heartbeat", "begin"])
@@ -80,18 +82,18 @@ def test_a_cancellation_is_none_the_less_one_where_the_sidecar_fails_meanwhile(
 
     def fails(*_: object) -> None:
         asked.set()
-        go.wait(10)
+        go.wait(SOON)
         raise execpool.SidecarRefused(500, "broken", "it is broken", "")
 
     async def beats() -> None:
-        async with ExecutionScope("fails", deadline=60) as scope:
+        async with ExecutionScope("fails", deadline=600) as scope:
             monkeypatch.setattr(Control, "heartbeat", fails)
             while True:
                 try:
                     await scope.heartbeat_async()
                 except execpool.SidecarError:
                     pass  # as an app does that logs it, and goes on
-                await asyncio.sleep(60)
+                await asyncio.sleep(600)
 
     async def begins() -> None:
         monkeypatch.setattr(Control, "begin", fails)
@@ -100,18 +102,16 @@ def test_a_cancellation_is_none_the_less_one_where_the_sidecar_fails_meanwhile(
 
     async def main() -> None:
         task = asyncio.create_task(beats() if call == "heartbeat" else begins())
-        assert await asyncio.to_thread(asked.wait, 10)
+        assert await asyncio.to_thread(asked.wait, SOON)
         task.cancel()
         await asyncio.sleep(0.05)
         go.set()
-        await asyncio.wait([task], timeout=5)
+        await asyncio.wait([task], timeout=SOON)
         assert task.cancelled()
 
     asyncio.run(main())
 
 
-def test_a_time_out_is_a_time_out_and_not_swallowed(sidecar: Sidecar) -> None:
-    async def main() -> str:
 def test_a_cancellation_as_resources_are_closed_is_one_though_leaving_fails(
     sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,8 +206,10 @@ def test_a_connect_that_is_cancelled_leaves_nothing_for_its_traceback_to_keep(
     assert kept and warnings() == []
 
 
+def test_a_time_out_is_a_time_out_and_not_swallowed(sidecar: Sidecar) -> None:
+    async def main() -> str:
         try:
-            await asyncio.wait_for(run("timed", "out"), 0.05)
+            await asyncio.wait_for(run("timed", "out", 600), 0.05)
         except asyncio.TimeoutError:
             return "timeout"
         return "none"
@@ -222,7 +224,7 @@ def test_a_cancelled_group_of_tasks_leaves_nothing(sidecar: Sidecar) -> None:
         raise execpool.ExecpoolError("enough")
 
     async def main() -> None:
-        tasks = [asyncio.create_task(run(f"g-{i}", "t")) for i in range(5)]
+        tasks = [asyncio.create_task(run(f"g-{i}", "t", 600)) for i in range(5)]
         try:
             await asyncio.gather(fails(), *tasks)
         except execpool.ExecpoolError:

@@ -14,7 +14,7 @@ PROGRAM = Path(__file__).parent / "test_connection_cleanup.py"
 
 def run(program: Path = PROGRAM) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, program], capture_output=True, text=True, timeout=60, cwd="/"
+        [sys.executable, program], capture_output=True, text=True, timeout=300, cwd="/"
     )
 
 
@@ -35,7 +35,9 @@ def test_it_fails_where_nothing_is_cleaned_up(direct: Postgres, tmp_path: Path) 
     sabotage = (
         "import execpool.connections\nexecpool.connections.Connections.close = lambda self: None\n"
     )
-    broken.write_text(PROGRAM.read_text().replace("import execpool\n", f"import execpool\n{sabotage}", 1))
+    program = PROGRAM.read_text().replace("import execpool\n", f"import execpool\n{sabotage}", 1)
+    assert "within: float = 30.0" in program
+    broken.write_text(program.replace("within: float = 30.0", "within: float = 1.0"))
     told = run(broken)
     assert told.returncode == 1 and "FAILED" in told.stdout and "still there" in told.stdout
     os.unlink(broken)

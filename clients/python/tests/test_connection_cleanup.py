@@ -35,7 +35,7 @@ async def use_database(leak: list[Any]) -> int:
     return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
-def gone(pids: set[int], within: float = 2.0) -> bool:
+def gone(pids: set[int], within: float = 30.0) -> bool:
     """Whether the database has none of these backends any more."""
     until = time.monotonic() + within
     while True:

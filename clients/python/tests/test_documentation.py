@@ -10,14 +10,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 from typing import Any
 
 import execpool
 import execpool.psycopg
 import pytest
-from conftest import ROOT, Postgres, Sidecar, eventually, free_port, short_directory
+from conftest import ROOT, SOON, Postgres, Sidecar, eventually, free_port, short_directory
 from execpool import ExecutionScope
 
 PAGE = (ROOT / "docs/app-developers.md").read_text()
@@ -61,19 +60,19 @@ def test_the_ten_minutes_lead_to_the_run_in_top(
 ) -> None:
     _, top, shell, first = blocks("## Ten minutes")
     assert "EXECPOOL_DIR=/tmp/pool" in shell
-    (tmp_path / "first.py").write_text(first.replace("time.sleep(30)", "time.sleep(3)"))
+    (tmp_path / "first.py").write_text(first.replace("time.sleep(30)", "input()"))
     running = subprocess.Popen(
-        [sys.executable, "first.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "clients/python/src")},
+        [sys.executable, "first.py"], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "clients/python/src")},
     )  # fmt: skip
     assert eventually(lambda: in_run(own_sidecar, "my-first-run") == ["idle_in_transaction"])
     binary = os.environ.get("EXECPOOL_BIN", str(ROOT / "target/debug/execpool"))
     command = top.replace("/tmp/pool", str(own_sidecar.directory)).split()
     seen = subprocess.run(
-        [binary, *command[1:], "--once"], capture_output=True, text=True, timeout=30
+        [binary, *command[1:], "--once"], capture_output=True, text=True, timeout=SOON
     ).stdout
     assert "my-first-run" in seen and "first.py:6" in seen, seen
-    out, log = running.communicate(timeout=30)
+    out, log = running.communicate("\n", timeout=SOON)
     assert "first.py:6" in log and "Summary(id='my-first-run', reason='deleted'" in out
     assert postgres.backends() == []
 
@@ -86,9 +85,10 @@ def test_a_killed_process_ends_its_run_within_seconds(own_sidecar: Sidecar, tmp_
     assert eventually(lambda: in_run(own_sidecar, "my-first-run") != [])
     running.kill()
     running.wait()
-    killed = time.monotonic()
+    # Within seconds, and not by its deadline of ten minutes.
     assert eventually(lambda: own_sidecar.executions() == [])
-    assert time.monotonic() - killed < 5
+    ended = eventually(lambda: own_sidecar.control.ended("my-first-run"))
+    assert ended is not None and ended["reason"] == "hold_lost"
 
 
 def test_psycopg_pool(sidecar: Sidecar, postgres: Postgres) -> None:
@@ -106,7 +106,7 @@ def test_psycopg_pool(sidecar: Sidecar, postgres: Postgres) -> None:
     exec(scoped, given)
     with ExecutionScope("in-scope"), given["pool"].connection() as connection:
         connection.execute("SELECT 1")
-        assert len(in_run(sidecar, "in-scope")) == 1 and in_run(sidecar) == []
+        assert len(in_run(sidecar, "in-scope")) == 1 and eventually(lambda: in_run(sidecar) == [])
     given["pool"].close()
 
 
@@ -137,7 +137,7 @@ def test_asyncpg(sidecar: Sidecar) -> None:
 
 
 DJANGO = """
-import sys
+import sys, time
 sys.path.insert(0, {directory!r})
 import django
 from django.conf import settings
@@ -150,19 +150,26 @@ from execpool import ExecutionScope
 from execpool.settings import Settings
 from execpool.sidecar import find
 
-def where():
+def is_in(execution):
     with connection.cursor() as cursor:
         cursor.execute("SELECT item FROM orders WHERE id = %s", [1])
         assert cursor.fetchone() == ("tea",)
     control = find(Settings.from_environment()).control
-    return [one for one in ("shared", "run-django") if control.sessions(one)]
+    # The goodbye of the one before may be on its way.
+    until = time.monotonic() + {soon}
+    while True:
+        seen = [one for one in ("shared", "run-django") if control.sessions(one)]
+        if seen == [execution]:
+            return
+        assert time.monotonic() < until, seen
+        time.sleep(0.02)
 
-assert where() == ["shared"]
+is_in("shared")
 connections.close_all()
 with ExecutionScope("run-django"):
-    assert where() == ["run-django"]
+    is_in("run-django")
     connections.close_all()
-assert where() == ["shared"]
+is_in("shared")
 print("well")
 """
 
@@ -172,9 +179,9 @@ def test_django(sidecar: Sidecar, tmp_path: Path) -> None:
     (tmp_path / "scoped").mkdir()
     (tmp_path / "scoped/__init__.py").touch()
     (tmp_path / "scoped/base.py").write_text(backend)
-    program = DJANGO.format(directory=str(tmp_path), databases=databases)
+    program = DJANGO.format(directory=str(tmp_path), databases=databases, soon=SOON)
     told = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300,
         env=os.environ | {"PYTHONPATH": str(ROOT / "clients/python/src")},
     )  # fmt: skip
     assert told.stdout == "well\n", told.stderr
@@ -331,9 +338,9 @@ def is_in_the_run(command: list[str], directory: Path, sidecar: Sidecar, **varia
         assert program.stdin is not None and program.stdout is not None
         try:
             said = program.stdout.readline()
-            assert said == "tea\n", program.communicate(timeout=30)
+            assert said == "tea\n", program.communicate(timeout=SOON)
             assert len(in_run(sidecar)) == 1
-            out, errors = program.communicate("\n", timeout=30)
+            out, errors = program.communicate("\n", timeout=SOON)
             assert out.endswith("lives\n"), errors
         finally:
             program.kill()
@@ -372,12 +379,12 @@ process.exit(0);
         ) as program:  # fmt: skip
             assert program.stdout is not None and program.stdout.readline() == "idle\n"
             end(sidecar)
-            time.sleep(0.5)
             if lives:
-                out, errors = program.communicate("\n", timeout=30)
-                assert out == "lives\n" and "has ended" in errors or "execution" in errors, errors
+                assert program.stderr is not None and "execution" in (told := program.stderr.readline()), told
+                out, errors = program.communicate("\n", timeout=SOON)
+                assert out == "lives\n", errors
             else:
-                assert program.wait(10) != 0
+                assert program.wait(SOON) != 0
         sidecar.control.begin("run-42")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
+import socket
 import threading
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ import execpool.psycopg
 import httpx
 import pytest
 import uvicorn
-from conftest import Postgres, Sidecar, eventually, free_port
+from conftest import SOON, Postgres, Sidecar, eventually
 from execpool import ExecutionScope, current_scope
 from execpool.fastapi import ExecutionMiddleware, RequestExecution, debug_router, execution
 from execpool.starlette import debug_routes
@@ -42,6 +43,7 @@ def application(**each: Any) -> FastAPI:
     """An app all of whose paths leak. `each` are the options of its paths: a dependency, or none."""
     app = FastAPI()
     app.state.ran = []
+    app.state.go = threading.Event()
 
     @app.get("/async/{order}", **each)
     async def in_loop(order: int) -> str | None:
@@ -65,7 +67,7 @@ def application(**each: Any) -> FastAPI:
     @app.get("/background", **each)
     async def background(tasks: BackgroundTasks) -> str | None:
         def work() -> None:
-            time.sleep(0.1)
+            app.state.go.wait(SOON)
             app.state.ran.append(leak())
 
         tasks.add_task(work)
@@ -77,7 +79,7 @@ def application(**each: Any) -> FastAPI:
         raise RuntimeError("the endpoint has failed")
 
     @app.websocket("/socket")
-    async def socket(websocket: WebSocket) -> None:
+    async def talk(websocket: WebSocket) -> None:
         await websocket.accept()
         scope = current_scope()
         await websocket.send_text(str(scope and scope.id))
@@ -90,16 +92,21 @@ def application(**each: Any) -> FastAPI:
 @contextmanager
 def served(app: Any) -> Iterator[str]:
     """A real server of the app; its address."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    assert eventually(lambda: server.started)
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            assert eventually(lambda: server.started)
+            yield f"127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+# Of itself it waits for 5 s.
+get, post, stream = (functools.partial(act, timeout=SOON) for act in (httpx.get, httpx.post, httpx.stream))
 
 
 def by_middleware() -> FastAPI:
@@ -133,7 +140,7 @@ def nothing_is_left(sidecar: Sidecar, postgres: Postgres) -> bool:
 @WAYS
 def test_a_request_is_an_execution(sidecar: Sidecar, postgres: Postgres, make: Any) -> None:
     with served(make()) as at:
-        ids = [httpx.get(f"http://{at}{path}").json() for path in ("/async/7", "/sync", "/sync")]
+        ids = [get(f"http://{at}{path}").json() for path in ("/async/7", "/sync", "/sync")]
         assert nothing_is_left(sidecar, postgres)
     assert re.fullmatch(r"GET_async_7_[0-9a-f]{16}", ids[0]), ids
     assert len(set(ids)) == 3
@@ -146,11 +153,11 @@ def test_a_streamed_response_is_in_its_execution_to_the_last_byte(
     sidecar: Sidecar, postgres: Postgres, make: Any
 ) -> None:
     with served(make()) as at:
-        rows = httpx.get(f"http://{at}/stream").text.split()
+        rows = get(f"http://{at}/stream").text.split()
         assert nothing_is_left(sidecar, postgres)
         assert len(rows) == 3 and len(set(rows)) == 1 and rows[0].startswith("GET_stream_")
         # A client that goes away ends it, too.
-        with httpx.stream("GET", f"http://{at}/stream") as response:
+        with stream("GET", f"http://{at}/stream") as response:
             next(response.iter_lines())
         assert nothing_is_left(sidecar, postgres)
 
@@ -161,8 +168,9 @@ def test_background_tasks_are_in_the_execution_of_their_request(
 ) -> None:
     app = make()
     with served(app) as at:
-        begun = httpx.get(f"http://{at}/background").json()
+        begun = get(f"http://{at}/background").json()
         assert sidecar.executions() == [begun]
+        app.state.go.set()
         assert nothing_is_left(sidecar, postgres)
     assert app.state.ran == [begun]
 
@@ -170,8 +178,8 @@ def test_background_tasks_are_in_the_execution_of_their_request(
 @WAYS
 def test_a_request_that_fails_leaves_nothing(sidecar: Sidecar, postgres: Postgres, make: Any) -> None:
     with served(make()) as at:
-        assert httpx.get(f"http://{at}/fail").status_code == 500
-        assert httpx.get(f"http://{at}/absent").status_code == 404
+        assert get(f"http://{at}/fail").status_code == 500
+        assert get(f"http://{at}/absent").status_code == 404
         assert nothing_is_left(sidecar, postgres)
 
 
@@ -179,13 +187,13 @@ def test_a_request_that_fails_leaves_nothing(sidecar: Sidecar, postgres: Postgre
 def test_requests_at_once_keep_to_themselves(
     sidecar: Sidecar, postgres: Postgres, make: Any
 ) -> None:
-    async def ask(at: str) -> list[str]:
-        async with httpx.AsyncClient(timeout=60) as client:
+    async def ask_at_once(at: str) -> list[str]:
+        async with httpx.AsyncClient(timeout=SOON) as client:
             answers = (client.get(f"http://{at}/sync") for _ in range(60))
             return [one.json() for one in await asyncio.gather(*answers)]
 
     with served(make()) as at:
-        assert len(set(asyncio.run(ask(at)))) == 60
+        assert len(set(asyncio.run(ask_at_once(at)))) == 60
         assert nothing_is_left(sidecar, postgres)
 
 
@@ -193,8 +201,8 @@ def test_requests_at_once_keep_to_themselves(
 def test_websockets_pass_through(sidecar: Sidecar, make: Any) -> None:
     from websockets.sync.client import connect
 
-    with served(make()) as at, connect(f"ws://{at}/socket") as socket:
-        assert socket.recv() == "None"
+    with served(make()) as at, connect(f"ws://{at}/socket", open_timeout=SOON) as talk:
+        assert talk.recv(SOON) == "None"
 
 
 def test_middleware_and_dependency_together_are_one_execution(sidecar: Sidecar) -> None:
@@ -212,9 +220,9 @@ def test_middleware_and_dependency_together_are_one_execution(sidecar: Sidecar) 
         return current_scope() is None
 
     with served(app) as at:
-        given, current, seen = httpx.get(f"http://{at}/").json()
+        given, current, seen = get(f"http://{at}/").json()
         assert given == current and seen == [given]
-        assert httpx.get(f"http://{at}/healthz").json() is True
+        assert get(f"http://{at}/healthz").json() is True
 
 
 def test_an_app_within_an_app_is_in_one_execution(sidecar: Sidecar) -> None:
@@ -229,7 +237,7 @@ def test_an_app_within_an_app_is_in_one_execution(sidecar: Sidecar) -> None:
         app.add_middleware(ExecutionMiddleware)
     outer.mount("/inner", inner)
     with served(outer) as at:
-        current, executions = httpx.get(f"http://{at}/inner/").json()
+        current, executions = get(f"http://{at}/inner/").json()
     assert executions == [current]
 
 
@@ -238,23 +246,29 @@ def test_a_sidecar_that_is_required_and_away_fails_the_request(
 ) -> None:
     monkeypatch.setenv("EXECPOOL", "required")
     with served(by_middleware()) as at:
-        assert httpx.get(f"http://{at}/sync").status_code == 500
-        answer = httpx.get(f"http://{at}/api/memory/debug/connections/status")
+        assert get(f"http://{at}/sync").status_code == 500
+        answer = get(f"http://{at}/api/memory/debug/connections/status")
     assert answer.status_code in (500, 503)
 
 
 def test_without_a_sidecar_requests_are_cleaned_up_in_the_process(direct: Postgres) -> None:
     for make in (by_middleware, by_dependency):
         with served(make()) as at:
-            assert httpx.get(f"http://{at}/sync").json().startswith("GET_sync_")
-            assert httpx.get(f"http://{at}/async/1").json().startswith("GET_async_1_")
+            assert get(f"http://{at}/sync").json().startswith("GET_sync_")
+            assert get(f"http://{at}/async/1").json().startswith("GET_async_1_")
             assert eventually(lambda: not direct.backends()), direct.backends()
 
 
 COUNTS = {"sql_engines": 1, "sql_databases": 1, "custom_connections": 0}
 
 
-def check_shape(answer: httpx.Response, executions: dict[str, Any]) -> None:
+def check_shape(look: Callable[[], httpx.Response], executions: dict[str, Any]) -> None:
+    def counted() -> bool:
+        return bool(look().json()["data"]["connection_stats"]["executions"] == executions)
+
+    # A query is answered a moment before it is counted.
+    assert eventually(counted), look().json()
+    answer = look()
     said = answer.json()
     assert answer.status_code == 200
     assert list(said) == ["success", "data"] and said["success"] is True
@@ -284,9 +298,9 @@ def test_the_debug_endpoints_answer_in_the_shape_that_is_known(sidecar: Sidecar)
             connection = execpool.psycopg.connect()
             connection.execute("SELECT 1")
             url = f"http://{at}/api/memory/debug/connections"
-            check_shape(httpx.get(f"{url}/status"), {"user1_conv1": COUNTS})
-            check_shape(httpx.post(f"{url}/cleanup"), {"user1_conv1": COUNTS})
-            assert httpx.get(f"{url}/cleanup").status_code == 405
+            check_shape(lambda: get(f"{url}/status"), {"user1_conv1": COUNTS})
+            check_shape(lambda: post(f"{url}/cleanup"), {"user1_conv1": COUNTS})
+            assert get(f"{url}/cleanup").status_code == 405
             # No live session is touched.
             connection.execute("SELECT 1")
             connection.close()
@@ -299,15 +313,15 @@ def test_the_debug_endpoints_count_this_process_without_a_sidecar(direct: Postgr
             execpool.create_execution_scoped_sql_database()
             counts = {"sql_engines": 2, "sql_databases": 1, "custom_connections": 0}
             url = f"http://{at}/api/memory/debug/connections"
-            check_shape(httpx.get(f"{url}/status"), {"user1_conv1": counts})
-            check_shape(httpx.post(f"{url}/cleanup"), {"user1_conv1": counts})
+            check_shape(lambda: get(f"{url}/status"), {"user1_conv1": counts})
+            check_shape(lambda: post(f"{url}/cleanup"), {"user1_conv1": counts})
 
 
 def test_the_debug_endpoints_say_that_the_sidecar_is_away(own_sidecar: Sidecar) -> None:
     own_sidecar.kill()
     for app in debug_apps():
         with served(app) as at:
-            answer = httpx.get(f"http://{at}/api/memory/debug/connections/status")
+            answer = get(f"http://{at}/api/memory/debug/connections/status")
             assert answer.status_code == 503 and answer.json()["success"] is False
             assert "does not answer" in answer.json()["error"]
 
@@ -319,7 +333,7 @@ def test_starlette_alone_is_served_too(sidecar: Sidecar, postgres: Postgres) -> 
     app = Starlette(routes=[Route("/", endpoint)])
     app.add_middleware(ExecutionMiddleware)
     with served(app) as at:
-        assert httpx.get(f"http://{at}/").json().startswith("GET_")
+        assert get(f"http://{at}/").json().startswith("GET_")
         assert nothing_is_left(sidecar, postgres)
 
 

@@ -20,13 +20,19 @@ import execpool
 import execpool.psycopg
 import psycopg
 import pytest
-from conftest import Postgres, Sidecar, eventually
+from conftest import SOON, Postgres, Sidecar, eventually
 from execpool import ExecutionScope
 from execpool.control import Control
 from execpool.hold import Hold, Keeper, keeper
 from execpool.resources import Tracked
 
 HERE = Path(__file__).parent
+
+
+def dies(scope: ExecutionScope) -> None:
+    """Its deadline passes: not one that it is entered with, which may pass before on a slow machine."""
+    scope.heartbeat("1ms")
+    assert eventually(lambda: scope.execution.ended_by == "deadline")
 
 
 def works() -> bool:
@@ -93,7 +99,7 @@ def test_a_restart_of_the_sidecar_is_survived(
             stop(signal.SIGTERM)  # type: ignore[call-arg]
             time.sleep(0.5)
             stop(signal.SIGTERM)  # type: ignore[call-arg]
-            own_sidecar.process.wait(10)  # type: ignore[union-attr]
+            own_sidecar.process.wait(SOON)  # type: ignore[union-attr]
         own_sidecar.start()
         assert eventually(lambda: _seen(own_sidecar, "steady").get("holds") == 1)
         seen = _seen(own_sidecar, "steady")
@@ -177,10 +183,10 @@ def test_a_scope_that_is_left_during_a_restart_waits_for_it(
         time.sleep(0.5)
         assert not leaving.done()
         own_sidecar.start()
-        leaving.result(5)
+        leaving.result(SOON)
     assert scope.summary is not None
     assert not any("could not be told" in warning for warning in warnings())
-    assert eventually(lambda: own_sidecar.executions() == [], 4)
+    assert eventually(lambda: own_sidecar.executions() == [])
 
 
 def test_a_deadline_ends_it_and_the_scope_says_why(
@@ -191,8 +197,7 @@ def test_a_deadline_ends_it_and_the_scope_says_why(
         scope.track(lambda: closed.append("browser"), kind="browser")
         leaked = execpool.psycopg.connect(autocommit=True)
         leaked.execute("SELECT 1")
-        scope.heartbeat("200ms")
-        assert eventually(lambda: scope.execution.ended_by == "deadline")
+        dies(scope)
         with pytest.raises(execpool.ExecutionEnded, match="deadline"):
             execpool.psycopg.connect()
         assert eventually(lambda: closed == ["browser"])
@@ -206,8 +211,8 @@ def test_a_deadline_ends_it_and_the_scope_says_why(
 def test_an_id_whose_run_the_sidecar_has_ended_is_begun_anew_by_who_is_not_in_it(
     sidecar: Sidecar,
 ) -> None:
-    with ExecutionScope("hung", deadline="200ms") as hung:
-        assert eventually(lambda: hung.execution.ended_by == "deadline")
+    with ExecutionScope("hung") as hung:
+        dies(hung)
         # Code of the dead run does not bring it back, and is told so as it enters.
         with pytest.raises(execpool.ExecutionEnded, match="hung has ended .deadline."):
             ExecutionScope("hung").__enter__()
@@ -236,8 +241,8 @@ def test_an_id_whose_run_the_sidecar_has_ended_is_begun_anew_by_who_is_not_in_it
 def test_a_dead_run_does_not_move_the_deadline_of_the_one_that_has_its_id_by_now(
     sidecar: Sidecar, warnings: Callable[[], list[str]]
 ) -> None:
-    with ExecutionScope("beats", deadline="200ms") as dead:
-        assert eventually(lambda: dead.execution.ended_by == "deadline")
+    with ExecutionScope("beats") as dead:
+        dies(dead)
         alive = ExecutionScope("beats", deadline="1m")
         contextvars.Context().run(alive.__enter__)
         with pytest.raises(execpool.ExecutionEnded, match="beats has ended .deadline."):
@@ -271,7 +276,7 @@ def test_a_scope_that_is_left_as_a_restarted_sidecar_is_told_of_it_is_not_brough
         # The keeper is about to register it, and waits until this is told.
         monkeypatch.setattr(Control, "ended", asks)
         monkeypatch.setattr(Keeper, "_open_again", kept)
-        assert again.wait(10)
+        assert again.wait(SOON)
         time.sleep(0.2)
         return ending(self, execution, reason)
 
@@ -288,8 +293,8 @@ def test_a_scope_that_is_left_as_a_restarted_sidecar_is_told_of_it_is_not_brough
 def test_the_end_of_a_dead_run_leaves_alone_what_another_process_has_begun_by_its_id(
     sidecar: Sidecar,
 ) -> None:
-    with ExecutionScope("twice", deadline="200ms") as scope:
-        assert eventually(lambda: scope.execution.ended_by == "deadline")
+    with ExecutionScope("twice") as scope:
+        dies(scope)
         sidecar.control.begin("twice")
         held, _ = sidecar.control.open_hold("twice")
     assert scope.summary is not None and scope.summary.generation == 1
@@ -299,8 +304,8 @@ def test_the_end_of_a_dead_run_leaves_alone_what_another_process_has_begun_by_it
 
 
 def test_a_forked_child_leaves_alone_what_its_parents_dead_run_has(sidecar: Sidecar) -> None:
-    with ExecutionScope("outlived", deadline="200ms") as first:
-        assert eventually(lambda: first.execution.ended_by == "deadline")
+    with ExecutionScope("outlived") as first:
+        dies(first)
         second = ExecutionScope("outlived")
         contextvars.Context().run(second.__enter__)
         read, write = os.pipe()
@@ -322,8 +327,8 @@ def test_a_forked_child_leaves_alone_what_its_parents_dead_run_has(sidecar: Side
 
 def test_a_heartbeat_moves_the_deadline(sidecar: Sidecar) -> None:
     with ExecutionScope("beats", deadline=60) as scope:
-        assert 590 < (scope.heartbeat("10m") or 0) <= 600
-        assert 59 < (scope.heartbeat() or 0) <= 60
+        assert 300 < (scope.heartbeat("10m") or 0) <= 600
+        assert 30 < (scope.heartbeat() or 0) <= 60
     assert ExecutionScope("x", deadline=60)._request.deadline == "60000ms"
 
 
@@ -353,7 +358,7 @@ def test_a_forked_child_does_not_hold_what_is_its_parents(sidecar: Sidecar) -> N
     try:
         # The child lives on, and has no copy of the stream.
         os.kill(child, 0)
-        assert eventually(lambda: sidecar.executions() == [], 5)
+        assert eventually(lambda: sidecar.executions() == [])
     finally:
         os.kill(child, signal.SIGKILL)
 

@@ -13,7 +13,7 @@ from typing import Any
 import execpool
 import execpool.psycopg
 import pytest
-from conftest import Postgres, Sidecar, eventually
+from conftest import SOON, Postgres, Sidecar, eventually
 from execpool import ExecutionScope, current_scope
 from execpool.errors import ExecutionEnded, SidecarUnavailable
 from execpool.langgraph import (
@@ -83,7 +83,7 @@ def test_a_run_has_the_deadline_the_labels_and_the_pool_that_were_asked_for(
     for _ in agent.stream(asked(), thread("t")):
         seen = sidecar.control.execution("t-by-hand")
         assert seen["labels"] == {"agent": "sales", "thread_id": "t"}
-        assert 290 < seen["deadline_seconds"] <= 300 and seen["holds"] == 1
+        assert 150 < seen["deadline_seconds"] <= 300 and seen["holds"] == 1
     assert seen["pools"][0]["size"] == 1, seen
 
 
@@ -102,7 +102,7 @@ def test_an_asynchronous_run_does_not_block_its_loop_while_the_sidecar_is_slow(
         own_sidecar.process.send_signal(signal.SIGCONT)
         await running
 
-    asyncio.run(asyncio.wait_for(ask(), 20))
+    asyncio.run(asyncio.wait_for(ask(), SOON))
 
 
 def test_an_asynchronous_run_is_an_execution_of_its_own(
@@ -357,7 +357,7 @@ def test_code_that_outlives_its_run_is_refused(sidecar: Sidecar) -> None:
         """Starts a thread and does not wait for it."""
 
         def work() -> None:
-            go.wait(10)
+            go.wait(SOON)
             try:
                 execpool.psycopg.connect()
             except ExecutionEnded as error:
@@ -511,7 +511,7 @@ def test_without_a_sidecar_a_run_is_cleaned_up_in_the_process(direct: Postgres) 
     handler = ExecutionCallback()
     agent = graph(CARELESS, tools(seen)).with_config(callbacks=[handler])
     assert last(agent.invoke(asked(), thread("t"))) == "done: tea, tea"
-    assert seen.leaked[0].closed and direct.backends() == []
+    assert seen.leaked[0].closed and eventually(lambda: not direct.backends())
     agent = graph(CARELESS, async_tools(seen)).with_config(callbacks=[handler])
     assert last(asyncio.run(agent.ainvoke(asked(), thread("t")))) == "done: tea, tea"
     assert seen.leaked[1].is_closed() and eventually(lambda: not direct.backends())
@@ -541,8 +541,8 @@ def test_a_checkpointer_is_in_the_shared_execution_whichever_scope_asks(
         agent = graph(CARELESS, tools(seen), checkpointer)
         agent = agent.with_config(callbacks=[ExecutionCallback()])
         assert last(agent.invoke(asked(), thread("kept"))) == "done: tea, tea"
-        shared = sidecar.control.sessions("shared")
-        assert [one["label"] for one in shared] == ["checkpointer"]
+        labels = lambda: [one["label"] for one in sidecar.control.sessions("shared")]  # noqa: E731
+        assert eventually(lambda: labels() == ["checkpointer"]), labels()
         assert sidecar.control.sessions("around") == []
     assert eventually(lambda: sidecar.control.sessions("shared") == [])
 
@@ -554,7 +554,7 @@ def test_a_checkpointer_is_in_the_shared_execution_whichever_scope_asks(
             result = await agent.ainvoke(asked(), config)
             # It knows what the other has kept.
             assert len(result["messages"]) == 12
-            assert len(sidecar.control.sessions("shared")) == 1
+            assert eventually(lambda: len(sidecar.control.sessions("shared")) == 1)
 
     asyncio.run(again())
     assert len(set(seen.executions)) == 2
@@ -616,7 +616,7 @@ def nothing_is_left(sidecar: Sidecar, postgres: Postgres) -> None:
     with postgres.admin() as admin:
         asked_for = "SELECT setting::int FROM pg_settings WHERE name = 'max_connections'"
         assert admin.execute(asked_for).fetchone() == (40,)
-    assert eventually(lambda: not left(sidecar, postgres), 2), left(sidecar, postgres)
+    assert eventually(lambda: not left(sidecar, postgres)), left(sidecar, postgres)
 
 
 @pytest.mark.parametrize(

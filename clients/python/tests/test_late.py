@@ -15,7 +15,7 @@ import execpool.psycopg
 import execpool.sqlalchemy
 import pytest
 import sqlalchemy
-from conftest import Postgres, Sidecar, eventually, short_directory
+from conftest import SOON, Postgres, Sidecar, eventually, short_directory
 from execpool import ExecutionScope
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -38,7 +38,7 @@ def late(
 
 def made_by_instrument(postgres: Postgres, driver: str) -> sqlalchemy.Engine:
     url = postgres.url.replace("postgresql:", f"postgresql+{driver}:").partition("?")[0]
-    engine = sqlalchemy.create_engine(url, pool_size=SIZE, max_overflow=0, pool_timeout=20)
+    engine = sqlalchemy.create_engine(url, pool_size=SIZE, max_overflow=0, pool_timeout=SOON)
     return execpool.sqlalchemy.instrument(engine)
 
 
@@ -159,7 +159,7 @@ def test_who_waits_for_a_pool_as_it_comes_is_served(
     for connection in taken:
         connection.close()
     for thread in threads:
-        thread.join(20)
+        thread.join(2 * SOON)
     assert failed == [] and not any(thread.is_alive() for thread in threads)
     assert isinstance(engine.pool, NullPool)
 
@@ -261,10 +261,10 @@ def test_pools_are_limited_by_themselves_only_until_it_comes(
 ) -> None:
     import psycopg_pool
 
-    with execpool.psycopg.ConnectionPool(max_size=1, timeout=0.2) as pool:
+    with execpool.psycopg.ConnectionPool(max_size=1, timeout=SOON) as pool:
         first = pool.getconn()
         with pytest.raises(psycopg_pool.PoolTimeout):
-            pool.getconn()
+            pool.getconn(0.2)
         pool.putconn(first)
 
         async def on_asyncio() -> None:
@@ -275,7 +275,7 @@ def test_pools_are_limited_by_themselves_only_until_it_comes(
                 late()
                 async with ExecutionScope("unlimited"):
                     try:
-                        others = [await pool.acquire(timeout=5) for _ in range(2)]
+                        others = [await pool.acquire(timeout=SOON) for _ in range(2)]
                         for connection in [first, *others]:
                             await pool.release(connection)
                     finally:
@@ -309,7 +309,7 @@ def test_a_checkpointer_goes_through_it_with_its_next_checkpoint(
                 late()
                 saver.get_tuple(config)
                 await other.aget_tuple(config)
-                assert await asyncio.to_thread(checkpointers) == 2
+                assert await asyncio.to_thread(eventually, lambda: checkpointers() == 2)
 
     asyncio.run(main())
     assert eventually(lambda: set(postgres.backends()) <= shared_sidecar.shared_backends())
@@ -350,11 +350,11 @@ def test_where_it_is_required_a_pool_waits_for_it(
     comes = threading.Timer(0.5, late)
     comes.start()
     with execpool.psycopg.ConnectionPool() as pool:
-        pool.wait(10)
+        pool.wait(SOON)
 
     async def on_asyncio() -> None:
         async with execpool.psycopg.AsyncConnectionPool(open=False) as pool:
-            await pool.wait(10)
+            await pool.wait(SOON)
 
     asyncio.run(on_asyncio())
 

@@ -12,4 +12,5 @@ if child:
 else:
     # Not to keep the test waiting for the end of the output.
     os.close(1)
-time.sleep(60)
+# Longer than anybody waits for what is to happen before.
+time.sleep(300)
