@@ -127,7 +127,7 @@ class Postgres:
                     "-c", f"max_connections={MAX_CONNECTIONS}",
                     "-c", "fsync=off", "-c", "superuser_reserved_connections=3",
                 ],
-                stdout=subprocess.DEVNULL, stderr=log, cwd="/",
+                stdout=subprocess.DEVNULL, stderr=log, cwd="/", start_new_session=True,
                 preexec_fn=_die_with_parent, **self._as_user(),
             )  # fmt: skip
         eventually(lambda: self.server.poll() is not None or self._answers())
@@ -225,7 +225,7 @@ class Sidecar:
         self.process = subprocess.Popen(
             [binary, "run", "--config", str(self.config)],
             stdout=subprocess.DEVNULL, stderr=open(self.log, "a"),
-            env={"PATH": os.environ["PATH"]}, preexec_fn=_die_with_parent,
+            env={"PATH": os.environ["PATH"]}, start_new_session=True, preexec_fn=_die_with_parent,
         )  # fmt: skip
         assert eventually(self._answers), self.log.read_text()
 
