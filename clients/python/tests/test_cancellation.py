@@ -142,6 +142,39 @@ def test_a_cancellation_as_resources_are_closed_is_one_though_leaving_fails(
     asyncio.run(main())
 
 
+def test_a_cancellation_as_it_begins_is_one_though_leaving_fails(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go = threading.Event(), threading.Event()
+    begin, leave = Control.begin, registry.leave
+
+    def begins(*arguments: Any) -> Any:
+        asked.set()
+        go.wait(SOON)
+        return begin(*arguments)
+
+    def fails(*arguments: Any) -> None:
+        leave(*arguments)
+        raise OSError("the disk of the log is full")
+
+    async def run() -> None:
+        async with ExecutionScope("begins-badly"):
+            pass
+
+    async def main() -> None:
+        monkeypatch.setattr(Control, "begin", begins)
+        monkeypatch.setattr(registry, "leave", fails)
+        task = asyncio.create_task(run())
+        assert await asyncio.to_thread(asked.wait, SOON)
+        task.cancel()
+        await asyncio.sleep(0)
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
 def test_a_cancellation_that_comes_as_the_last_resource_is_closed_is_not_lost(sidecar: Sidecar) -> None:
     went_on: list[bool] = []
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -97,6 +98,35 @@ def test_a_global_asynchronous_engine_likewise(
         await engine.dispose()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000", "async psycopg", "async asyncpg"])
+def test_a_scope_that_lasts_keeps_no_connection_that_is_closed_and_no_engine(
+    sidecar: Sidecar, postgres: Postgres, driver: str
+) -> None:
+    kind, _, name = driver.rpartition(" ")
+    url = url_of(postgres, name)
+
+    async def ask() -> None:
+        engine = execpool.create_execution_scoped_async_engine(url)
+        for _ in range(5):
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        await engine.dispose()
+
+    with ExecutionScope("lasts") as scope:
+        if kind:
+            asyncio.run(ask())
+        else:
+            engine = execpool.create_execution_scoped_engine(url)
+            for _ in range(5):
+                with engine.connect() as connection:
+                    connection.execute(text("SELECT 1"))
+            gone = weakref.ref(engine)
+            del engine, connection
+        gc.collect()
+        assert scope.execution.connections._opened == {}
+        assert kind or gone() is None
 
 
 def test_what_an_engine_was_made_with_stays(sidecar: Sidecar, postgres: Postgres) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 import uuid
@@ -569,6 +570,47 @@ def test_a_checkpointer_outlives_a_restart_of_the_sidecar(own_sidecar: Sidecar) 
         own_sidecar.kill()
         own_sidecar.start()
         assert last(agent.invoke(asked(), thread("restarted"))) == "done: tea"
+
+
+def test_runs_that_are_over_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("execpool.langchain.MOST_KNOWN", 1000)
+    handler = ToolLabels()
+    for _ in range(30):
+        root = uuid.uuid4()
+        handler._begin(root, None)
+        for _ in range(99):
+            handler._begin(uuid.uuid4(), root)
+        handler._end(root)
+        assert handler.within(root) is not None
+    assert len(handler._known) == 1000
+
+
+def test_a_fork_amid_a_handlers_work_leaves_the_child_no_lock(direct: Postgres) -> None:
+    handler = ExecutionCallback()
+    held, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with handler._lock:
+            held.set()
+            go.wait(2 * SOON)
+
+    thread_of_it = threading.Thread(target=hold)
+    thread_of_it.start()
+    assert held.wait(SOON)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.alarm(int(SOON))
+            chain = RunnableLambda(lambda one: one) | RunnableLambda(lambda one: one)
+            status = chain.invoke(0, {"callbacks": [handler]})
+        finally:
+            os._exit(status)
+    try:
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        go.set()
+        thread_of_it.join()
 
 
 RUNS = 100

@@ -8,6 +8,7 @@ import datetime
 import gc
 import threading
 import types
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -455,6 +456,29 @@ def test_threads_follow_where_they_are_told_to(sidecar: Sidecar) -> None:
     finally:
         threading.Thread.start, ThreadPoolExecutor.submit = start, submit  # type: ignore[method-assign]
         del threading.Thread._execpool_follows  # type: ignore[attr-defined]
+
+
+def test_runs_that_begin_each_other_from_within_do_not_keep_those_before(direct: Postgres) -> None:
+    known: list[weakref.ref[ExecutionScope]] = []
+
+    async def run(number: int, before: asyncio.Task[Any] | None) -> asyncio.Task[Any] | None:
+        if before is not None:
+            await before
+        async with ExecutionScope(f"chain-{number}") as scope:
+            known.append(weakref.ref(scope))
+            if number == 20:
+                return None
+            return asyncio.create_task(run(number + 1, asyncio.current_task()))
+
+    async def main() -> None:
+        task: asyncio.Task[Any] | None = asyncio.create_task(run(0, None))
+        while task is not None:
+            task = await task
+            gc.collect()
+            assert sum(one() is not None for one in known) < 5
+
+    asyncio.run(main())
+    assert len(known) == 21
 
 
 def test_a_straggler_does_not_bring_a_dead_run_back(sidecar: Sidecar) -> None:

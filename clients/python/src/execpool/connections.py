@@ -42,36 +42,33 @@ class Connections:
 
     def add(self, connection: object, caller: str | None, label: str | None) -> None:
         """Remembers an open connection, until it is forgotten or collected."""
-        key = id(connection)
+        own = drivers_own(connection)
+        key = id(own)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             loop = None
-        try:
-            reference: Callable[[], object | None] = weakref.ref(
-                connection, lambda _: self._opened.pop(key, None)
-            )
-        except TypeError:
-            reference = _Strong(connection)
+        reference = weakly(own, lambda _: self._opened.pop(key, None))
         with self._lock:
             self._opened[key] = Opened(reference, caller, label, loop)
 
     def knows(self, connection: object) -> bool:
         """Whether it remembers that one."""
+        own = drivers_own(connection)
         with self._lock:
-            opened = self._opened.get(id(connection))
-        return opened is not None and opened.reference() is connection
+            opened = self._opened.get(id(own))
+        return opened is not None and opened.reference() is own
 
     def forget(self, connection: object) -> None:
         """It was given back in order."""
         with self._lock:
-            self._opened.pop(id(connection), None)
+            self._opened.pop(id(drivers_own(connection)), None)
 
     def tell(self, connection: object, closed: Callable[[], object]) -> None:
         """Calls something after it has closed a connection that it knows: the last that was given, as
-        a pool says it anew each time it lends the connection."""
+        a pool says it anew each time it lends the connection. It must not keep the connection."""
         with self._lock:
-            opened = self._opened.get(id(connection))
+            opened = self._opened.get(id(drivers_own(connection)))
             if opened is not None:
                 opened.told[:] = [closed]
 
@@ -97,15 +94,15 @@ class Connections:
             self._opened.clear()
 
 
-class _Strong:
-    def __init__(self, connection: object) -> None:
-        self._connection = connection
+def weakly(it: object, collected: Callable[[object], object] | None = None) -> Callable[[], object | None]:
+    """What answers it until it is collected; for ever, where it can't be known weakly."""
+    try:
+        return weakref.ref(it, collected)
+    except TypeError:
+        return lambda: it
 
-    def __call__(self) -> object:
-        return self._connection
 
-
-def _drivers_own(connection: object) -> Any:
+def drivers_own(connection: object) -> Any:
     """What SQLAlchemy wraps on asyncio, unwrapped."""
     return cast(Any, getattr(connection, "_connection", None) or connection)
 
@@ -113,7 +110,7 @@ def _drivers_own(connection: object) -> Any:
 def _is_open(connection: object | None) -> bool:
     if connection is None:
         return False
-    own = _drivers_own(connection)
+    own = drivers_own(connection)
     is_closed = getattr(own, "is_closed", None)  # asyncpg
     if callable(is_closed):
         return not is_closed()
@@ -126,7 +123,7 @@ def _is_open(connection: object | None) -> bool:
 
 
 def _close(connection: object, loop: asyncio.AbstractEventLoop | None) -> None:
-    own = _drivers_own(connection)
+    own = drivers_own(connection)
     if callable(terminate := getattr(own, "terminate", None)):  # asyncpg
         _on(loop, terminate)
     elif (pgconn := getattr(own, "pgconn", None)) is not None:  # psycopg

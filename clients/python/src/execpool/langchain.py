@@ -13,9 +13,11 @@ import asyncio
 import contextvars
 import inspect
 import logging
+import os
 import re
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +39,8 @@ log = logging.getLogger("execpool")
 
 REMEMBERED = 256
 """Runs that have ended and are still known, so that code which outlives its run is refused."""
+MOST_KNOWN = 50_000
+"""How many there may be with all that is below them before fewer are remembered."""
 
 
 def execution_id(run_id: UUID, metadata: Mapping[str, Any]) -> str:
@@ -146,9 +150,14 @@ class _Runs(BaseCallbackHandler):
     run_inline = True
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._known: dict[UUID, _Run] = {}
         self._over: deque[_Root] = deque()
+        self.after_fork()
+        _all.add(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: another thread of the parent's may have held the lock."""
+        self._lock = threading.Lock()
 
     def __copy__(self) -> _Runs:
         return self
@@ -194,7 +203,7 @@ class _Runs(BaseCallbackHandler):
             return None
         with self._lock:
             self._over.append(run.root)
-            while len(self._over) > REMEMBERED:
+            while len(self._over) > REMEMBERED or (self._over and len(self._known) > MOST_KNOWN):
                 self._forget(self._over.popleft())
         scope = run.root.scope
         return None if scope is None else _Exit(scope, error)
@@ -261,6 +270,17 @@ class _Runs(BaseCallbackHandler):
         on_chain_end = on_tool_end = _EitherWay(_run_end)
         on_chain_error = on_tool_error = _EitherWay(_run_error)
         on_llm_start = on_chat_model_start = on_retriever_start = _model_start
+
+
+_all: weakref.WeakSet[_Runs] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for runs in list(_all):
+        runs.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class ToolLabels(_Runs):

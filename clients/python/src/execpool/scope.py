@@ -145,7 +145,10 @@ class ExecutionScope:
             entering.add_done_callback(_leave_at_once)
             raise
         if cancelled is not None:
-            await finish(workers.run(lambda: registry.leave(execution, "cancelled as it began")))
+            try:
+                await finish(workers.run(lambda: registry.leave(execution, "cancelled as it began")))
+            except Exception as failed:
+                raise cancelled from failed
             raise cancelled
         self._enter(execution)
         return self
@@ -241,6 +244,9 @@ class ExecutionScope:
                 # Left in another context, as a generator is that was abandoned.
                 current.scope.set(self.outer)
         self._token = None
+        # Runs that begin each other from within would keep all of those before.
+        while self.outer is not None and self.outer.is_left:
+            self.outer = self.outer.outer
         return True
 
     # ---- meanwhile

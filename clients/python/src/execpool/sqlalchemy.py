@@ -28,6 +28,7 @@ from sqlalchemy.pool import (
 
 from . import caller, current, dsn
 from .connecting import Connecting, let_go
+from .connections import drivers_own, weakly
 from .errors import ConfigurationError
 from .execution import Execution
 from .settings import Settings
@@ -166,11 +167,11 @@ def _name_connects(engine: Engine, settings: Settings, execution: Execution | No
 def _tell_pool(execution: Execution, connection: Any, record: Any) -> None:
     """The pool is to know of a connection that the scope's end closes, and not to stumble over it
     when the app's object is collected."""
-    known = weakref.ref(record)
+    known, own = weakref.ref(record), weakly(drivers_own(connection))
 
     def closed() -> None:
         there = known()
-        if there is not None and there.dbapi_connection is connection:
+        if there is not None and drivers_own(there.dbapi_connection) is own() is not None:
             there.invalidate()
 
     execution.connections.tell(connection, closed)
@@ -360,8 +361,9 @@ def _create(url: str | None, kwargs: dict[str, Any], *, looks: bool = True) -> E
             _connect_in_scope(engine, settings, execution)
     if execution is not None:
         execution.engines += 1
-        execution.at_end(engine.dispose)
-        execution.in_child(lambda: engine.dispose(close=False))
+        if not isinstance(engine.pool, NullPool):  # which has nothing to dispose of
+            execution.at_end(engine.dispose)
+            execution.in_child(lambda: engine.dispose(close=False))
     return engine
 
 
