@@ -19,7 +19,7 @@ SOURCES = PACKAGE / "src/execpool"
 
 def run(*command: str | Path, **options: object) -> str:
     told = subprocess.run(  # type: ignore[call-overload]
-        command, cwd=PACKAGE, capture_output=True, text=True, timeout=300, **options
+        command, cwd=PACKAGE, capture_output=True, text=True, timeout=900, **options
     )
     assert told.returncode == 0, told.stdout + told.stderr
     return str(told.stdout)
@@ -124,6 +124,17 @@ def test_its_syntax_and_imports_are_those_of_every_python_it_names(minor: int) -
         "    await ask(); await ask(1, k=2); ask(); x = ask(); await x; [await ask() for _ in 'a']\n"
         "    assert got == [True, True, False, False, True], got\n"
         "asyncio.run(main())\n"
+        "async def closes_and_is_cancelled():\n"
+        "    task = asyncio.current_task()\n"
+        "    async def closes():\n"
+        "        await asyncio.sleep(0)\n"
+        "        asyncio.get_running_loop().call_soon(task.cancel)\n"
+        "    async with execpool.ExecutionScope() as scope: scope.track(closes)\n"
+        "async def cancelled():\n"
+        "    task = asyncio.create_task(closes_and_is_cancelled())\n"
+        "    await asyncio.wait([task])\n"
+        "    assert task.cancelled()\n"
+        "asyncio.run(cancelled())\n"
     )
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE / "src"), "EXECPOOL": "off"}
     run(python, "-W", "error", "-c", program, env=environment)

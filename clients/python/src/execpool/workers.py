@@ -69,7 +69,7 @@ def in_loop() -> bool:
 async def within(seconds: float, work: Coroutine[Any, Any, object]) -> None:
     """Waits until it is done; raises TimeoutError where it is not by then. A cancellation is never lost, as
     one is that `asyncio.wait_for` of Python 3.10 and 3.11 gets as the work is done."""
-    if sys.version_info >= (3, 11):
+    if sys.version_info >= (3, 11) and asyncio.current_task() is not None:
         # In this task: what was opened in it may ask for that.
         async with asyncio.timeout(seconds):
             await work
