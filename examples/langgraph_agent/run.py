@@ -121,7 +121,7 @@ def main() -> int:
             "EXECPOOL_DIR": str(place.sidecar),
             "EXECPOOL": "required",
         }
-        control = Control(str(place.sidecar / "control.sock"))
+        control = Control(str(place.sidecar / "control.sock"), timeout=60.0)
         if "--forever" in sys.argv[1:]:
             print(f"Look at it from another terminal:\n\n    {os.environ['EXECPOOL_BIN']} top --socket {place.sidecar}/control.sock\n")
             try:
