@@ -53,6 +53,8 @@ def test_it_goes_on_until_it_is_interrupted() -> None:
     with subprocess.Popen(
         [sys.executable, "-u", EXAMPLE / "run.py", "--forever"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
+        # What runs in the background of a shell is begun deaf to interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as running:  # fmt: skip
         assert running.stdout is not None
         lines = iter(running.stdout.readline, "")
@@ -65,9 +67,12 @@ def test_it_goes_on_until_it_is_interrupted() -> None:
             seen.append(once.stdout + once.stderr)
             return "customer-" in once.stdout
 
-        assert eventually(has_customers), seen[-1]
-        running.send_signal(signal.SIGINT)
-        assert running.wait(2 * SOON) == 0
+        try:
+            assert eventually(has_customers), seen[-1]
+            running.send_signal(signal.SIGINT)
+            assert running.wait(2 * SOON) == 0
+        finally:
+            running.kill()  # who leaves this block waits for its end
     assert places() <= before
 
 
