@@ -266,11 +266,7 @@ async fn a_backend_that_ended_in_the_pool_is_replaced_unseen() {
     assert_ne!(told_pid(&told), backend);
     assert_ne!(next.backend().await, backend);
     assert_ne!(unbound.backend().await, backend);
-    let of_database = format!(
-        "datname = '{}' AND application_name <> 'execpool monitor'",
-        database.name
-    );
-    assert_eq!(Postgres::shared().activity(&of_database).await.len(), 2);
+    assert_eq!(Postgres::shared().pooled(&database).await.len(), 2);
 }
 
 #[tokio::test]

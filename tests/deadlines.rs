@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use postgres_protocol::message::frontend;
 use serde_json::json;
-use support::session::place;
-use support::{Database, Postgres, Raw, SOON, Sidecar, eventually};
+use support::session::{nothing_pooled_left, place};
+use support::{Postgres, Raw, SOON, Sidecar, eventually};
 
 const DEADLINE: Duration = Duration::from_millis(600);
 /// What a machine with other work may add: whatever else ends these sessions takes ten minutes.
@@ -68,19 +68,6 @@ async fn ended_on_time(raw: &mut Raw, begun: Instant) {
         "{told:?}"
     );
     assert!(took >= DEADLINE && took < DEADLINE + SLACK, "{took:?}");
-}
-
-/// Nothing of the pool is left after the end, as the server tells.
-async fn nothing_left(database: &Database) {
-    let filter = format!(
-        "datname = '{}' AND application_name <> 'execpool monitor'",
-        database.name
-    );
-    eventually(SOON, "nothing is left", async || {
-        let left = Postgres::shared().activity(&filter).await;
-        if left.is_empty() { Ok(()) } else { Err(left) }
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -164,7 +151,7 @@ async fn whatever_a_session_does_it_is_ended_on_time_and_nothing_is_left() {
     for raw in &mut sessions {
         ended_on_time(raw, begun).await;
     }
-    nothing_left(&database).await;
+    nothing_pooled_left(&database).await;
 }
 
 #[tokio::test]

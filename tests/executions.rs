@@ -36,11 +36,7 @@ async fn ends(sidecar: &Sidecar, id: &str, reason: &str) {
 }
 
 async fn backends(database: &Database) -> usize {
-    let filter = format!(
-        "datname = '{}' AND application_name <> 'execpool monitor'",
-        database.name
-    );
-    Postgres::shared().activity(&filter).await.len()
+    Postgres::shared().pooled(database).await.len()
 }
 
 #[tokio::test]

@@ -333,15 +333,11 @@ async fn two_thousand_that_come_and_go_leave_nothing_behind() {
         }
     })
     .await;
-    let of_database = format!(
-        "datname = '{}' AND application_name <> 'execpool monitor'",
-        database.name
-    );
     eventually(
         SOON,
         "the server has no more than the budget's",
         async || {
-            let backends = Postgres::shared().activity(&of_database).await;
+            let backends = Postgres::shared().pooled(&database).await;
             let idle = backends.iter().all(|backend| backend.state == "idle");
             if idle && backends.len() == open {
                 Ok(())

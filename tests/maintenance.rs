@@ -17,11 +17,7 @@ use support::sidecar::upstream;
 use support::{Database, Fault, Postgres, PostgresOptions, Proxy, SOON, Sidecar, eventually};
 
 async fn pooled(database: &Database) -> usize {
-    let filter = format!(
-        "datname = '{}' AND application_name <> 'execpool monitor'",
-        database.name
-    );
-    Postgres::shared().activity(&filter).await.len()
+    Postgres::shared().pooled(database).await.len()
 }
 
 async fn settles_at(database: &Database, wanted: usize, claim: &str) {

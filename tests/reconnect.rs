@@ -25,11 +25,7 @@ async fn reconnect(sidecar: &Sidecar) -> Value {
 
 /// The backends of the pools.
 async fn backends(database: &Database) -> BTreeSet<i32> {
-    let filter = format!(
-        "datname = '{}' AND application_name <> 'execpool monitor'",
-        database.name
-    );
-    let all = Postgres::shared().activity(&filter).await;
+    let all = Postgres::shared().pooled(database).await;
     all.into_iter().map(|backend| backend.pid).collect()
 }
 

@@ -440,15 +440,7 @@ async fn by_exit_code_the_process_ends_with_88_and_the_next_one_remembers() {
         "{line}"
     );
     assert_eq!(told(&sidecar, "end")[0]["code"], 88);
-    let left = format!(
-        "datname = '{}' AND application_name !~ 'monitor'",
-        database.name
-    );
-    eventually(SOON, "nothing is left at the database", async || {
-        let left = Postgres::shared().activity(&left).await;
-        if left.is_empty() { Ok(()) } else { Err(left) }
-    })
-    .await;
+    support::session::nothing_pooled_left(&database).await;
     drop(leaked);
     waiting.await.unwrap().unwrap_err();
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::postgres::{PASSWORD, ROLES};
-use support::session::{assert_in, error, kinds, place, rows};
+use support::session::{assert_in, error, kinds, nothing_pooled_left, place, rows};
 use support::sidecar::upstream;
 use support::{Message, Postgres, Raw, SOON, Sidecar, eventually};
 
@@ -824,15 +824,7 @@ async fn an_implicit_execution_leaves_when_it_is_idle_and_begins_its_next_genera
         }
     })
     .await;
-    let of_database = format!(
-        "datname = '{}' AND application_name <> 'execpool monitor'",
-        database.name
-    );
-    eventually(SOON, "its connections are closed", async || {
-        let left = Postgres::shared().activity(&of_database).await;
-        if left.is_empty() { Ok(()) } else { Err(left) }
-    })
-    .await;
+    nothing_pooled_left(&database).await;
     let mut raw = sidecar.session("app", "run").await;
     assert_eq!(raw.ask("SELECT 1").await, "1");
     assert_eq!(sidecar.get("/v1/executions/run").await["generation"], 2);

@@ -208,6 +208,15 @@ impl Postgres {
         .await;
     }
 
+    /// The backends of a database but for those of the sidecar's own question whether it lives.
+    pub(crate) async fn pooled(&self, database: &Database) -> Vec<Backend> {
+        self.activity(&format!(
+            "datname = '{}' AND application_name <> 'execpool monitor'",
+            database.name
+        ))
+        .await
+    }
+
     /// Clients' backends for which `filter`, a condition in SQL over
     /// `pg_stat_activity`, is true. The connection that asks is left out.
     pub(crate) async fn activity(&self, filter: &str) -> Vec<Backend> {

@@ -174,3 +174,12 @@ pub(crate) async fn nothing_left(database: &Database) {
     })
     .await;
 }
+
+/// The same but for the sidecar's own question whether the database lives.
+pub(crate) async fn nothing_pooled_left(database: &Database) {
+    eventually(SOON, "no backend of a pool is left", async || {
+        let left = Postgres::shared().pooled(database).await;
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    })
+    .await;
+}
